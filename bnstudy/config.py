@@ -1,0 +1,329 @@
+"""The schema of one training run, and its address.
+
+A `Config` is frozen and complete, seed included. Its address is a hash of its canonical form: two
+runs with one address are the same experiment. What concerns only the machine (where data lie, how
+many threads) is not in it: such fields are marked `machine` and left out of the canonical form.
+
+A field that is added later gets a `neutral` value: while it has that value it is left out as well,
+so old addresses stay what they were. Anything that changes the bits of a result without changing a
+field bumps `RESULTS_VERSION`.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RESULTS_VERSION = 1
+ADDRESS_LENGTH = 16  # hexadecimal digits: a collision among 1e6 runs has probability 3e-8
+
+
+def machine(default: Any, description: str, **constraints: Any) -> Any:
+    """A field that says where or how to compute, not what: never part of the address."""
+    return Field(
+        default, description=description, json_schema_extra={"machine": True}, **constraints
+    )
+
+
+class Part(BaseModel):
+    """A frozen piece of a configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def canonical(self) -> dict[str, Any]:
+        """The plain form that is hashed: everything that can change a result, nothing else."""
+        plain = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra or {}
+            value = getattr(self, name)
+            if extra.get("machine") or ("neutral" in extra and value == extra["neutral"]):
+                continue
+            plain[name] = value.canonical() if isinstance(value, Part) else value
+        return plain
+
+
+class DataConfig(Part):
+    """Which examples are learned from."""
+
+    name: str = "digits"
+    train_size: int | None = Field(
+        None, ge=1, description="class-balanced subset of the training part; null: the scale's size"
+    )
+    split_seed: int = Field(0, ge=0, description="the only seed that the split depends on")
+    contrast: float = Field(
+        0.0, ge=0, description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)"
+    )
+    pixel_noise: float = Field(
+        0.0, ge=0, description="s.d. of noise added once to each image, in units of the grey range"
+    )
+    image_size: int | None = Field(None, ge=4, description="folders: resize the short side, crop")
+    fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
+    entry: str = Field("", description="data=custom: package.module:function")
+    source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
+    root: str | None = machine(None, "folder of the data; default: the variable BNSTUDY_DATA")
+    download: bool = machine(False, "allow torchvision to download")
+
+
+class ModelConfig(Part):
+    """Which network is trained."""
+
+    name: str = "resnet"
+    depth: int = Field(8, ge=8, description="resnet: 6n + 2 layers")
+    width: int = Field(8, ge=1, description="resnet: channels of the first stage")
+    hidden: tuple[int, ...] = Field((64, 32), min_length=1, description="mlp: hidden widths")
+    entry: str = Field("", description="model=custom: package.module:build")
+    source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
+
+
+class NormConfig(Part):
+    """Which normalization follows each weight layer, and how its statistics are made."""
+
+    name: str = "batch"
+    eps: float = Field(1e-5, gt=0)
+    affine: bool = True
+    momentum: float | None = Field(
+        0.1, gt=0, le=1, description="torch's sense: weight of the new batch; null: cumulative mean"
+    )
+    group_size: int | None = Field(
+        None, ge=1, description="ghost: examples that share statistics in training"
+    )
+    num_groups: int | None = Field(None, ge=1)
+    channels_per_group: int | None = Field(None, ge=1)
+    freeze_at: float = Field(
+        1.0, ge=0, le=1, description="from this fraction of training on, population statistics"
+    )
+    backend: Literal["fused", "reference"] = "fused"
+    entry: str = Field("", description="norm=custom: package.module:factory")
+    source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
+
+    @model_validator(mode="after")
+    def _groups(self) -> "NormConfig":
+        given = [self.num_groups is not None, self.channels_per_group is not None]
+        if self.name == "group" and sum(given) != 1:
+            raise ValueError(
+                "group norm takes exactly one of norm.num_groups and norm.channels_per_group: "
+                f"given num_groups={self.num_groups}, "
+                f"channels_per_group={self.channels_per_group}. Set the other to null."
+            )
+        if self.name == "ghost" and self.group_size is None:
+            raise ValueError("ghost norm needs norm.group_size, the number of examples in a group")
+        return self
+
+
+class OptimizerConfig(Part):
+    """How weights move."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(0.1, gt=0, description="at reference_batch_size; lr_rule scales it")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: heavy ball; adam: beta1")
+    beta2: float = Field(0.999, ge=0, lt=1, description="adam")
+    weight_decay: float = Field(0.0, ge=0, description="coupled (added to the gradient)")
+    decay_norm: bool = Field(True, description="weight decay on gamma and beta of norms, too")
+    lr_rule: Literal["none", "linear", "sqrt"] = Field(
+        "linear", description="lr times (B / reference_batch_size) to the power 0, 1, 1/2"
+    )
+    reference_batch_size: int = Field(32, ge=1)
+    schedule: Literal["constant", "step", "cosine"] = "step"
+    milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
+    decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
+
+    def lr_at(self, batch_size: int) -> float:
+        """The initial learning rate at this batch size, after lr_rule."""
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.lr_rule]
+        return self.lr * (batch_size / self.reference_batch_size) ** power
+
+
+class TrainConfig(Part):
+    """How long, in exactly one unit; the last incomplete batch of an epoch is dropped."""
+
+    batch_size: int = Field(32, ge=1)
+    epochs: float | None = Field(None, ge=0)
+    steps: int | None = Field(None, ge=0)
+    examples: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "TrainConfig":
+        given = {k: v for k in DURATIONS if (v := getattr(self, k)) is not None}
+        if len(given) > 1:
+            raise ValueError(
+                "the length of training takes exactly one of "
+                + ", ".join(f"train.{k}" for k in DURATIONS)
+                + ": given "
+                + " and ".join(f"train.{k}={v:g}" for k, v in given.items())
+            )
+        return self
+
+    def total_steps(self, train_size: int) -> int:
+        """Optimiser steps; an epoch has floor(train_size / batch_size) of them.
+
+        Equal `examples` means equal examples *seen*: steps = floor(examples / batch_size).
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.examples is not None:
+            return self.examples // self.batch_size
+        return round((self.epochs or 0) * (train_size // self.batch_size))
+
+    @property
+    def rule(self) -> str:
+        """The comparison rule that a sweep over batch sizes follows, in words."""
+        unit = next((k for k in DURATIONS if getattr(self, k) is not None), "epochs")
+        return f"equal {unit}"
+
+
+DURATIONS = ("epochs", "steps", "examples")
+
+
+class EvaluateConfig(Part):
+    """When and how a network is measured."""
+
+    every: int = Field(1, ge=1, description="epochs between evaluations")
+    large_batch: int = Field(256, ge=2, description="batch-statistics evaluation, PreciseBN")
+    precise_examples: int = Field(10_000, ge=2, description="training examples for PreciseBN")
+
+
+class Config(Part):
+    """One training run, complete."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    norm: NormConfig = NormConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    seed: int = Field(0, ge=0)
+
+    @property
+    def address(self) -> str:
+        """The name of this run: the hash of its canonical form, seed included."""
+        return digest(self.canonical())
+
+    @property
+    def cell(self) -> str:
+        """The name of this run and its siblings that differ in the seed only."""
+        plain = self.canonical()
+        del plain["seed"]
+        return digest(plain)
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted names to plain values, for tables: what is in the address, without the hashes."""
+        return flatten(self.canonical())
+
+
+def digest(plain: Any) -> str:
+    """Address of a canonical form under the present RESULTS_VERSION."""
+    text = json.dumps([RESULTS_VERSION, plain], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:ADDRESS_LENGTH]
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one dict with dotted names."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+class Budget(Part):
+    """How much of a data set a scale uses, and for how long."""
+
+    train_size: int | None = None
+    epochs: float = 1
+
+
+class ScaleConfig(Part):
+    """`smoke`, `quick` or `full`: the size of data and training where the config leaves it open."""
+
+    name: str = "quick"
+    budgets: dict[str, Budget] = {}
+    default: Budget = Budget()
+
+
+class TrackerConfig(Part):
+    """Where runs are mirrored while they train."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "bnstudy"
+    entity: str | None = None
+
+
+class Grid(Part):
+    """One scale of a study: axes to cross, seeds, and what else is fixed."""
+
+    seeds: int | list[int] = 5
+    axes: dict[str, list[Any]] = {}
+    fixed: dict[str, Any] = {}
+
+
+class StudyConfig(Part):
+    """A study as its YAML states it before it runs."""
+
+    name: str
+    title: str
+    claim: str
+    source: str
+    rule: str
+    cost: str
+    expected: str
+    notes: list[str] = []
+    entry: str = Field("", description="module with figure and claims; default: bnstudy.studies")
+    fixed: dict[str, Any] = {}
+    exclude: list[dict[str, Any]] = []
+    scales: dict[str, Grid]
+
+
+class Settings(Part):
+    """Everything a command line sets: one run's parts, its seeds, and how to execute."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    norm: NormConfig = NormConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    scale: ScaleConfig = ScaleConfig()
+    seeds: int | list[int] = Field(5, description="5 means 0..4; [3, 7] those two")
+    # how to execute: none of it changes what is computed
+    results_dir: str = "results"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=1, description="processes; null: one per core")
+    max_stack: int = Field(8, ge=1, description="seeds trained as one stack")
+    max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
+    save_weights: bool = False
+    tracker: TrackerConfig = TrackerConfig()
+
+    def seed_list(self) -> list[int]:
+        """`seeds` as a list without repetitions, sorted."""
+        return seed_list(self.seeds)
+
+    def config(self) -> Config:
+        """The run these settings describe, with the scale's budget where data and length are open.
+
+        The seed is 0; the fingerprint of data on disk is still to be filled in.
+        """
+        budget = self.scale.budgets.get(self.data.name, self.scale.default)
+        data, train = self.data, self.train
+        if data.train_size is None and budget.train_size is not None:
+            data = data.model_copy(update={"train_size": budget.train_size})
+        if all(getattr(train, k) is None for k in DURATIONS):
+            train = train.model_copy(update={"epochs": float(budget.epochs)})
+        return Config(
+            data=data,
+            model=self.model,
+            norm=self.norm,
+            optimizer=self.optimizer,
+            train=train,
+            evaluate=self.evaluate,
+        )
+
+
+def seed_list(seeds: int | list[int]) -> list[int]:
+    """5 means 0..4; a list means itself, sorted, without repetitions."""
+    chosen = list(range(seeds)) if isinstance(seeds, int) else sorted(set(seeds))
+    if not chosen or min(chosen) < 0:
+        raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
+    return chosen
