@@ -25,13 +25,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from bnstudy.config import DURATIONS, Config, Settings, StudyConfig, flatten
+from bnstudy.config import (
+    CONFIGS,
+    DURATIONS,
+    GROUPS,
+    Config,
+    Settings,
+    StudyConfig,
+    flatten,
+    schema_keys,
+)
 from bnstudy.errors import UserError, unknown
 
-GROUPS = ("data", "model", "norm", "optimizer", "scale")
-HERE = Path(__file__).parent
-# in a checkout the folder lies beside the package, in an installed wheel inside it
-CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
 # naming one of these on the command line clears the others' defaults; naming two is refused
 EXCLUSIVE = (
     tuple(f"train.{unit}" for unit in DURATIONS),
@@ -260,20 +265,6 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if keys.count(key) > 1:
             raise UserError(f"'{key}' is given {keys.count(key)} times: say it once")
     return parsed
-
-
-def schema_keys() -> list[str]:
-    """Every dotted key of the schema that a command line may set."""
-    return [k for k in _leaves(Settings) if not k.startswith("scale.")]
-
-
-def _leaves(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in part.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _leaves(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def plain_tree(config: DictConfig) -> dict[str, Any]:

@@ -11,11 +11,17 @@ field bumps `RESULTS_VERSION`.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RESULTS_VERSION = 1
+GROUPS = ("data", "model", "norm", "optimizer", "scale")
+HERE = Path(__file__).parent
+# in a checkout the folder lies beside the package, in an installed wheel inside it
+CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
 ADDRESS_LENGTH = 16  # hexadecimal digits: a collision among 1e6 runs has probability 3e-8
 
 
@@ -81,7 +87,7 @@ class NormConfig(Part):
 
     name: str = "batch"
     eps: float = Field(1e-5, gt=0)
-    affine: bool = True
+    affine: Literal["both", "gamma", "beta", "none"] = "both"
     momentum: float | None = Field(
         0.1, gt=0, le=1, description="torch's sense: weight of the new batch; null: cumulative mean"
     )
@@ -327,3 +333,17 @@ def seed_list(seeds: int | list[int]) -> list[int]:
     if not chosen or min(chosen) < 0:
         raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
     return chosen
+
+
+def schema_keys() -> list[str]:
+    """Every dotted key of the schema that a command line may set."""
+    return [k for k in _leaves(Settings) if not k.startswith("scale.")]
+
+
+def _leaves(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in part.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _leaves(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name

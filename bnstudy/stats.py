@@ -53,12 +53,11 @@ def t_interval(values: Any, level: float = 0.95) -> Interval:
         raise ValueError(f"level must lie between 0 and 1, got {level}.")
     values = np.asarray(values, dtype=float)
     n = values.shape[-1]
-    finite = np.isfinite(values).all(axis=-1) if n else np.zeros(values.shape[:-1], dtype=bool)
-    mean, half = (np.full(values.shape[:-1], np.nan) for _ in range(2))
-    mean[finite] = values[finite].mean(axis=-1)
+    values = np.where(np.isfinite(values).all(axis=-1, keepdims=True), values, np.nan)
+    mean = values.mean(axis=-1) if n else np.full(values.shape[:-1], np.nan)
+    half = np.full(values.shape[:-1], np.nan)
     if n > 1:
-        sd = values[finite].std(axis=-1, ddof=1)
-        half[finite] = stats.t.ppf(0.5 + level / 2, n - 1) * sd / math.sqrt(n)
+        half = stats.t.ppf(0.5 + level / 2, n - 1) * values.std(axis=-1, ddof=1) / math.sqrt(n)
     if values.ndim == 1:
         return Interval(float(mean), float(mean - half), float(mean + half))
     return Interval(mean, mean - half, mean + half)
@@ -118,8 +117,7 @@ def summarize(
             )
         values = group[value].to_numpy(dtype=float)
         n = int(np.isfinite(values).sum())
-        sd = float(np.std(values, ddof=1)) if 1 < n == len(values) else math.nan
-        rows.append((*key, *t_interval(values, level), n, sd))
+        rows.append((*key, *t_interval(values, level), n, _sd(values)))
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "sd"])
 
 
@@ -135,7 +133,7 @@ class Claim:
 
     values:           seed -> number; a lost cell is NaN.
     threshold:        in `unit`; for equivalent and not_worse the margin, above zero.
-    published_effect: the source's number for the same mean, in `unit`; `published` says it in words.
+    published_effect: the source's number for the same mean, in `unit`; `published` is its wording.
     preconditions:    (what must hold, whether it does, detail) - one that fails makes it invalid.
     notes:            what a reader must know, such as runs that entered at chance error.
     Raises ValueError for an unknown kind or a margin that is not above zero.
@@ -246,7 +244,10 @@ def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
     adjusted = zip(
         _holm([e.p_for for e in secondary]), _holm([e.p_against for e in secondary]), strict=True
     )
-    return [_rule(c, e, None if c.primary else next(adjusted)) for c, e in zip(claims, evidence)]
+    return [
+        _rule(claim, e, None if claim.primary else next(adjusted))
+        for claim, e in zip(claims, evidence, strict=True)
+    ]
 
 
 class _Evidence(NamedTuple):
@@ -277,7 +278,7 @@ def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
     if n < min_seeds:
         faults.append(f"too few seeds: {n} of at least {min_seeds}")
     interval = t_interval(values, LEVELS[claim.kind])
-    sd = float(np.std(values, ddof=1)) if 1 < n == len(values) else math.nan
+    sd = _sd(values)
     # Differences that agree to rounding have no spread: 1e-12 is 4,000 times float64's rounding
     # at magnitude one, and 1e9 times below one test example in a thousand.
     if not sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
@@ -302,10 +303,10 @@ def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
 
 def _rule(claim: Claim, evidence: _Evidence, adjusted: tuple[float, float] | None) -> Verdict:
     mean, low, high = evidence.interval
-    inside = abs(mean) < claim.threshold
-    agrees = {"greater": mean > claim.threshold, "equivalent": inside}.get(
-        claim.kind, mean < claim.threshold
-    )
+    if claim.kind == "greater":
+        agrees = mean > claim.threshold
+    else:
+        agrees = (abs(mean) if claim.kind == "equivalent" else mean) < claim.threshold
     p = evidence.p_for if agrees else evidence.p_against
     p_holm = None if adjusted is None else adjusted[0 if agrees else 1]
     reasons = list(evidence.faults)
@@ -385,6 +386,11 @@ def _effect(n: int, alpha: float, power: float) -> float:
     # One-sided on purpose: a finding on the wrong side is no finding of this effect.
     solved = TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="larger")
     return float(np.squeeze(solved))
+
+
+def _sd(values: np.ndarray) -> float:
+    complete = len(values) > 1 and np.isfinite(values).all()
+    return float(values.std(ddof=1)) if complete else math.nan
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -1,0 +1,501 @@
+"""The command line. Heavy imports live inside the commands: `bnstudy --help` loads no torch."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import bnstudy
+from bnstudy.errors import UserError
+
+if TYPE_CHECKING:
+    from bnstudy.compose import Composer, Request
+    from bnstudy.store import Store
+    from bnstudy.sweep import Outcome, Plan
+
+LONG_PLAN = 30  # minutes: a longer plan says how to shrink it
+
+
+class Commands(click.Group):
+    """A group that turns a user's mistake into one message and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"bnstudy: {error}", err=True)
+            ctx.exit(2)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from bnstudy.errors import unknown
+
+            raise unknown("command", args[0], self.commands) from None
+
+
+def complete_override(ctx: click.Context, param: click.Parameter, text: str) -> list[str]:
+    """Keys, and after `group=` the choices."""
+    from bnstudy.config import CONFIGS, GROUPS, schema_keys
+
+    key, equals, _ = text.partition("=")
+    if equals and key in GROUPS:
+        return [f"{key}={p.stem}" for p in sorted((CONFIGS / key).glob("*.yaml"))]
+    studies = [p.stem for p in sorted((CONFIGS / "study").glob("*.yaml"))]
+    first = studies if ctx.info_name == "study" else []
+    return [k for k in [*first, *(f"{n}=" for n in [*GROUPS, *schema_keys()])]
+            if k.startswith(text)]  # fmt: skip
+
+
+overrides_argument = click.argument(
+    "overrides", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_override
+)
+config_dir_option = click.option(
+    "--config-dir", multiple=True, metavar="DIR", help="A folder of configs of your own."
+)
+cfg_option = click.option(
+    "--cfg",
+    type=click.Choice(["job", "hydra", "all"]),
+    help="Print the composed configuration and stop.",
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(bnstudy.__version__, prog_name="bnstudy")
+def main() -> None:
+    """Where Batch Normalization breaks, why, and what to use instead.
+
+    Settings are Hydra overrides: norm=group data=mnist train.batch_size=4 seeds=5 scale=smoke.
+    Everything a command writes goes below results_dir (default: results).
+    """
+
+
+@main.command()
+@click.option("-m", "--multirun", is_flag=True, help="Train the grid of comma lists.")
+@cfg_option
+@config_dir_option
+@dry_run_option
+@overrides_argument
+def train(
+    multirun: bool,
+    cfg: str | None,
+    config_dir: tuple[str, ...],
+    dry_run: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train one cell (one config, all its seeds), or with -m a grid."""
+    keep = [] if any(o.startswith("save_weights") for o in overrides) else ["save_weights=true"]
+    with session(config_dir) as composer:
+        request = composer.request([*overrides, *keep], sweep=multirun)
+        if cfg:
+            print_config(request, cfg)
+            return
+        plan = reconcile(request, composer, dry_run)
+        if plan is None:
+            return
+        store = store_of(request)
+        for cell in plan.cells:
+            table = store.table([a for a in plan.addresses if store.has(a, cell.cell)])
+            error = 100 * table["test_error"]
+            click.echo(
+                f"{cell.cell}  {cell.data.name} {cell.model.name} {cell.norm.name} "
+                f"B={cell.train.batch_size}: test error {error.mean():.2f} % "
+                f"({error.min():.2f} to {error.max():.2f} over {len(table)} seeds)"
+            )
+
+
+@main.command()
+@cfg_option
+@config_dir_option
+@dry_run_option
+@overrides_argument
+def study(
+    cfg: str | None, config_dir: tuple[str, ...], dry_run: bool, overrides: tuple[str, ...]
+) -> None:
+    """Run studies: bnstudy study NAME [NAME ...] [overrides]; without a name, list them."""
+    names = [o for o in overrides if "=" not in o]
+    rest = [o for o in overrides if "=" in o]
+    with session(config_dir) as composer:
+        if not names:
+            list_studies(composer)
+            return
+        studies = [composer.study(name) for name in names]
+        requests = [composer.request(rest, study=s) for s in studies]
+        for request in requests:
+            if cfg:
+                print_config(request, cfg)
+                continue
+            if len(requests) > 1:
+                click.secho(f"study {request.study.name}", bold=True)
+            plan = reconcile(request, composer, dry_run)
+            if plan is not None:
+                finish_study(request, plan)
+
+
+@main.command()
+@cfg_option
+@config_dir_option
+@dry_run_option
+@click.option("--metric", default="test_error", show_default=True, help="Column of the table.")
+@overrides_argument
+def compare(
+    cfg: str | None,
+    config_dir: tuple[str, ...],
+    dry_run: bool,
+    metric: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32."""
+    with session(config_dir) as composer:
+        request = composer.request(overrides)
+        if not request.axes:
+            raise UserError("nothing to compare: give a comma list, such as norm=batch,group")
+        if cfg:
+            print_config(request, cfg)
+            return
+        plan = reconcile(request, composer, dry_run)
+        if plan is None:
+            return
+        from rich.console import Console
+
+        from bnstudy import compare as comparison
+        from bnstudy.config import GROUPS
+        from bnstudy.pack import write_atomically
+
+        table = store_of(request).table(plan.addresses)
+        axes = {f"{k}.name" if k in GROUPS else k: list(v) for k, v in request.axes}
+        result = comparison.compare(table, axes, metric)
+        Console().print(comparison.to_rich(result))
+        folder = runs_of(request) / "compare" / plan.grid_hash
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "table.csv", comparison.to_csv(result))
+        write_atomically(folder / "table.md", comparison.to_markdown(result))
+        click.echo(f"{folder}/table.csv\n{folder}/table.md")
+
+
+@main.command()
+@overrides_argument
+def report(overrides: tuple[str, ...]) -> None:
+    """Write one self-contained HTML page of all studies that have results."""
+    from bnstudy import report as page
+    from bnstudy.pack import write_atomically
+
+    results = results_dir(overrides)
+    path = results / "runs" / "report.html"
+    found = page.collect(results / "runs" / "studies")
+    writable(results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page.render(found))
+    click.echo(f"{len(found)} studies: {path}")
+
+
+@main.command("ls")
+@overrides_argument
+def list_cells(overrides: tuple[str, ...]) -> None:
+    """List what the store holds, a line for each cell."""
+    store = open_store(overrides)
+    table = store.table()
+    if table.empty:
+        click.echo("the store is empty; bnstudy study batch_size fills it")
+        return
+    from bnstudy.config import RESULTS_VERSION
+
+    for cell, rows in table.groupby("cell", sort=False):
+        first = rows.iloc[0]
+        stale = "" if first["results_version"] == RESULTS_VERSION else "  stale"
+        click.echo(
+            f"{cell}  {first['data.name']:<16} {first['model.name']:<8} {first['norm.name']:<9}"
+            f" B={first['train.batch_size']:<4} {len(rows):>2} seeds"
+            f"  test error {100 * rows['test_error'].mean():6.2f} %{stale}"
+        )
+    click.echo(f"{table['cell'].nunique()} cells, {len(table)} runs")
+
+
+@main.command()
+@click.argument("address")
+@overrides_argument
+def show(address: str, overrides: tuple[str, ...]) -> None:
+    """Show one record in full; ADDRESS is that of a run or cell, or the beginning of one."""
+    import json
+
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    record = open_store(overrides).get(address)
+    text = json.dumps(record, indent=2, sort_keys=True)
+    if sys.stdout.isatty():
+        Console().print(Syntax(text, "json", background_color="default"))
+    else:
+        click.echo(text)
+
+
+@main.command()
+@click.argument("address", required=False)
+@click.option("--stale", is_flag=True, help="All records made under an older RESULTS_VERSION.")
+@overrides_argument
+def rm(address: str | None, stale: bool, overrides: tuple[str, ...]) -> None:
+    """Remove a record, or with --stale all that an older version made."""
+    if address and "=" in address:
+        address, overrides = None, (address, *overrides)
+    if bool(address) == stale:
+        raise UserError("give an address, or --stale, and not both")
+    store = open_store(overrides)
+    gone = store.stale() if stale else [address]
+    for name in gone:
+        store.remove(name)
+    click.echo(f"removed {len(gone)} record{'' if len(gone) == 1 else 's'}")
+
+
+@main.command()
+@click.option("--csv", "csv", metavar="FILE", help="Write the table as CSV; - is the screen.")
+@click.option("--parquet", metavar="FILE", help="Write the table as Parquet.")
+@overrides_argument
+def export(csv: str | None, parquet: str | None, overrides: tuple[str, ...]) -> None:
+    """Write the table of all runs to a file."""
+    if not (csv or parquet):
+        raise UserError("say where: --csv FILE or --parquet FILE")
+    table = open_store(overrides).table()
+    if csv:
+        table.to_csv(sys.stdout if csv == "-" else csv, index=False)
+    if parquet:
+        table.to_parquet(parquet)
+    click.echo(f"{len(table)} runs", err=csv == "-")
+
+
+@main.command()
+@overrides_argument
+def doctor(overrides: tuple[str, ...]) -> None:
+    """Say what this machine has: device, threads, compiler, results folder, data, W&B."""
+    from bnstudy.doctor import findings
+
+    for name, value in findings(results_dir(overrides)):
+        click.echo(f"{name:<16} {value}")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh"]))
+def completion(shell: str) -> None:
+    """Print the completion script: eval "$(bnstudy completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None  # click.Choice allows only shells that click knows
+    click.echo(found(main, {}, "bnstudy", "_BNSTUDY_COMPLETE").source())
+
+
+# --- what the commands share --------------------------------------------------------------------
+
+
+@contextmanager
+def session(config_dir: tuple[str, ...]) -> Iterator["Composer"]:
+    """A Hydra session for the project's configs and the user's."""
+    from bnstudy.compose import hydra_session
+
+    with hydra_session(config_dir) as composer:
+        yield composer
+
+
+def results_dir(overrides: tuple[str, ...]) -> Path:
+    """The results folder of a command that composes nothing."""
+    found = "results"
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key != "results_dir":
+            raise UserError(f"'{text}': this command takes no overrides but results_dir=DIR")
+        found = value
+    return Path(found)
+
+
+def open_store(overrides: tuple[str, ...]) -> "Store":
+    from bnstudy.store import Store
+
+    return Store(results_dir(overrides) / "runs")
+
+
+def runs_of(request: "Request") -> Path:
+    return Path(request.settings.results_dir) / "runs"
+
+
+def store_of(request: "Request") -> "Store":
+    from bnstudy.store import Store
+
+    return Store(runs_of(request))
+
+
+def writable(results: Path) -> None:
+    """Refuse a results folder that cannot be written, before anything is computed."""
+    import tempfile
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the results folder '{results}' cannot be written ({error.strerror}): "
+            "choose another with results_dir=DIR"
+        ) from None
+
+
+def command_line() -> str:
+    """The command as typed, for records; where data lie is named by BNSTUDY_DATA, not by path."""
+    shown = ["data.root=$BNSTUDY_DATA" if a.startswith("data.root=") else shlex.quote(a)
+             for a in sys.argv[1:]]  # fmt: skip
+    return " ".join(["bnstudy", *shown])
+
+
+def print_config(request: "Request", what: str) -> None:
+    """What Hydra composed, as its own --cfg prints it."""
+    from omegaconf import OmegaConf
+
+    config = request.hydra.copy()
+    OmegaConf.set_struct(config, False)
+    if what == "job":
+        config.pop("hydra")
+    elif what == "hydra":
+        config = OmegaConf.create({"hydra": config.hydra})
+    click.echo(OmegaConf.to_yaml(config), nl=False)
+    for key, values in request.axes:
+        click.echo(f"# axis {key}: {', '.join(map(str, values))}")
+
+
+def list_studies(composer: "Composer") -> None:
+    """Name, claim, source and cost of every study."""
+    for name in composer.choices("study"):
+        found = composer.study(name)
+        click.secho(name, bold=True)
+        click.echo(f"  claim   {found.claim}\n  source  {found.source}\n  cost    {found.cost}")
+
+
+def reconcile(request: "Request", composer: "Composer", dry_run: bool) -> "Plan | None":
+    """Plan, show the plan, train what is missing; the plan when the store holds it all or part."""
+    from bnstudy import sweep
+    from bnstudy.config import Config
+
+    store, runs = store_of(request), runs_of(request)
+    cells = tuple(sweep.resolve(cell, runs / "cache") for cell in request.cells)
+    anatomies: dict[str, Any] = {}
+
+    def estimate(config: Config, seeds: int) -> float:
+        from bnstudy import cost, run  # torch: only when there is something to train
+
+        parts = (config.data, config.model, config.norm, config.train.batch_size)
+        if (key := repr(parts)) not in anatomies:
+            anatomies[key] = run.preflight(config, run.dataset_of(config, runs))
+        return cost.seconds(config, anatomies[key], seeds)
+
+    plan = sweep.make_plan(request, cells, store, estimate)
+    workers = sweep.workers_for(request)
+    if not plan.stacks:
+        click.echo(
+            f"nothing is missing: the store holds all {plan.runs} runs of {len(cells)} cells"
+        )
+        return plan
+    show_plan(request, plan, workers)
+    if dry_run:
+        return None
+    from bnstudy import run
+    from bnstudy.progress import progress
+
+    run.device(request.settings.device)
+    writable(Path(request.settings.results_dir))
+    begin = time.monotonic()
+    outcome = sweep.launch(plan, request, composer, store, command_line(), progress)
+    tell(outcome, plan, time.monotonic() - begin)
+    if outcome.missing and not held_any(store, plan):
+        sys.exit(1)
+    return plan
+
+
+def held_any(store: "Store", plan: "Plan") -> bool:
+    return bool(store.held([c.cell for c in plan.cells]))
+
+
+def show_plan(request: "Request", plan: "Plan", workers: int) -> None:
+    """Cells, models, time and disk of what is missing, and how to make it smaller."""
+    from bnstudy.cost import BYTES
+
+    minutes = plan.minutes(workers)
+    excluded = f", {request.excluded} impossible combinations left out" if request.excluded else ""
+    axes = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in request.axes)
+    click.echo(
+        f"plan     {len(plan.cells)} cells x {len(plan.seeds)} seeds = {plan.runs} models{excluded}"
+    )
+    if axes:
+        click.echo(f"axes     {axes}")
+    click.echo(
+        f"missing  {plan.missing} models in {len(plan.stacks)} stacks"
+        + (f" ({plan.held} are in the store)" if plan.held else "")
+    )
+    click.echo(
+        f"time     about {minutes:.1f} minutes with {workers} worker{'s' * (workers > 1)}; "
+        f"disk about {plan.missing * BYTES / 1e6:.0f} MB"
+    )
+    limit = request.settings.max_minutes
+    if minutes > (limit or LONG_PLAN):
+        click.echo(
+            "         smaller: scale=smoke or quick, fewer seeds (seeds=5), a shorter axis "
+            "(train.batch_size=2,32), less data (data.train_size=600), or stop in time with "
+            "max_minutes=30 and go on later"
+        )
+
+
+def tell(outcome: "Outcome", plan: "Plan", seconds: float) -> None:
+    """How the launch ended; exit code 130 after Ctrl-C."""
+    trained = plan.missing - sum(len(s.configs) for s in outcome.missing)
+    rate = f"; W&B {outcome.tracker}" if outcome.tracker else ""
+    click.echo(f"trained  {trained} models in {seconds / 60:.1f} minutes{rate}")
+    for failure in outcome.failures:
+        click.echo(f"failed   {failure['label']}:\n{failure['error']}", err=True)
+    left = len(outcome.missing)
+    if not left:
+        return
+    again = f"the same command goes on where this ended: {command_line()}"
+    if outcome.stopped:
+        click.echo(f"stopped  {left} stacks are left; {again}", err=True)
+        sys.exit(130)
+    why = "max_minutes is over" if outcome.out_of_time else "they failed or their workers died"
+    click.echo(f"left     {left} stacks ({why}); {again}", err=True)
+
+
+def finish_study(request: "Request", plan: "Plan") -> None:
+    """Table, figure, claims and verdicts of a study, when they are not there yet."""
+    from bnstudy import studies
+
+    described = request.study
+    assert described is not None
+    scale = request.settings.scale.name
+    folder = runs_of(request) / "studies" / described.name / f"{scale}-{plan.grid_hash}"
+    stamp = folder / "complete"
+    if not stamp.exists() or not (folder / "claims.json").exists():
+        table = store_of(request).table(plan.addresses)
+        if table.empty:
+            raise UserError("no run of this study is in the store: no figure, no verdict")
+        lengths = sorted({f"{c.train.rule}, lr {c.optimizer.lr_rule}" for c in plan.cells})
+        rule = " / ".join(lengths).replace("lr none", "equal lr").replace("lr linear", "lr ~ batch")
+        studies.write_results(described, table, folder, scale, rule, command_line())
+        if len(table) == plan.runs:
+            stamp.touch()
+    for verdict in studies.read_verdicts(folder):
+        primary = "primary  " if verdict["primary"] else "         "
+        click.echo(
+            f"{verdict['verdict']:<13}{primary}{verdict['text']} "
+            f"[{signed(verdict['mean'])}, {100 * verdict['level']:.0f} % interval "
+            f"{signed(verdict['low'])} to {signed(verdict['high'])} {verdict['unit']}]"
+        )
+        for reason in verdict["reasons"]:
+            click.echo(f"{'':<22}{reason}")
+    for name in ("figure.png", "table.csv", "claims.json"):
+        click.echo(str(folder / name))
+
+
+def signed(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.2f}"

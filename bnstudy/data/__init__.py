@@ -1,0 +1,138 @@
+"""Which examples are learned from: in memory, as tensors, split by one seed of their own.
+
+A loader is a function `(config, cache_dir) -> Dataset` of raw images in [0, 1], found by name in
+`DATASETS`. What holds for every data set is done here, once, after it: contrast, pixel noise, the
+subset, the normalization. Importing this module does not import torch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnstudy.data import custom, files
+from bnstudy.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from bnstudy.config import DataConfig
+
+DATASETS = {
+    "digits": "bnstudy.data.images:digits",
+    "contrast_digits": "bnstudy.data.images:digits",
+    "mnist": "bnstudy.data.images:packed",
+    "fashion_mnist": "bnstudy.data.images:packed",
+    "cifar10": "bnstudy.data.images:packed",
+    "image_folder": "bnstudy.data.images:image_folder",
+    "custom": "bnstudy.data.custom:load",
+}
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training, a validation and a test part, whole in memory.
+
+    Images `*_x` are float32 of shape (n, C, H, W), labels `*_y` int64 of shape (n,) in
+    [0, num_classes). What `load` returns is normalized per channel; what a loader (or an entry of
+    one's own) returns is not, its grey range is [0, 1].
+
+    `info` says what was used: `sizes` of the parts, `available` training examples, `mean` and
+    `std` per channel in units of the grey range, and for folders the names of the `classes`.
+    """
+
+    train_x: "torch.Tensor"
+    train_y: "torch.Tensor"
+    val_x: "torch.Tensor"
+    val_y: "torch.Tensor"
+    test_x: "torch.Tensor"
+    test_y: "torch.Tensor"
+    num_classes: int
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one example."""
+        return tuple(self.train_x.shape[1:])
+
+    def parts(self) -> "Iterator[tuple[str, torch.Tensor, torch.Tensor]]":
+        """(name, images, labels) of train, val and test."""
+        for part in PARTS:
+            yield part, getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
+
+    def with_parts(self, change: Any) -> "Dataset":
+        """A copy whose parts are `change(name, images, labels) -> (images, labels)`."""
+        changed = {}
+        for part, x, y in self.parts():
+            changed[f"{part}_x"], changed[f"{part}_y"] = change(part, x, y)
+        return replace(self, **changed)
+
+    def to(self, device: "torch.device | str") -> "Dataset":
+        """The same data on another device."""
+        return self.with_parts(lambda _, x, y: (x.to(device), y.to(device)))
+
+
+def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
+    """The configuration with the hashes of what lies outside it: data on disk, an entry's source.
+
+    Downloads when the data are absent and `download` allows it. Raises UserError for a name that
+    does not exist, a setting that this data set does not have, a root that is absent or
+    unreadable, or data other than a given `fingerprint` says.
+    """
+    if cfg.name not in DATASETS:
+        raise unknown("data set", cfg.name, DATASETS)
+    if cfg.image_size is not None and cfg.name not in ("image_folder", "custom"):
+        raise UserError(
+            f"data.image_size={cfg.image_size} resizes the images of data=image_folder; "
+            f"the size of data={cfg.name} is fixed. Leave it out."
+        )
+    if cfg.entry and cfg.name != "custom":
+        raise UserError(
+            f"data.entry={cfg.entry} is for data=custom: given data={cfg.name}. "
+            "Leave it out or choose data=custom."
+        )
+    source = custom.source_hash(cfg.entry, "data.entry") if cfg.name == "custom" else ""
+    found = {"fingerprint": fingerprint(cfg, cache_dir), "source": source}
+    for key, value in found.items():
+        given = getattr(cfg, key)
+        if given and given != value:
+            raise UserError(
+                f"data.{key}={given} does not fit what is there now "
+                f"({value or 'none: nothing of it lies outside the package'}): the data or their "
+                f"code have changed. Leave data.{key} out: bnstudy fills it in."
+            )
+    return cfg.model_copy(update=found)
+
+
+def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
+    """The name of data on disk: a hash over sorted file names and bytes; "" for embedded data.
+
+    It does not depend on where the data lie. Remembered in `cache_dir` by size and time of
+    modification of each file.
+    """
+    if cfg.name == "image_folder":
+        root = files.root_of(cfg)
+        return files.fingerprint(root, files.list_images(root).names(), cache_dir)
+    if cfg.name in files.PACKED:
+        return files.fingerprint(*files.find_packed(cfg), cache_dir)
+    return ""
+
+
+def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
+    """The examples that a configuration describes, normalized, on the CPU.
+
+    In this order: split by `split_seed`; contrast and pixel noise, drawn for the whole parts from
+    the streams (split_seed, 'contrast') and (split_seed, 'pixel_noise'), so that they do not
+    depend on `train_size`; the class-balanced subset of the training part; per channel, minus the
+    mean, over the standard deviation (both of the training examples that are used).
+
+    Raises UserError as `resolve` does, and for a `train_size` beyond the training part.
+    """
+    from bnstudy.data import images
+
+    cfg = resolve(cfg, cache_dir)
+    raw = custom.locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
+    data = images.distort(raw, cfg.contrast, cfg.pixel_noise, cfg.split_seed)
+    data = images.subset(data, cfg)
+    return images.normalize(data, available=len(raw.train_y))

@@ -1,0 +1,317 @@
+"""Tables to figures: a summarised table goes in, artists come out.
+
+No statistics here: means and intervals arrive computed (`stats.summarize`). A color and a marker
+belong to a normalization and are the same in every figure; a line style belongs to an evaluation
+mode. Nothing global is set: draw inside `with matplotlib.rc_context(style()):` on a figure from
+`canvas`, which needs no pyplot and no display. `save` writes the same bytes for the same table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+COLUMN_WIDTH = 3.4  # inches: one panel is about one column of a two-column paper
+PANEL_HEIGHT = 2.6
+DODGE = 0.05  # octaves between neighbouring curves: an interval's bar is about 0.02 wide
+
+
+class Look(NamedTuple):
+    """How one normalization looks, in every figure."""
+
+    color: str
+    marker: Any
+    label: str
+
+
+# The eight colors of Okabe & Ito (2008) tell apart under the three common color blindnesses; the
+# rest are from Tol's muted scheme. No two normalizations share a marker, so grey print works too;
+# all markers can be filled, because a hollow one says that runs diverged.
+LOOKS: dict[str, Look] = {
+    "none": Look("#000000", "X", "no norm"),
+    "batch": Look("#D55E00", "o", "batch"),
+    "group": Look("#0072B2", "s", "group"),
+    "layer": Look("#009E73", "^", "layer"),
+    "instance": Look("#CC79A7", "D", "instance"),
+    "ghost": Look("#E69F00", "p", "ghost batch"),
+    "renorm": Look("#56B4E9", "v", "batch renorm"),
+    "frn": Look("#882255", "P", "filter response"),
+    "online": Look("#332288", "h", "online"),
+    "ws_group": Look("#117733", "<", "group + weight std."),
+    "rms": Look("#999933", ">", "root mean square"),
+    "noisy": Look("#AA4499", "*", "noisy batch"),
+    "continual": Look("#44AA99", "d", "continual"),
+}
+# For names of a user's own: markers that no known name has, colors by the hash of the name.
+_SPARE_COLORS = ("#88CCEE", "#CC6677", "#DDCC77", "#661100", "#6699CC", "#888888")
+_SPARE_MARKERS = ("8", "H", (4, 1, 0), (6, 1, 0), (8, 1, 0), (7, 0, 0), (3, 0, 30))
+
+
+class Mode(NamedTuple):
+    """How one evaluation mode looks, and the ending of its metric's name."""
+
+    linestyle: Any
+    label: str
+    suffix: str
+
+
+MODES: dict[str, Mode] = {
+    "population": Mode("-", "exponential average", ""),
+    "precise": Mode((0, (5, 1.5)), "PreciseBN", "_precise"),
+    "batch": Mode((0, (1, 1.2)), "training-batch statistics", "_batch"),
+    "large_batch": Mode((0, (5, 1.2, 1, 1.2)), "large-batch statistics", "_large_batch"),
+    "frozen": Mode((0, (9, 2, 1, 2, 1, 2)), "frozen statistics", "_frozen"),
+}
+
+
+def look(norm: str) -> Look:
+    """The color, marker and label of a normalization; an unknown name always gets the same ones."""
+    if norm in LOOKS:
+        return LOOKS[norm]
+    digest = int(hashlib.sha256(str(norm).encode()).hexdigest(), 16)
+    color = _SPARE_COLORS[digest % len(_SPARE_COLORS)]
+    marker = _SPARE_MARKERS[digest // len(_SPARE_COLORS) % len(_SPARE_MARKERS)]
+    return Look(color, marker, str(norm))
+
+
+def style() -> dict[Any, Any]:
+    """Matplotlib parameters of all figures, for `matplotlib.rc_context`; nothing global is set."""
+    return {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib: same metrics everywhere
+        "mathtext.fontset": "stix",
+        "font.size": 8.0,
+        "axes.titlesize": 8.5,
+        "axes.labelsize": 8.0,
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "legend.fontsize": 7.5,
+        "legend.frameon": False,
+        "legend.handlelength": 2.6,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e4e4e4",
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.3,
+        "lines.markersize": 4.5,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
+        "figure.dpi": 100,
+        "savefig.dpi": 200,
+        "savefig.bbox": None,
+        "text.usetex": False,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "bnstudy",
+        "pdf.fonttype": 42,
+    }
+
+
+def canvas(columns: int = 1, rows: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns panels, one paper column wide each; kwargs go to `subplots`.
+
+    Returns the figure and its axes, always an array (rows, columns).
+    """
+    size = (COLUMN_WIDTH * columns, PANEL_HEIGHT * rows + 0.5)  # half an inch for the legend
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def curves(
+    ax: Axes,
+    summary: pd.DataFrame,
+    x: str,
+    hue: str = "norm.name",
+    *,
+    dash: str | None = None,
+    norm: str | None = None,
+    percent: bool = False,
+    log2: bool = True,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> list[Any]:
+    """Means with interval bars against x, one curve per value of `hue` (and of `dash`).
+
+    summary: one row per point with columns x, hue, mean, low, high, as `stats.summarize` gives it;
+             a point without interval is drawn without a bar, a missing mean leaves a gap. A column
+             `diverged` (number of runs), where there is one, hollows the marker above zero.
+    hue:     column of normalization names, which choose color and marker.
+    dash:    column of evaluation modes (keys of MODES), which choose the line style.
+    norm:    the one normalization of the whole table; color and marker are then its own, and `hue`
+             is not read.
+    percent: values are fractions and are drawn times 100.
+    log2:    x on a log2 axis; tick labels are the values themselves either way. Curves are moved
+             aside by a few hundredths of an octave, so that their intervals do not hide each other.
+    Returns the ErrorbarContainers, in drawing order. Raises ValueError for a missing column, an
+    unknown evaluation mode, two rows for one point, or an x on a log axis that is not above zero.
+    """
+    keys: dict[str, dict] = ({} if norm else {hue: LOOKS}) | ({dash: MODES} if dash else {})
+    _check(summary, [x, *keys], log2)
+    unknown = set(summary[dash]) - set(MODES) if dash else set()
+    if unknown:
+        raise ValueError(
+            f"unknown evaluation mode {', '.join(map(str, unknown))}. Allowed: {', '.join(MODES)}."
+        )
+    groups = _groups(summary, keys)
+    ticks = np.sort(summary[x].unique().astype(float))
+    step = DODGE if log2 else DODGE * float(np.diff(ticks).min(initial=1.0))
+    factor = 100.0 if percent else 1.0
+    drawn = []
+    for i, (key, rows) in enumerate(groups):
+        name = norm or key[0]
+        mode = MODES[key[-1]] if dash else None
+        color, marker, label = look(name)
+        if mode:
+            label = mode.label if norm else f"{label}, {mode.label}"
+        rows = rows.sort_values(x)
+        offset = (i - (len(groups) - 1) / 2) * step
+        where = rows[x].to_numpy(dtype=float)
+        where = where * 2**offset if log2 else where + offset
+        mean, low, high = (
+            factor * rows[column].to_numpy(dtype=float) for column in ("mean", "low", "high")
+        )
+        mean = np.where(np.isfinite(mean), mean, np.nan)
+        bars = np.vstack([mean - low, high - mean])
+        container = ax.errorbar(
+            where,
+            mean,
+            yerr=np.where(np.isfinite(bars), bars, np.nan),
+            color=color,
+            marker=marker,
+            linestyle=mode.linestyle if mode else "-",
+            elinewidth=0.9,
+            capsize=1.8,
+            label=label,
+            zorder=3,
+        )
+        if "diverged" in rows:
+            hit = rows["diverged"].to_numpy(dtype=float) > 0
+            ax.plot(
+                where[hit],
+                mean[hit],
+                linestyle="none",
+                marker=marker,
+                markerfacecolor="white",
+                markeredgecolor=color,
+                zorder=4,
+            )
+        drawn.append(container)
+    batch_axis(ax, ticks, log2)
+    ax.set_xlabel(x if xlabel is None else xlabel)
+    if ylabel is not None:
+        ax.set_ylabel(ylabel)
+    return drawn
+
+
+def legend(figure: Figure, axes: Iterable[Axes] | None = None, columns: int | None = None) -> Any:
+    """One legend above all panels; a label that occurs in several panels is listed once."""
+    entries: dict[str, Any] = {}
+    for ax in figure.axes if axes is None else axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if not entries:
+        return None
+    order = {entry.label: i for i, entry in enumerate(LOOKS.values())}
+    labels = sorted(entries, key=lambda text: order.get(text, len(order)))  # stable
+    return figure.legend(
+        [entries[text] for text in labels],
+        labels,
+        loc="outside upper center",
+        ncols=columns or min(len(labels), max(2, round(figure.get_size_inches()[0] / 1.3))),
+    )
+
+
+def save(figure: Figure, folder: str | Path, stem: str = "figure") -> list[Path]:
+    """Write figure as SVG, PDF and PNG; the same figure gives the same bytes, dates left out.
+
+    The same bytes hold for one matplotlib version. Returns the three paths.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    undated: dict[str, dict[str, Any]] = {
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "png": {"Software": None},
+    }
+    paths = []
+    with matplotlib.rc_context(style()):
+        for kind, metadata in undated.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata=metadata)
+            path = folder / f"{stem}.{kind}"
+            path.write_bytes(buffer.getvalue())
+            paths.append(path)
+    return paths
+
+
+def caption(
+    n_seeds: int | Sequence[int], interval: str, rule: str, command: str, diverged: bool = False
+) -> str:
+    """What a reader needs to judge a figure: seeds, the interval's kind, the rule, the command.
+
+    n_seeds: seeds per point, or (fewest, most) where points differ; interval such as
+    "95 % Student-t"; rule: the comparison rule, such as "equal epochs, lr proportional to batch";
+    diverged: whether the figure has hollow markers, which are then explained.
+    """
+    if isinstance(n_seeds, int):
+        n = f"{n_seeds} paired seed{'' if n_seeds == 1 else 's'}"
+    else:
+        n = f"{min(n_seeds)} to {max(n_seeds)} paired seeds"
+    hollow = " Hollow: some runs diverged; they count at chance error." if diverged else ""
+    return (
+        f"Mean over {n}; bars: {interval} interval.{hollow} Compared at {rule}. Made by: {command}"
+    )
+
+
+def _check(summary: pd.DataFrame, keys: list[str], log2: bool) -> None:
+    missing = [c for c in (*keys, "mean", "low", "high") if c not in summary]
+    if missing:
+        raise ValueError(
+            f"the summary has no column {', '.join(missing)}; "
+            f"it has {', '.join(map(str, summary))}."
+        )
+    if summary.duplicated(keys).any():
+        raise ValueError(
+            f"several rows for one point of ({', '.join(keys)}): curves draw summarised tables."
+        )
+    if log2 and not (summary[keys[0]].astype(float) > 0).all():
+        raise ValueError(f"{keys[0]} must be above zero on a log axis (or pass log2=False).")
+
+
+def _groups(summary: pd.DataFrame, keys: dict[str, dict]) -> list[tuple[tuple, pd.DataFrame]]:
+    """The curves in the order of the known names: a shuffled table draws the same figure."""
+    if not keys:
+        return [((), summary)]
+
+    def rank(group: tuple[tuple, pd.DataFrame]) -> list[tuple[float, str]]:
+        orders = [{name: float(i) for i, name in enumerate(known)} for known in keys.values()]
+        pairs = zip(group[0], orders, strict=True)
+        return [(order.get(name, math.inf), str(name)) for name, order in pairs]
+
+    return sorted(summary.groupby(list(keys), sort=False), key=rank)
+
+
+def batch_axis(ax: Axes, ticks: Sequence[float] | np.ndarray, log2: bool = True) -> None:
+    """Plain numbers on a log2 (or linear) x axis, one tick for each value that occurs."""
+    # several calls may share a panel: keep the ticks that the earlier ones put there
+    earlier = ax.xaxis.get_major_locator()
+    if isinstance(earlier, FixedLocator):
+        ticks = np.union1d(ticks, earlier.tick_values(0, 1))
+    if log2:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

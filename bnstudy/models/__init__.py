@@ -1,0 +1,49 @@
+"""Networks by name: `build(config, shape, num_classes, norm) -> nn.Module`.
+
+A model takes a factory of norms, calls `norm(channels)` after each weight layer, and knows nothing
+of training, studies or logging. Its weights are drawn from torch's global generator in an order
+that does not depend on the norm, so the arms of a comparison start from the same weights.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from bnstudy import entry
+from bnstudy.config import ModelConfig
+from bnstudy.errors import unknown
+from bnstudy.models.lenet import lenet
+from bnstudy.models.mlp import mlp
+from bnstudy.models.resnet import resnet
+
+NormFactory = Callable[[int], nn.Module]
+Builder = Callable[[ModelConfig, tuple[int, ...], int, NormFactory], nn.Module]
+
+
+def custom(
+    config: ModelConfig, shape: tuple[int, ...], num_classes: int, norm: NormFactory
+) -> nn.Module:
+    """The user's own network: `model.entry=package.module:build` with this same signature."""
+    return entry.locate(config.entry, "model.entry")(config, shape, num_classes, norm)
+
+
+MODELS: dict[str, Builder] = {"mlp": mlp, "lenet": lenet, "resnet": resnet, "custom": custom}
+
+
+def build(
+    config: ModelConfig, shape: tuple[int, ...], num_classes: int, norm: NormFactory
+) -> nn.Module:
+    """The network that a config describes.
+
+    Args:
+        config: name and sizes.
+        shape: of one example, (C, H, W).
+        num_classes: width of the output.
+        norm: channels -> norm layer.
+
+    Raises:
+        UserError: unknown name, or sizes that the model does not have.
+    """
+    if config.name not in MODELS:
+        raise unknown("model", config.name, MODELS)
+    return MODELS[config.name](config, shape, num_classes, norm)

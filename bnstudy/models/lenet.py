@@ -1,0 +1,41 @@
+"""LeNet with normalization, as the batch normalization chapter of Dive into Deep Learning has it."""
+
+from math import prod
+
+from torch import nn
+
+from bnstudy.errors import UserError
+
+
+def lenet(config, shape, num_classes, norm) -> nn.Sequential:
+    """Two [convolution 5x5 without padding, norm, sigmoid, average pooling], then 120, 84, classes.
+
+    Channels 6, 16 and widths 120, 84, Xavier initialisation (Glorot & Bengio 2010, eq. 16); every
+    weight layer but the last is followed by a norm. Input (N, C, H, W), logits (N, num_classes).
+    Where the image is smaller than 16 pixels a side the kernels are 3x3, and a map that is down to
+    one pixel is not pooled: 8x8 digits go 8, 6, 3, 1.
+
+    Raises:
+        UserError: the image is smaller than 8 pixels a side.
+    """
+    channels, *size = shape
+    if min(size) < 8:
+        raise UserError(f"lenet needs images of at least 8x8 pixels, not {size[0]}x{size[1]}")
+    kernel = 5 if min(size) >= 16 else 3
+    layers: list[nn.Module] = []
+    for width in (6, 16):
+        layers += [nn.Conv2d(channels, width, kernel), norm(width), nn.Sigmoid()]
+        channels, size = width, [s - kernel + 1 for s in size]
+        if min(size) >= 2:
+            layers.append(nn.AvgPool2d(2))
+            size = [s // 2 for s in size]
+    layers.append(nn.Flatten())
+    inputs = channels * prod(size)
+    for width in (120, 84):
+        layers += [nn.Linear(inputs, width), norm(width), nn.Sigmoid()]
+        inputs = width
+    net = nn.Sequential(*layers, nn.Linear(inputs, num_classes))
+    for layer in net:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+    return net

@@ -1,0 +1,27 @@
+"""Fully connected network: the case where normalization sees one value per channel and example."""
+
+from math import prod
+
+from torch import Tensor, nn
+
+
+def mlp(config, shape, num_classes, norm) -> nn.Sequential:
+    """[linear, norm, ReLU] for each hidden width, then a linear layer.
+
+    Input (N, C, H, W), flattened; logits (N, num_classes). He initialisation (He et al. 2015,
+    eq. 10), biases zero.
+    """
+    widths = [prod(shape), *config.hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [he(nn.Linear(inputs, outputs)), norm(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, he(nn.Linear(widths[-1], num_classes)))
+
+
+def he(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """Weights N(0, 2 / fan_in), bias zero."""
+    weight: Tensor = layer.weight
+    nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,61 @@
+"""The small residual network of the CIFAR experiments (He et al. 2016, section 4.2)."""
+
+from torch import Tensor, nn
+
+from bnstudy.errors import UserError
+from bnstudy.models.mlp import he
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Convolution without bias: the norm behind it has one."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    he(layer)
+    return layer
+
+
+class Block(nn.Module):
+    """Two [3x3 convolution, norm], the shortcut added before the last ReLU.
+
+    Where width or resolution change, the shortcut is a 1x1 convolution with a norm.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = conv(inputs, outputs, 3, stride), norm(outputs)
+        self.conv2, self.norm2 = conv(outputs, outputs, 3), norm(outputs)
+        self.shortcut = (
+            nn.Sequential(conv(inputs, outputs, 1, stride), norm(outputs))
+            if stride > 1 or inputs != outputs
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(self.conv1(x)).relu()
+        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
+
+
+def resnet(config, shape, num_classes, norm) -> nn.Sequential:
+    """6n + 2 layers: a 3x3 convolution, three stages of n blocks, global average pooling, linear.
+
+    Widths `width`, 2 `width`, 4 `width`; the second and third stage halve the resolution. Input
+    (N, C, H, W), logits (N, num_classes). He initialisation; gamma of all norms starts at one.
+
+    Raises:
+        UserError: the depth is not 6n + 2.
+    """
+    blocks, rest = divmod(config.depth - 2, 6)
+    if rest:
+        near = [6 * blocks + 2, 6 * blocks + 8]
+        raise UserError(
+            f"model.depth={config.depth}: a resnet has 6n + 2 layers; nearest: {near[0]}, {near[1]}"
+        )
+    width = config.width
+    layers: list[nn.Module] = [conv(shape[0], width, 3), norm(width), nn.ReLU()]
+    inputs = width
+    for stage in range(3):
+        outputs = width * 2**stage
+        for block in range(blocks):
+            layers.append(Block(inputs, outputs, 2 if stage and not block else 1, norm))
+            inputs = outputs
+    head = he(nn.Linear(inputs, num_classes))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)

@@ -1,0 +1,92 @@
+"""Norms built on batch normalization: ghost groups, continual, and noisy batch normalization."""
+
+import torch
+from torch import Tensor
+
+from .batch_norm import BatchNorm
+from .per_example import groups_of
+
+
+class GhostBatchNorm(BatchNorm):
+    """Batch normalization over ghost groups of `group_size` examples (Hoffer et al. 2017)."""
+
+    def __init__(self, num_features: int, *, group_size: int, **batch_norm):
+        super().__init__(num_features, group_size=group_size, **batch_norm)
+
+
+class ContinualNorm(BatchNorm):
+    """Continual normalization: group normalization, then batch normalization (Pham et al. 2022).
+
+    y = gamma * BN(GN(x)) + beta, the group norm without affine map: each example is normalized by
+    itself first, so that the running moments are less biased towards the current task.
+
+    Takes what group norm and batch norm take: num_groups (the paper: 32) or channels_per_group,
+    and every argument of BatchNorm.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        num_groups: int | None = None,
+        channels_per_group: int | None = None,
+        **batch_norm,
+    ):
+        super().__init__(num_features, **batch_norm)
+        self.num_groups = groups_of(num_features, num_groups, channels_per_group)
+
+    def forward(self, x: Tensor, step: int | None = None) -> Tensor:
+        self.check(x)
+        if x.numel() <= x.shape[0] * self.num_groups:
+            raise ValueError(
+                f"ContinualNorm on {tuple(x.shape)}: each of the {self.num_groups} groups holds "
+                "one value, so the group norm inside gives a constant; use fewer groups"
+            )
+        return super().forward(torch.group_norm(x, self.num_groups, None, None, self.eps), step)
+
+
+class NoisyBatchNorm(BatchNorm):
+    """Batch normalization with noise that undoes the stability of distributions, in training only.
+
+    y = scale * BN(x) + shift. At every step each activation j (channel and position) draws anew
+    mu_j ~ U(-noise_mean, noise_mean) and sigma_j ~ U(1, noise_std); then each example draws
+    shift ~ U(mu_j - jitter, mu_j + jitter) and scale ~ N(sigma_j, jitter), standard deviation
+    jitter (Santurkar et al. 2018, section 2.2: not zero-mean, not unit-variance, not i.i.d. in
+    time). The default constants are quoted from memory of their appendix, unconfirmed.
+
+    The noise comes from torch's global generator, or from the attribute `generator` when set.
+    It is drawn inside the forward, so a stack of networks under vmap cannot reproduce it seed by
+    seed: not stackable.
+    """
+
+    stackable = False
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        noise_mean: float = 0.5,
+        noise_std: float = 1.25,
+        jitter: float = 0.1,
+        **batch_norm,
+    ):
+        super().__init__(num_features, **batch_norm)
+        if noise_mean < 0 or noise_std < 1 or jitter < 0:
+            raise ValueError(
+                f"noise_mean={noise_mean}, noise_std={noise_std}, jitter={jitter}: need "
+                "noise_mean >= 0, noise_std >= 1 (1: no rescaling), jitter >= 0"
+            )
+        self.noise_mean, self.noise_std, self.jitter = noise_mean, noise_std, jitter
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor, step: int | None = None) -> Tensor:
+        y = super().forward(x, step)
+        if not self.training:
+            return y
+        place = {"device": y.device, "dtype": y.dtype, "generator": self.generator}
+        activation = y.shape[1:]
+        mean = self.noise_mean * (2 * torch.rand(activation, **place) - 1)
+        std = 1 + (self.noise_std - 1) * torch.rand(activation, **place)
+        shift = mean + self.jitter * (2 * torch.rand(y.shape, **place) - 1)
+        scale = std + self.jitter * torch.randn(y.shape, **place)
+        return scale * y + shift

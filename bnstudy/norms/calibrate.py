@@ -1,0 +1,219 @@
+"""Which statistics a network is evaluated with: switching them, and estimating them anew."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from .base import attributes, one_of
+from .batch_norm import EVALUATIONS, BatchNorm
+
+STATISTICS = ("running_mean", "running_var")
+ESTIMATORS = ("population", "mean_of_batches")
+
+
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
+    """The BatchNorm layers of a model by their qualified name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, BatchNorm)}
+
+
+def freeze(model: nn.Module, frozen: bool = True) -> nn.Module:
+    """Freeze every BatchNorm: from here on training uses population statistics and leaves them."""
+    for layer in batch_norms(model).values():
+        layer.frozen = frozen
+    return model
+
+
+@contextmanager
+def evaluation_mode(
+    model: nn.Module,
+    evaluation: str,
+    group_size: int | None = None,
+    *,
+    prior_examples: float | None = None,
+    alpha: float | None = None,
+) -> Iterator[None]:
+    """Evaluate with other statistics: within the block every BatchNorm of the model uses these.
+
+    evaluation, prior_examples, alpha: as in BatchNorm. group_size: with "batch" and "mixture", how
+    many consecutive examples share statistics (None: all), so that one forward of a large batch
+    scores many small ones.
+    """
+    one_of("evaluation", evaluation, EVALUATIONS)
+    with attributes(
+        batch_norms(model).values(),
+        evaluation=evaluation,
+        evaluation_group_size=group_size,
+        prior_examples=prior_examples,
+        alpha=alpha,
+    ):
+        yield
+
+
+class PooledMoments:
+    """Mean and biased variance of everything seen, merged batch by batch in float64.
+
+    Chan et al. 1983: the result does not depend on how the values were cut into batches.
+    """
+
+    def __init__(self):
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, mean: Tensor, var_unbiased: Tensor, count: int) -> None:
+        mean, var = mean.double(), var_unbiased.double()
+        total = self.count + count
+        delta = mean - self.mean
+        self.squares = self.squares + var * (count - 1) + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        return self.mean, self.squares / self.count
+
+
+class MeanOfBatches:
+    """Mean over batches of the batch mean and of the Bessel-corrected batch variance.
+
+    Ioffe & Szegedy 2015, algorithm 2, step 10. Misses the variance between batches.
+    """
+
+    def __init__(self):
+        self.batches, self.mean, self.var = 0, 0.0, 0.0
+
+    def add(self, mean: Tensor, var_unbiased: Tensor, count: int) -> None:
+        self.batches += 1
+        self.mean = self.mean + mean.double()
+        self.var = self.var + var_unbiased.double()
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        return self.mean / self.batches, self.var / self.batches
+
+
+class Calibrator:
+    """Estimate population statistics of the BatchNorm layers from forward passes (PreciseBN).
+
+    Within the block these layers (and no others) are in training mode with momentum 1, so that
+    after each forward the buffers hold that batch's own moments, over the whole batch even where
+    training uses ghost groups (errors of small groups add up over layers, Wu & Johnson 2021), and
+    without Batch Renormalization; layers that share statistics between processes use their own
+    process's batch. On leaving, every layer and buffer is as it was, exceptions or not; write
+    `statistics()` back yourself, or use `calibrate`. The first layer's result does not depend on
+    the batch size; deeper layers see inputs normalized per batch.
+
+    estimator: "population" (pooled moments, Bessel's correction undone: Wu & Johnson 2021, biased
+    variance of all values seen) or "mean_of_batches" (Ioffe & Szegedy 2015).
+
+        with Calibrator(model) as calibrator:
+            for batch in batches:
+                model(batch)
+                calibrator.update()
+        calibrator.statistics()
+    """
+
+    def __init__(self, model: nn.Module, estimator: str = "population"):
+        one_of("estimator", estimator, ESTIMATORS)
+        self.layers = batch_norms(model)
+        if not self.layers:
+            raise ValueError("nothing to calibrate: the model has no BatchNorm layer")
+        self._kind = PooledMoments if estimator == "population" else MeanOfBatches
+        # by (layer, time step), the step None where a layer keeps one set of statistics
+        self._estimates: dict[tuple[str, int | None], PooledMoments | MeanOfBatches] = {}
+        self._counts: dict[tuple[str, int | None], int] = {}
+
+    def __enter__(self) -> Self:
+        layers = list(self.layers.values())
+        self._buffers = [(b, b.clone()) for layer in layers for b in layer.buffers()]
+        self._hooks = [
+            layer.register_forward_pre_hook(self._counter(name), with_kwargs=True)
+            for name, layer in self.layers.items()
+        ]
+        self._mode = attributes(
+            layers,
+            training=True,
+            momentum=1.0,
+            group_size=None,
+            process_group=None,
+            r_max=None,
+            frozen=False,
+        )
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._mode.__exit__(None, None, None)
+        for hook in self._hooks:
+            hook.remove()
+        with torch.no_grad():
+            for buffer, before in self._buffers:
+                buffer.copy_(before)
+
+    def _counter(self, name: str):
+        def note(layer, args, kwargs):
+            x, step = (*args, *kwargs.values(), None)[:2]
+            if (name, step) in self._counts:
+                raise ValueError(
+                    f"BatchNorm layer {name!r} ran twice before update(): a layer used in two "
+                    "places has no single population; call update() once after every forward"
+                )
+            self._counts[name, step] = x.numel() // x.shape[1]
+
+        return note
+
+    def update(self, buffers: Mapping[str, Tensor] | None = None) -> None:
+        """Take in the forward just made.
+
+        buffers: by qualified name, after that forward, possibly with leading stack axes; None:
+        the model's own.
+        """
+        if not self._counts:
+            raise ValueError("update() before any forward through a BatchNorm layer")
+        for (name, step), count in self._counts.items():
+            mean, var = (
+                self.layers[name].get_buffer(key) if buffers is None else buffers[_join(name, key)]
+                for key in STATISTICS
+            )
+            if step is not None:
+                mean, var = mean[..., step, :], var[..., step, :]
+            estimate = self._estimates.setdefault((name, step), self._kind())
+            estimate.add(mean.detach(), var.detach(), count)
+        self._counts.clear()
+
+    def statistics(self) -> dict[str, Tensor]:
+        """running_mean and running_var by buffer name, in the buffers' dtype; layers that never
+        ran are left out. Raises ValueError when no batch was seen, or none at a time step."""
+        if not self._estimates:
+            raise ValueError("no batches: population statistics need at least one forward")
+        found = {}
+        for name in dict.fromkeys(name for name, _ in self._estimates):
+            layer = self.layers[name]
+            steps = [None] if layer.time_steps is None else range(layer.time_steps)
+            missing = [step for step in steps if (name, step) not in self._estimates]
+            if missing:
+                raise ValueError(f"no batch reached time step {missing[0]} of layer {name!r}")
+            rows = [self._estimates[name, step].result() for step in steps]
+            for key, values in zip(STATISTICS, zip(*rows, strict=True), strict=True):
+                value = values[0] if layer.time_steps is None else torch.stack(values, -2)
+                found[_join(name, key)] = value.to(layer.running_mean.dtype)
+        return found
+
+
+def _join(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable, estimator: str = "population") -> nn.Module:
+    """Replace a model's population statistics by those of the given inputs, in place (PreciseBN).
+
+    batches: inputs of model(...); a tuple or list is taken as (input, ...). Other data than the
+    training set's gives AdaBN (Li et al. 2016). An exception leaves the model as it was.
+    """
+    with Calibrator(model, estimator) as calibrator:
+        for batch in batches:
+            model(batch[0] if isinstance(batch, tuple | list) else batch)
+            calibrator.update()
+    for name, value in calibrator.statistics().items():
+        model.get_buffer(name).copy_(value)
+    return model

@@ -1,0 +1,158 @@
+"""Batch, layer, instance and group normalization are one formula over different sets of values.
+
+Every value x of an input (N, C, *) is centred and scaled by the moments of the set S it belongs to,
+then each channel is mapped affinely (Wu & He 2018, section 3, equations 1 to 6):
+
+    y = gamma * (x - mean_S) / sqrt(var_S + eps) + beta          var_S biased: divided by |S|
+
+All positions `*` of an example always share statistics. The norms differ in two integers only:
+how many consecutive examples, and how many consecutive channels, share them too.
+
+    norm               examples    channels    one mean and variance for each
+    batch              N           1           channel
+    ghost              n < N       1           group of n examples and channel
+    group              1           C / G       example and group of channels
+    layer              1           C           example
+    instance           1           1           example and channel
+    rms                1           C           as layer, but mean_S = 0 (not centred)
+    filter response    1           1           as instance, but mean_S = 0 (not centred)
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of each set, both shaped (N / examples, C / channels)."""
+
+    mean: Tensor
+    var_biased: Tensor
+    count: int  # values in each set
+
+
+def normalize(
+    x: Tensor,
+    examples: int,
+    channels: int,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 1e-5,
+    centred: bool = True,
+) -> tuple[Tensor, Moments]:
+    """The formula above in plain tensor operations: (y, moments).
+
+    x (N, C, *); gamma, beta (C,) or None. Statistics are taken in float32 when x has less.
+    """
+    sets = _sets(x, examples, channels)
+    mean, var = _mean_and_variance(sets, centred)
+    y = ((sets - mean) / torch.sqrt(var + eps)).reshape(x.shape)
+    return affine(y, gamma, beta).to(x.dtype), _moments(sets, mean, var)
+
+
+def moments(x: Tensor, examples: int, channels: int) -> Moments:
+    """The moments alone, differentiable."""
+    sets = _sets(x, examples, channels)
+    return _moments(sets, *_mean_and_variance(sets, centred=True))
+
+
+def affine(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+    """Scale and shift each channel of x (N, C, *); gamma, beta (C,), or (N, C) for each example."""
+    if gamma is not None:
+        x = x * per_channel(gamma, x)
+    if beta is not None:
+        x = x + per_channel(beta, x)
+    return x
+
+
+def per_channel(value: Tensor, x: Tensor) -> Tensor:
+    """View a (C,) or (N, C) tensor so that it broadcasts over x (N, C, *)."""
+    return value.reshape(-1, x.shape[1], *[1] * (x.dim() - 2))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen half precision: sums of thousands of values need more than its 8 or 11 bits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _sets(x: Tensor, examples: int, channels: int) -> Tensor:
+    n, c = x.shape[:2]
+    return at_least_float32(x).reshape(n // examples, examples, c // channels, channels, -1)
+
+
+def _mean_and_variance(sets: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
+    if not centred:
+        var = sets.square().mean((1, 3, 4), keepdim=True)
+        return torch.zeros_like(var), var
+    var, mean = torch.var_mean(sets, (1, 3, 4), correction=0, keepdim=True)
+    return mean, var
+
+
+def _moments(sets: Tensor, mean: Tensor, var: Tensor) -> Moments:
+    groups, examples, blocks, channels, positions = sets.shape
+    return Moments(
+        mean.reshape(groups, blocks), var.reshape(groups, blocks), examples * channels * positions
+    )
+
+
+# --- batch normalization: given moments, pooled moments, the fused kernel ------------------------
+
+
+def normalize_with(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The formula with given moments, (C,) for all examples or (N, C) for each."""
+    y = (at_least_float32(x) - per_channel(mean, x)) / torch.sqrt(per_channel(var, x) + eps)
+    return affine(y, gamma, beta).to(x.dtype)
+
+
+def pool(groups: Moments) -> Moments:
+    """Moments (C,) of the union of all groups of examples.
+
+    Their mean is the mean of the group means; their variance is that of the whole batch: the mean
+    variance within groups plus the variance between the group means.
+    """
+    mean, var, count = groups
+    if mean.shape[0] == 1:
+        return Moments(mean[0], var[0], count)
+    between = mean.var(0, correction=0)
+    return Moments(mean.mean(0), var.mean(0) + between, count * mean.shape[0])
+
+
+def normalize_fused(
+    x: Tensor,
+    examples: int,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 1e-5,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Moments]:
+    """`normalize(x, examples, channels=1)` by one fused kernel that hands out the moments too.
+
+    dtype: of gamma, beta and the moments; by default x's, float32 where x has less.
+    The kernel's inverse standard deviation would give the variance as invstd**-2 - eps, which
+    cancels when the variance is far below eps. Its running variance is updated from the variance
+    itself: a buffer of zeros updated with momentum 1 receives it exactly (Bessel-corrected).
+    """
+    n, c = x.shape[:2]
+    groups = n // examples
+    z = x
+    if groups > 1:  # groups become channels of their own: (examples, groups * C, L)
+        z = x.reshape(groups, examples, c, -1).transpose(0, 1).reshape(examples, groups * c, -1)
+        gamma = None if gamma is None else gamma.repeat(groups)
+        beta = None if beta is None else beta.repeat(groups)
+    dtype = dtype or at_least_float32(x.new_empty(0)).dtype
+    mean = x.new_zeros(groups * c, dtype=dtype)  # not two views of one: vmap loses their update
+    var_unbiased = x.new_zeros(groups * c, dtype=dtype)
+    y = torch.native_batch_norm(z, gamma, beta, mean, var_unbiased, True, 1.0, eps)[0]
+    if groups > 1:
+        y = y.reshape(examples, groups, c, -1).transpose(0, 1).reshape(x.shape)
+    count = z.numel() // (groups * c)
+    var_biased = var_unbiased * ((count - 1) / count)
+    return y, Moments(mean.view(groups, c), var_biased.view(groups, c), count)

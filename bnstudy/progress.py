@@ -1,0 +1,92 @@
+"""Progress of a launch, read from its workers' status files: a live bar, or lines on a pipe."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from bnstudy.pack import Status
+
+LINE_EVERY = 15  # seconds between lines where there is no terminal
+
+
+def eta(statuses: list[Status], total: float, now: float) -> tuple[float, float | None]:
+    """(fraction done, seconds left or None while nothing can be said).
+
+    The pace is measured: estimated seconds done per second of a worker, since its first step.
+    What is left is what the slowest worker has left, if work is shared evenly: all packs are
+    balanced to the same estimate `total`.
+    """
+    begun = [s for s in statuses if s.started]
+    if not begun or total <= 0:
+        return 0.0, None
+    done = [s.done_seconds for s in statuses]
+    elapsed = sum(now - s.started for s in begun)
+    pace = sum(s.done_seconds for s in begun) / max(elapsed, 1e-9)
+    fraction = min(1.0, sum(done) / (total * len(statuses)))
+    if elapsed < 5 or pace <= 0:
+        return fraction, None
+    return fraction, max(0.0, total - min(done)) / pace
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as 3:07, or ?."""
+    if seconds is None:
+        return "?"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextmanager
+def progress(folder: Path, total: float) -> Iterator[None]:
+    """Show progress until the block ends.
+
+    Args:
+        folder: of the status files.
+        total: estimated seconds of the longest pack.
+    """
+    console = Console()
+    finished = threading.Event()
+    watch = threading.Thread(
+        target=_bar if console.is_terminal else _lines, args=(folder, total, finished, console)
+    )
+    watch.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watch.join()
+
+
+def _bar(folder: Path, total: float, finished: threading.Event, console: Console) -> None:
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting workers", total=1.0, left="")
+        while not finished.wait(0.5):
+            statuses = Status.read(folder)
+            fraction, left = eta(statuses, total, time.time())
+            now = " | ".join(f"{s.current} {s.metric}" for s in statuses if s.current)
+            bar.update(task, completed=fraction, left=f"ETA {clock(left)}", description=now)
+
+
+def _lines(folder: Path, total: float, finished: threading.Event, console: Console) -> None:
+    begin = time.time()
+    while not finished.wait(LINE_EVERY):
+        statuses = Status.read(folder)
+        fraction, left = eta(statuses, total, time.time())
+        done = sum(s.done for s in statuses)
+        print(
+            f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  {done} stacks done, "
+            f"ETA {clock(left)}",
+            flush=True,
+            file=sys.stdout,
+        )

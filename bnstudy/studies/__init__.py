@@ -1,0 +1,151 @@
+"""Studies: what the table of a finished grid shows. No training, no torch.
+
+A study is a grid in configs/study/NAME.yaml and a module with three functions of the same name:
+
+    shape(table) -> (rows, columns)     of panels
+    figure(table, axes) -> None         draws; the axes are an array of that shape
+    claims(table) -> list[stats.Claim]  with preconditions, exactly one of them primary
+"""
+
+import importlib
+import json
+import platform
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from bnstudy import __version__, figures, stats
+from bnstudy.config import StudyConfig
+from bnstudy.errors import UserError
+from bnstudy.pack import write_atomically, write_json
+
+INTERVAL = "95 % Student-t"
+
+
+def module(study: StudyConfig) -> ModuleType:
+    """The figure and claims of a study.
+
+    Raises:
+        UserError: the module does not import or lacks one of the three functions.
+    """
+    name = study.entry or f"bnstudy.studies.{study.name}"
+    try:
+        found = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"study {study.name}: its figure and claims were looked for in '{name}': {error}. "
+            "Name the module in the study's YAML: entry: package.module"
+        ) from None
+    for function in ("shape", "figure", "claims"):
+        if not hasattr(found, function):
+            raise UserError(f"study {study.name}: module {name} has no function '{function}'")
+    return found
+
+
+def write_results(
+    study: StudyConfig, table: pd.DataFrame, folder: Path, scale: str, rule: str, command: str
+) -> list[dict[str, Any]]:
+    """Write table.csv, the figure in three formats, claims.json and study.json; return verdicts.
+
+    Args:
+        study: as its YAML states it.
+        table: one row per run, complete or not.
+        folder: receives the files.
+        rule: how long the arms trained, in words.
+        command: the command line that made it.
+    """
+    import matplotlib
+
+    found = module(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    verdicts = [v.to_dict() for v in stats.judge(found.claims(table))]
+    with matplotlib.rc_context(figures.style()):
+        rows, columns = found.shape(table)
+        figure, axes = figures.canvas(columns, rows)
+        found.figure(table, axes)
+        figures.legend(figure)
+        figures.save(figure, folder)
+    seeds = sorted(int(s) for s in table["seed"].unique())
+    diverged = bool(table["diverged_at"].notna().any())
+    write_atomically(folder / "table.csv", table.to_csv(index=False))
+    write_json(folder / "claims.json", verdicts)
+    described = study.model_dump(include={"name", "title", "claim", "source", "rule", "cost",
+                                          "expected", "notes"})  # fmt: skip
+    write_json(
+        folder / "study.json",
+        {
+            **described,
+            "scale": scale,
+            "seeds": seeds,
+            "n_runs": len(table),
+            "diverged_runs": int(table["diverged_at"].notna().sum()),
+            "command": command,
+            "caption": figures.caption(len(seeds), INTERVAL, rule, command, diverged),
+            "created_with": {
+                "bnstudy": __version__,
+                "python": platform.python_version(),
+                "torch": sorted(table["torch"].dropna().unique().tolist()),
+            },
+            "published": getattr(found, "PUBLISHED", {}),
+        },
+    )
+    return verdicts
+
+
+def read_verdicts(folder: Path) -> list[dict[str, Any]]:
+    """The verdicts that a results folder holds."""
+    return json.loads((folder / "claims.json").read_text())
+
+
+# --- what several studies ask of a table --------------------------------------------------------
+
+CHANCE_HALF = 0.5  # an arm has trained when its training error is below this part of chance
+CLASSES = 10
+
+
+def panels(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(data, model) of each row of panels, in order of appearance."""
+    pairs = table[["data.name", "model.name"]].drop_duplicates()
+    return list(pairs.itertuples(index=False, name=None))
+
+
+def titled(data: str, model: str) -> str:
+    """A panel's title."""
+    names = {"mlp": "MLP", "lenet": "LeNet", "resnet": "ResNet", "mnist": "MNIST",
+             "contrast_digits": "contrast digits", "cifar10": "CIFAR-10",
+             "fashion_mnist": "Fashion-MNIST"}  # fmt: skip
+    return f"{names.get(data, data)}, {names.get(model, model)}"
+
+
+def select(table: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """Rows with these values; `__` in a name stands for the dot."""
+    for name, value in where.items():
+        table = table[table[name.replace("__", ".")] == value]
+    return table
+
+
+def values(table: pd.DataFrame, metric: str, **where: Any) -> dict[int, float]:
+    """Seed -> metric of one cell, in percent (percentage points when differenced)."""
+    rows = select(table, **where)
+    found = stats.per_seed(rows, metric)
+    return {seed: 100 * value for seed, value in found.items()}
+
+
+def trained(table: pd.DataFrame, what: str, **where: Any) -> tuple[str, bool, str]:
+    """The precondition that a cell has learned: mean training error below half of chance."""
+    limit = CHANCE_HALF * (1 - 1 / CLASSES)
+    error = select(table, **where)["train_error"].mean()
+    return (f"{what} trains", bool(error < limit), f"training error {100 * error:.1f} %, "
+            f"limit {100 * limit:.0f} %")  # fmt: skip
+
+
+def comparable(table: pd.DataFrame) -> tuple[str, bool, str]:
+    """The precondition that all runs share the kind of device and the version of torch."""
+    kinds = table[["device", "torch"]].drop_duplicates()
+    return (
+        "all runs on one kind of device and one torch",
+        len(kinds) == 1,
+        ", ".join(f"{d} torch {t}" for d, t in kinds.itertuples(index=False)),
+    )

@@ -1,0 +1,70 @@
+"""Data of one's own."""
+
+import itertools
+
+import pytest
+import torch
+
+from bnstudy import data
+from bnstudy.config import DataConfig
+
+NAMES = (f"own_data_{i}" for i in itertools.count())
+GOOD = """
+import torch
+from bnstudy.data import Dataset
+def build(cfg):
+    x, y = torch.rand(30, 2, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    return Dataset(x, y, x[:9], y[:9], x[:6], y[:6], 3, {"note": "mine"})
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a module into the working directory and returns a DataConfig for its `build`."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text, **settings):
+        name = next(NAMES)  # a new one each time: Python remembers modules
+        (tmp_path / f"{name}.py").write_text(text)
+        return DataConfig(name="custom", entry=f"{name}:build", **settings)
+
+    return write
+
+
+def test_an_entry_in_the_working_directory_is_loaded_and_treated_like_any_data(module):
+    d = data.load(module(GOOD, train_size=12))
+    assert d.info["sizes"] == {"train": 12, "val": 9, "test": 6}
+    assert torch.bincount(d.train_y).tolist() == [4, 4, 4]
+    assert d.info["note"] == "mine"
+    assert d.train_x.mean((0, 2, 3)).abs().max() < 1e-5
+
+
+def test_the_source_is_part_of_the_configuration(module):
+    first, again = data.resolve(module(GOOD)), data.resolve(module(GOOD))
+    assert len(first.source) == 16
+    assert first.source == again.source
+    assert data.resolve(module(GOOD + "# changed\n")).source != first.source
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1/0", r"importing 'own_data_\d+' failed \(ZeroDivisionError: division by zero\)"),
+        ("def biuld(cfg): pass", "has no 'build'. Did you mean 'biuld'"),
+        ("build = 3", "is a int, not a function"),
+        ("def build(cfg): return 3", "returned a int; it must return a bnstudy.data.Dataset"),
+        (GOOD.replace("(30, 2, 4, 4", "(30, 4, 4"), r"shape \(n, C, H, W\), given \(30, 4, 4\)"),
+        (GOOD.replace("y[:9]", "y[:8]"), r"val_y must be one label for each .*\(9\), given \(8,\)"),
+        (GOOD.replace("y, x[:9]", "y + 1, x[:9]"), "train_y must be whole numbers from 0 to 2"),
+        (GOOD.replace("x[:6], y", "x[:6] / 0, y"), "test_x holds NaN or infinity"),
+        (GOOD.replace("x[:9],", "x[:9, :1],"), "they must agree"),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_said(module, text, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(module(text))
+
+
+def test_a_module_that_does_not_exist_is_a_message():
+    with pytest.raises(ValueError, match="importing 'no_such_module' failed"):
+        data.resolve(DataConfig(name="custom", entry="no_such_module:build"))

@@ -1,0 +1,125 @@
+"""Estimating population statistics anew, and switching evaluation, leave nothing else behind."""
+
+import pytest
+import torch
+from torch import nn
+
+from bnstudy.norms import (
+    BatchNorm,
+    Calibrator,
+    InstanceNorm,
+    batch_norms,
+    calibrate,
+    evaluation_mode,
+)
+
+
+def network(**norm):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        BatchNorm(3, **norm), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Dropout(), BatchNorm(4, **norm)
+    ).double()
+
+
+def images(n=24):
+    return 2 + 3 * torch.randn(n, 3, 5, 5, generator=torch.Generator().manual_seed(1)).double()
+
+
+def state(model):
+    attributes = ("training", "momentum", "group_size", "frozen", "evaluation")
+    layers = [[getattr(m, a) for a in attributes] for m in batch_norms(model).values()]
+    training = [m.training for m in model.modules()]
+    hooks = [len(m._forward_pre_hooks) for m in model.modules()]
+    return layers, training, hooks, {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def assert_same_state(a, b):
+    assert a[:3] == b[:3]
+    for key in a[3]:
+        assert torch.equal(a[3][key], b[3][key])
+
+
+def test_one_pass_over_the_whole_batch_gives_two_pass_population_statistics():
+    x = images()
+    model = calibrate(network().eval(), [x])
+    torch.testing.assert_close(model[0].running_mean, x.mean((0, 2, 3)))
+    torch.testing.assert_close(model[0].running_var, x.var((0, 2, 3), correction=0))
+    hidden = model[3](model[2](model[1](network()[0](x))))
+    torch.testing.assert_close(model[4].running_mean, hidden.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("cut", [(24,), (8, 8, 8), (2, 22), (1, 7, 16)])
+def test_the_first_layer_does_not_depend_on_how_the_data_is_cut(cut):
+    x = images()
+    model = calibrate(network().eval(), x.split(cut))
+    torch.testing.assert_close(model[0].running_mean, x.mean((0, 2, 3)))
+    torch.testing.assert_close(model[0].running_var, x.var((0, 2, 3), correction=0))
+
+
+def test_the_mean_of_batch_variances_misses_the_variance_between_batches():
+    x = images(8)
+    x[:4] += 10
+    pooled = calibrate(network(), x.split(4))[0].running_var
+    averaged = calibrate(network(), x.split(4), "mean_of_batches")[0].running_var
+    expected = torch.stack([part.var((0, 2, 3)) for part in x.split(4)]).mean(0)
+    torch.testing.assert_close(averaged, expected)
+    assert (pooled > averaged + 20).all()  # means differ by 10: 25 of variance between batches
+
+
+def test_calibration_uses_the_whole_batch_where_training_uses_groups_or_is_frozen():
+    x = images(8)
+    plain = calibrate(network(), [x]).state_dict()
+    for norm in ({"group_size": 3}, {"frozen": True}, {"momentum": None}):
+        other = calibrate(network(**norm), [(x, "label")]).state_dict()
+        for key, value in plain.items():
+            torch.testing.assert_close(other[key], value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_calibration_changes_two_buffers_and_nothing_else(training):
+    model = network(momentum=0.3, group_size=4).train(training)
+    before = state(model)
+    calibrate(model, [images()])
+    after = state(model)
+    assert after[:3] == before[:3]
+    for key, value in before[3].items():
+        assert torch.equal(after[3][key], value) == ("running" not in key)
+
+
+def test_an_exception_in_the_data_leaves_the_model_as_it_was():
+    def broken():
+        yield images()
+        raise OSError("disk")
+
+    model = network(group_size=4).eval()
+    before = state(model)
+    with pytest.raises(OSError, match="disk"):
+        calibrate(model, broken())
+    assert_same_state(before, state(model))
+
+
+def test_evaluation_mode_is_undone_also_after_an_exception():
+    model = network().eval()
+    before = state(model)
+    with pytest.raises(RuntimeError), evaluation_mode(model, "batch", 4):
+        assert all(m.evaluation_group_size == 4 for m in batch_norms(model).values())
+        model(images())
+        raise RuntimeError
+    assert_same_state(before, state(model))
+    with pytest.raises(ValueError, match="population"), evaluation_mode(model, "populaton"):
+        pass
+
+
+def test_calibration_refuses_what_has_no_population():
+    with pytest.raises(ValueError, match="no batches"):
+        calibrate(network(), [])
+    with pytest.raises(ValueError, match="no BatchNorm"):
+        calibrate(InstanceNorm(3), [])
+    shared = BatchNorm(3).double()
+    twice = nn.Sequential(shared, nn.Conv2d(3, 3, 1).double(), shared)
+    before = state(twice)
+    with pytest.raises(ValueError, match="ran twice"):
+        calibrate(twice, [images()])
+    assert_same_state(before, state(twice))
+    with pytest.raises(ValueError, match="update"), Calibrator(network()) as calibrator:
+        calibrator.update()
