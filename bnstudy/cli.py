@@ -1,10 +1,9 @@
 """The command line. Heavy imports live inside the commands: `bnstudy --help` loads no torch."""
 
-import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,13 +101,15 @@ def train(
         if plan is None:
             return
         store = store_of(request)
+        table = store.table(plan.addresses)
         for cell in plan.cells:
-            table = store.table([a for a in plan.addresses if store.has(a, cell.cell)])
-            error = 100 * table["test_error"]
+            error = 100 * table[table["cell"] == cell.cell]["test_error"]
+            if error.empty:
+                continue
             click.echo(
                 f"{cell.cell}  {cell.data.name} {cell.model.name} {cell.norm.name} "
                 f"B={cell.train.batch_size}: test error {error.mean():.2f} % "
-                f"({error.min():.2f} to {error.max():.2f} over {len(table)} seeds)"
+                f"({error.min():.2f} to {error.max():.2f} over {len(error)} seeds)"
             )
 
 
@@ -410,13 +411,9 @@ def reconcile(request: "Request", composer: "Composer", dry_run: bool) -> "Plan 
     begin = time.monotonic()
     outcome = sweep.launch(plan, request, composer, store, command_line(), progress)
     tell(outcome, plan, time.monotonic() - begin)
-    if outcome.missing and not held_any(store, plan):
+    if outcome.missing and not store.held([cell.cell for cell in plan.cells]):
         sys.exit(1)
     return plan
-
-
-def held_any(store: "Store", plan: "Plan") -> bool:
-    return bool(store.held([c.cell for c in plan.cells]))
 
 
 def show_plan(request: "Request", plan: "Plan", workers: int) -> None:
@@ -468,7 +465,7 @@ def tell(outcome: "Outcome", plan: "Plan", seconds: float) -> None:
 
 def finish_study(request: "Request", plan: "Plan") -> None:
     """Table, figure, claims and verdicts of a study, when they are not there yet."""
-    from bnstudy import studies
+    import json
 
     described = request.study
     assert described is not None
@@ -476,6 +473,8 @@ def finish_study(request: "Request", plan: "Plan") -> None:
     folder = runs_of(request) / "studies" / described.name / f"{scale}-{plan.grid_hash}"
     stamp = folder / "complete"
     if not stamp.exists() or not (folder / "claims.json").exists():
+        from bnstudy import studies
+
         table = store_of(request).table(plan.addresses)
         if table.empty:
             raise UserError("no run of this study is in the store: no figure, no verdict")
@@ -484,7 +483,7 @@ def finish_study(request: "Request", plan: "Plan") -> None:
         studies.write_results(described, table, folder, scale, rule, command_line())
         if len(table) == plan.runs:
             stamp.touch()
-    for verdict in studies.read_verdicts(folder):
+    for verdict in json.loads((folder / "claims.json").read_text()):
         primary = "primary  " if verdict["primary"] else "         "
         click.echo(
             f"{verdict['verdict']:<13}{primary}{verdict['text']} "

@@ -132,13 +132,13 @@ def _layout(comparison: pd.DataFrame, level: float) -> tuple[list[str], list[lis
     factor = 100.0 if "error" in metric else 1.0
     title = f"{metric} (%)" if factor == 100.0 else metric
     arms = list(comparison[arm].unique())
-    header, columns = [arm], []
+    header, columns = [_short(arm)], []
     points = list(comparison[others].drop_duplicates().itertuples(index=False)) if others else [()]
     for point in points:
         part = comparison
         for name, value in zip(others, point, strict=True):
             part = part[part[name] == value]
-        place = ", ".join(f"{n}={v}" for n, v in zip(others, point, strict=True))
+        place = ", ".join(f"{_short(n)}={v}" for n, v in zip(others, point, strict=True))
         header += [place or title, f"vs {arms[0]}", "time"]
         columns.append(part.set_index(arm))
     rows = []
@@ -148,6 +148,12 @@ def _layout(comparison: pd.DataFrame, level: float) -> tuple[list[str], list[lis
             row += _cell(part.loc[name], factor, name == arms[0])
         rows.append(row)
     return header, rows, f"{title}: {_note(comparison, arms[0], level)}"
+
+
+def _short(axis: str) -> str:
+    """`norm.name` is called norm, `train.batch_size` batch_size."""
+    folder, _, last = axis.rpartition(".")
+    return folder if last == "name" else last
 
 
 def _cell(cell: pd.Series, factor: float, reference: bool) -> list[str]:

@@ -307,6 +307,7 @@ def _groups(summary: pd.DataFrame, keys: dict[str, dict]) -> list[tuple[tuple, p
 def batch_axis(ax: Axes, ticks: Sequence[float] | np.ndarray, log2: bool = True) -> None:
     """Plain numbers on a log2 (or linear) x axis, one tick for each value that occurs."""
     # several calls may share a panel: keep the ticks that the earlier ones put there
+    ticks = np.asarray(ticks, dtype=float)
     earlier = ax.xaxis.get_major_locator()
     if isinstance(earlier, FixedLocator):
         ticks = np.union1d(ticks, earlier.tick_values(0, 1))

@@ -25,7 +25,7 @@ from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Stack
 from bnstudy.errors import UserError, unknown
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
-from bnstudy.store import Store
+from bnstudy.store import Store, stack_id
 from bnstudy.tracking import Tracker
 
 DATASETS_KEPT = 4  # in one process; a sweep's cells come ordered by data set
@@ -277,7 +277,7 @@ class Runner:
         folder = Path(self.pack.results_dir) / "wandb"
         tracker = Tracker(self.pack.tracker, folder, group=self.pack.study or "ad-hoc", tags=tags)
         addresses = [c.address for c in plan.configs]
-        tracker.start(config.cell, self.store.stack_id(addresses), config.canonical(), plan.label)
+        tracker.start(config.cell, stack_id(addresses), config.canonical(), plan.label)
         history: list[dict[str, Any]] = []
         before = self.status.done_seconds
 
@@ -305,7 +305,7 @@ class Runner:
             **environment(self.device),
             "command": self.pack.command,
             "study": self.pack.study,
-            "wall_seconds": seconds / len(seeds),
+            "wall_seconds": seconds / len(seeds),  # a run's share of its stack
             "stack_seconds": seconds,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "tracker": tracker.status,
@@ -325,12 +325,13 @@ class Runner:
                     "parameters": anatomy.parameters,
                     "train_size": anatomy.train_size,
                     "dropped_per_epoch": anatomy.train_size % size,
+                    "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
                     "lr_initial": config.optimizer.lr_at(size),
                     "steps": steps,
                 },
                 "layers": anatomy.layers,
                 "provenance": provenance,
-                "stack": {"seeds": list(seeds), "mapped": stack.size > 1, "step": "eager"},
+                "stack": {"seeds": list(seeds), "mapped": stack.size > 1},
             }
             for c in plan.configs
         ]

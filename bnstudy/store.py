@@ -50,20 +50,25 @@ Record = dict[str, Any]
 PROVENANCE = (
     "stack",
     "results_version",
+    "study",
     "wall_seconds",
+    "stack_seconds",
     "created",
     "host",
     "device",
+    "device_name",
     "threads",
-    "compiled",
+    "torch",
+    "python",
+    "bnstudy",
     "tracker",
     "command",
-    "commit",
-    "dirty",
-    "versions",
+    "git_commit",
+    "git_dirty",
 )
-"""Table columns that say how a run was made, not what came out (`versions.torch` and so on are
-`versions`). Two tables of the same experiment are equal without them: see `without_provenance`."""
+"""Table columns that say how a run was made, not what came out: two tables of the same experiment
+are equal without them (`without_provenance`). What else a record's provenance holds is not in the
+table."""
 
 MANIFEST, HISTORY, WEIGHTS = "manifest.json", "history.parquet", "weights.pt"
 _DAY = 86_400
@@ -93,7 +98,7 @@ def stack_id(addresses: Iterable[str]) -> str:
 
 def without_provenance(table: "pd.DataFrame") -> "pd.DataFrame":
     """The columns that must be equal when the same experiment is run again."""
-    return table[[c for c in table.columns if c.split(".")[0] not in PROVENANCE]]
+    return table[[c for c in table.columns if c not in PROVENANCE]]
 
 
 class Store:
@@ -249,7 +254,7 @@ class Store:
         """
         import pandas as pd
 
-        rows, configs, metrics = [], set(), set()
+        rows, configs, metrics, provenance = [], set(), set(), set()
         for record in self._records(None if addresses is None else set(addresses)):
             config = {k: _cell_value(v) for k, v in flatten(record["config"]).items()}
             config.pop("seed", None)
@@ -257,15 +262,12 @@ class Store:
             metrics |= record["summary"].keys()
             stack, version = record["stack"]["id"], record["results_version"]
             made = {"stack": stack, "results_version": version, **record["provenance"]}
-            made = flatten({k: v for k, v in made.items() if k in PROVENANCE})
+            made = {k: _cell_value(v) for k, v in made.items() if k in PROVENANCE}
+            provenance |= made.keys()
             names = {k: record[k] for k in ("address", "cell", "seed")}
-            rows.append(
-                {**names, **config, **record["summary"]}
-                | {k: _cell_value(v) for k, v in made.items()}
-            )
-        made_columns = {c for row in rows for c in row if c.split(".")[0] in PROVENANCE}
-        order = sorted(made_columns, key=lambda c: (PROVENANCE.index(c.split(".")[0]), c))
-        columns = ["address", "cell", "seed", *sorted(configs), *sorted(metrics), *order]
+            rows.append({**names, **config, **record["summary"], **made})
+        last = [c for c in PROVENANCE if c in provenance]
+        columns = ["address", "cell", "seed", *sorted(configs), *sorted(metrics), *last]
         table = pd.DataFrame(rows, columns=columns)
         return table.sort_values(["cell", "seed", "address"], ignore_index=True)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.data import custom, files
+from bnstudy.data import files
+from bnstudy.entry import locate, source_hash
 from bnstudy.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
             f"data.entry={cfg.entry} is for data=custom: given data={cfg.name}. "
             "Leave it out or choose data=custom."
         )
-    source = custom.source_hash(cfg.entry, "data.entry") if cfg.name == "custom" else ""
+    source = source_hash(cfg.entry, "data.entry") if cfg.name == "custom" else ""
     found = {"fingerprint": fingerprint(cfg, cache_dir), "source": source}
     for key, value in found.items():
         given = getattr(cfg, key)
@@ -132,7 +133,7 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
     from bnstudy.data import images
 
     cfg = resolve(cfg, cache_dir)
-    raw = custom.locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
+    raw = locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
     data = images.distort(raw, cfg.contrast, cfg.pixel_noise, cfg.split_seed)
     data = images.subset(data, cfg)
     return images.normalize(data, available=len(raw.train_y))

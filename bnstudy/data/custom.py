@@ -1,60 +1,14 @@
-"""Parts of one's own: a function named as `package.module:function`, checked at once."""
+"""Data of one's own: an entry that returns a Dataset, checked at once."""
 
-import hashlib
-import importlib
-import inspect
-import os
-import sys
-from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnstudy.entry import locate
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
     from bnstudy.config import DataConfig
     from bnstudy.data import Dataset
-
-
-def locate(entry: str, key: str) -> Callable[..., Any]:
-    """The function that an entry names; `key` is the setting that messages speak of.
-
-    Modules are looked for in the working directory, too. Raises UserError when the entry is not
-    of the form `package.module:function`, cannot be imported, or is not callable.
-    """
-    module_name, _, name = entry.partition(":")
-    if not module_name or not name:
-        raise UserError(f"{key} must look like package.module:function, not '{entry}'")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # a console script does not have it, a person expects it
-    importlib.invalidate_caches()  # the module may have been written after the first look
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as e:  # anything can go wrong in a module that is not ours
-        raise UserError(
-            f"{key}={entry}: importing '{module_name}' failed ({type(e).__name__}: {e}). It is "
-            f"looked for in the working directory and among the installed packages."
-        ) from e
-    if not hasattr(module, name):
-        near = get_close_matches(name, dir(module), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"{key}={entry}: the module '{module_name}' has no '{name}'.{hint}")
-    function = getattr(module, name)
-    if not callable(function):
-        raise UserError(f"{key}={entry} is a {type(function).__name__}, not a function")
-    return function
-
-
-def source_hash(entry: str, key: str) -> str:
-    """Hash of the file in which an entry is defined: another source is another experiment.
-
-    The whole file counts, so that helpers beside the function count; what it imports does not.
-    """
-    file = inspect.getsourcefile(inspect.unwrap(locate(entry, key)))
-    if file is None:
-        raise UserError(f"{key}={entry}: its source cannot be read; define it in a .py file")
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 
 def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":

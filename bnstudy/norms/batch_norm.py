@@ -47,8 +47,9 @@ class BatchNorm(Norm):
 
     frozen: training normalizes with population statistics and does not update them (Wu & Johnson
     2021, FrozenBN); gamma and beta still learn. May be set at any step.
-    keep_moments: `self.moments` holds the last batch statistics, (groups, C), detached, at no
-    further pass over the data; inside vmap they are valid inside the map only.
+    keep_moments: the property `moments` gives the last batch statistics, detached, taken from the
+    pass that normalized; holds on to the last input until it is read. Inside vmap it is valid
+    inside the map only.
 
     Raises ValueError for batch statistics of a single value per channel, and for a batch that the
     group size does not divide.
@@ -106,7 +107,7 @@ class BatchNorm(Norm):
         self.prior_examples, self.alpha = prior_examples, alpha
         self.r_max, self.d_max, self.renorm_warmup = r_max, d_max, renorm_warmup
         self.frozen, self.keep_moments = frozen, keep_moments
-        self.moments: Moments | None = None
+        self._kept: Moments | tuple[Tensor, Tensor, Tensor] | None = None
         steps = () if time_steps is None else (time_steps,)
         self.register_buffer("running_mean", torch.zeros(*steps, num_features))
         self.register_buffer("running_var", torch.ones(*steps, num_features))
@@ -152,16 +153,18 @@ class BatchNorm(Norm):
             and self.process_group is None
             and self.time_steps is None
             and self.r_max is None
-            and not self.keep_moments
         )
 
     def _kernel(self, x: Tensor, mean: Tensor, var: Tensor, update: bool) -> Tensor:
         if update:
             self._check_count(x, x.shape[0])
             self.num_batches_tracked.add_(1)
-        return torch.native_batch_norm(
+        y, mean, invstd = torch.native_batch_norm(
             x, self.weight, self.bias, mean, var, update, self.momentum or 0.0, self.eps
-        )[0]
+        )
+        if update and self.keep_moments:  # past nn.Module's slow setattr
+            self.__dict__["_kept"] = (mean.detach(), invstd.detach(), x.detach())
+        return y
 
     def _train(self, x: Tensor, step: int | None) -> Tensor:
         population = self._population(step)
@@ -191,8 +194,25 @@ class BatchNorm(Norm):
     def _keep(self, batch: Moments) -> Moments:
         detached = Moments(batch.mean.detach(), batch.var_biased.detach(), batch.count)
         if self.keep_moments:
-            self.moments = detached
+            self._kept = detached
         return detached
+
+    @property
+    def moments(self) -> Moments | None:
+        """The last batch statistics, each (groups, C), while `keep_moments` is set."""
+        if self._kept is None or isinstance(self._kept, Moments):
+            return self._kept
+        mean, invstd, x = self._kept
+        var = invstd**-2 - self.eps
+        tiny = var < self.eps  # there the difference cancels: to 1e-7 * eps, whatever var is
+        try:
+            exact = not tiny.any()
+        except RuntimeError:  # under vmap no value may be read
+            exact = False
+        if not exact:
+            var = torch.where(tiny, moments(x, x.shape[0], 1).var_biased[0], var)
+        self._kept = Moments(mean[None], var[None], x.numel() // x.shape[1])
+        return self._kept
 
     def _correction(self, batch: Moments, mean, var, updates) -> tuple[Tensor, Tensor]:
         """Batch Renormalization's r and d (groups, C), from the estimate before this update."""

@@ -8,7 +8,6 @@ A study is a grid in configs/study/NAME.yaml and a module with three functions o
 """
 
 import importlib
-import json
 import platform
 from pathlib import Path
 from types import ModuleType
@@ -92,11 +91,6 @@ def write_results(
         },
     )
     return verdicts
-
-
-def read_verdicts(folder: Path) -> list[dict[str, Any]]:
-    """The verdicts that a results folder holds."""
-    return json.loads((folder / "claims.json").read_text())
 
 
 # --- what several studies ask of a table --------------------------------------------------------

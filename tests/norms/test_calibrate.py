@@ -101,7 +101,7 @@ def test_an_exception_in_the_data_leaves_the_model_as_it_was():
 def test_evaluation_mode_is_undone_also_after_an_exception():
     model = network().eval()
     before = state(model)
-    with pytest.raises(RuntimeError), evaluation_mode(model, "batch", 4):
+    with pytest.raises(RuntimeError), evaluation_mode(model, "batch", 4):  # noqa: PT012
         assert all(m.evaluation_group_size == 4 for m in batch_norms(model).values())
         model(images())
         raise RuntimeError

@@ -1,9 +1,9 @@
 """Every norm against torch.nn, against the other backend, and against its limits.
 
 Tolerance: float64, unfriendly input (mean 3, std 0.01 to 100). Two summation orders of the mean
-differ by about 1e-16 * |x| * sqrt(m) ~ 1e-13 absolute on the widest channel, 1e-15 after division by
-its std; on the narrowest channel, 1e-16 * 3 / 0.01 = 3e-14; the backward divides by the std again:
-3e-12. RTOL = 1e-9 leaves 2.5 decimal digits over that and is 1e5 below any wrong formula.
+differ by about 1e-16 * |x| * sqrt(m) ~ 1e-13 absolute on the widest channel, 1e-15 once divided
+by its std; on the narrowest channel, 1e-16 * 3 / 0.01 = 3e-14; the backward divides by the std
+again: 3e-12. 1e-9 leaves 2.5 decimal digits over that and is 1e5 below any wrong formula.
 """
 
 import numpy as np
