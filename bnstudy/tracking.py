@@ -5,6 +5,7 @@ on stderr, and becomes the tracker's status; W&B is then left alone for the rest
 because a dead server would cost its timeout again for every stack.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -89,6 +90,9 @@ class Tracker:
                 "are complete; tracker.mode=disabled leaves it out.",
                 file=sys.stderr,
             )
+            if isinstance(e, ConnectionError) and "wandb" in sys.modules:
+                with contextlib.suppress(Exception):  # its process is dead; at exit it would say so
+                    sys.modules["wandb"].teardown()
 
     def _init(self, prefix: str, config: Mapping[str, Any], name: str) -> None:
         mode = self.settings.mode

@@ -169,6 +169,34 @@ def test_an_import_that_fails_is_a_status(tmp_path, monkeypatch, capsys):
     assert "records are complete" in capsys.readouterr().err
 
 
+SERVICE_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_tracking as t
+tracker = t.Tracker(t.TrackerConfig(), sys.argv[2], "g")
+tracker.start(t.CELL, t.STACK, t.CONFIG, "n")
+tracker.log(t.rows(1))
+for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+    if "wandb-core" in Path(f"/proc/{pid}/comm").read_text():
+        os.kill(int(pid), signal.SIGKILL)
+        os.waitpid(int(pid), 0)
+tracker.log(t.rows(2))
+tracker.log(t.rows(3))
+tracker.finish({})
+print(tracker.status)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="finds the process in /proc")
+def test_the_death_of_its_own_process_is_one_line(tmp_path):
+    command = [sys.executable, "-c", SERVICE_KILLED, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("failed: ")
+    assert done.stderr.count("\n") == 1
+
+
 class Broken:
     """A run of W&B in which one method fails."""
 

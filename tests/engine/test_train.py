@@ -1,0 +1,270 @@
+"""The loop by counting, against torch's own optimisers, and its promises on bits."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bnstudy import norms, run
+from bnstudy.config import Config
+from bnstudy.data import Dataset
+from bnstudy.data.samplers import batches, epoch_order, generator
+from bnstudy.engine.evaluate import precise_statistics, score
+from bnstudy.engine.train import Optimizer, diverged_at, evaluation_steps, train
+from bnstudy.engine.vectorize import Stack
+
+CPU = torch.device("cpu")
+# float32 rounding (6e-8) through three steps of a network with about a thousand operations each,
+# differences amplified by 1 / std of a batch of four: measured a few 1e-6, bounded here by 1e-4
+THREE_STEPS = 1e-4
+
+
+def data(n=24, classes=3, side=8, seed=0) -> Dataset:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(3 * n, 1, side, side, generator=g)
+    y = torch.randint(0, classes, (3 * n,), generator=g)
+    parts = (x[:n], y[:n], x[n : 2 * n], y[n : 2 * n], x[2 * n :], y[2 * n :])
+    return Dataset(*parts, num_classes=classes)
+
+
+def config(**overrides) -> Config:
+    plain = {
+        "model": {"name": "mlp", "hidden": (6, 5)},
+        "optimizer": {"lr_rule": "none", "schedule": "constant", "lr": 0.1},
+        "train": {"batch_size": 4, "steps": 3},
+    }
+    for key, value in overrides.items():
+        part, _, name = key.partition("__")
+        plain.setdefault(part, {})[name] = value
+    if "train__epochs" in overrides or "train__examples" in overrides:
+        del plain["train"]["steps"]
+    return Config.model_validate(plain)
+
+
+def stack_of(cfg, dataset, seeds) -> Stack:
+    shape = tuple(dataset.shape)
+    nets = [
+        run.build(cfg.model_copy(update={"seed": s}), shape, dataset.num_classes) for s in seeds
+    ]
+    return Stack(nets, CPU)
+
+
+def trained(cfg, dataset, seeds, on_step=lambda step, total: None):
+    stack = stack_of(cfg, dataset, seeds)
+    history = [row for rows in train(stack, dataset, cfg, seeds, on_step) for row in rows]
+    return stack, history
+
+
+def test_zero_steps_change_nothing_and_are_evaluated():
+    cfg, d = config(train__steps=0), data()
+    before = stack_of(cfg, d, (0, 1))
+    after, history = trained(cfg, d, (0, 1))
+    assert torch.equal(before.flat, after.flat)
+    assert all(torch.equal(before.buffers[k], after.buffers[k]) for k in before.buffers)
+    assert [r["seed"] for r in history] == [0, 1]
+    assert history[0]["step"] == 0
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet", "resnet"])
+def test_two_steps_change_every_parameter_and_buffer(model):
+    cfg, d = config(model__name=model, train__steps=2), data()
+    before, (after, _) = stack_of(cfg, d, (0, 1)), trained(cfg, d, (0, 1))
+    pieces = zip(before.parameters().items(), after.parameters().values(), strict=True)
+    # a bias in front of a norm has a gradient of rounding only: the norm subtracts it again
+    for (name, old), new in pieces:
+        if name.endswith("bias") and model != "resnet":
+            continue
+        assert not torch.equal(old[0], new[0]), name
+        assert not torch.equal(old[1], new[1]), name
+    for name, old in before.buffers.items():
+        assert not torch.equal(old, after.buffers[name]), name
+
+
+def test_on_step_is_called_once_for_each_step_and_rows_come_at_epochs():
+    calls = []
+    cfg = config(train__epochs=2.5, train__batch_size=4)
+    _, history = trained(cfg, data(), (3,), lambda step, total: calls.append((step, total)))
+    assert calls == [(i, 15) for i in range(15)]
+    assert [(r["step"], r["epoch"], r["examples"]) for r in history] == [
+        (6, 1.0, 24), (12, 2.0, 48), (15, 2.5, 60)]  # fmt: skip
+
+
+def test_evaluation_steps():
+    assert evaluation_steps(10, 3, 1) == {3, 6, 9, 10}
+    assert evaluation_steps(12, 3, 2) == {6, 12}
+    assert evaluation_steps(2, 3, 1) == {2}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group", "layer"])
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_a_seed_in_a_stack_follows_the_seed_alone(model, norm):
+    extra = {"norm__channels_per_group": 2} if norm == "group" else {}
+    cfg = config(model__name=model, model__width=2, norm__name=norm, **extra)
+    d = data()
+    stacked, many = trained(cfg, d, (0, 1, 2))
+    for i, seed in enumerate((0, 1, 2)):
+        alone, one = trained(cfg, d, (seed,))
+        scale = alone.flat.abs().max()
+        assert (stacked.flat[i] - alone.flat[0]).abs().max() < THREE_STEPS * scale
+        assert many[i]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=THREE_STEPS)
+        assert many[i]["test_error"] == one[0]["test_error"]
+
+
+def test_the_same_command_gives_the_same_bits():
+    cfg, d = config(model__name="resnet", model__width=2), data()
+    first, history = trained(cfg, d, (0, 1))
+    second, again = trained(cfg, d, (0, 1))
+    assert torch.equal(first.flat, second.flat)
+    assert history == again
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"name": "sgd", "momentum": 0.0},
+        {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01},
+        {"name": "adam", "momentum": 0.8, "lr": 0.01},
+    ],
+)
+def test_the_loop_is_torch_optim_on_the_same_batches(optimizer):
+    """A plain loop with torch.optim and a torch.nn norm, in float64: equal to rounding.
+
+    Adam without weight decay: a bias in front of a norm has a gradient of rounding, 1e-17, which
+    Adam with weight decay multiplies by lr * decay / eps = 1e4 in each step.
+    """
+    cfg = config(train__steps=5, **{f"optimizer__{k}": v for k, v in optimizer.items()})
+    d = data()
+    d = d.with_parts(lambda _, x, y: (x.double(), y))
+    stack = stack_of(cfg, d, (4,))
+    stack.net.double()
+    stack.flat = stack.flat.double()
+    stack.buffers = {
+        k: b.double() if b.is_floating_point() else b for k, b in stack.buffers.items()
+    }
+    net = run.build(cfg.model_copy(update={"seed": 4}), tuple(d.shape), d.num_classes).double()
+    for index, layer in enumerate(net):
+        if isinstance(layer, norms.BatchNorm):
+            net[index] = torch.nn.BatchNorm1d(layer.num_features).double()
+    o = cfg.optimizer
+    plain = (
+        torch.optim.SGD(net.parameters(), o.lr, o.momentum, weight_decay=o.weight_decay)
+        if o.name == "sgd"
+        else torch.optim.Adam(
+            net.parameters(), o.lr, (o.momentum, o.beta2), weight_decay=o.weight_decay
+        )
+    )
+    order = batches(epoch_order(len(d.train_y), generator(4, "order")), 4)
+    for index in order[:5]:
+        plain.zero_grad()
+        F.cross_entropy(net(d.train_x[index]), d.train_y[index]).backward()
+        plain.step()
+    list(train(stack, d, cfg, (4,)))
+    expected = torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+    # float64 rounding 1e-16, amplified by at most 1e6 over five steps
+    assert torch.allclose(stack.flat[0], expected, rtol=1e-9, atol=1e-9)
+    for name, buffer in net.named_buffers():
+        assert torch.allclose(stack.buffers[name][0].double(), buffer.double(), atol=1e-9), name
+
+
+def test_schedules():
+    d = data()
+    make = lambda **o: Optimizer(  # noqa: E731
+        config(**{f"optimizer__{k}": v for k, v in o.items()}).optimizer,
+        stack_of(config(), d, (0,)), 8, 180,
+    )  # fmt: skip
+    step = make(schedule="step", lr=0.4)
+    assert [step.lr(s) for s in (0, 59, 60, 119, 120, 179)] == pytest.approx(
+        [0.4, 0.4, 0.04, 0.04, 0.004, 0.004]
+    )
+    cosine = make(schedule="cosine", lr=0.4)
+    assert [cosine.lr(s) for s in (0, 90, 180)] == pytest.approx([0.4, 0.2, 0.0])
+    assert make(lr=0.4, lr_rule="linear").lr(0) == pytest.approx(0.1)
+    assert make(lr=0.4, lr_rule="sqrt").lr(0) == pytest.approx(0.2)
+
+
+def test_weight_decay_can_leave_gamma_and_beta_alone():
+    cfg = config(optimizer__weight_decay=0.1, optimizer__decay_norm=False)
+    stack = stack_of(cfg, data(), (0, 1))
+    mask = Optimizer(cfg.optimizer, stack, 4, 3).decayed
+    sizes = [shape.numel() for shape in stack.shapes.values()]
+    found = {n: m.unique().tolist() for n, m in zip(stack.shapes, mask.split(sizes), strict=True)}
+    norm_names = {n for n, m in stack.net.named_modules() if isinstance(m, norms.BatchNorm)}
+    assert norm_names
+    for name, values in found.items():
+        assert values == [float(name.rpartition(".")[0] not in norm_names)], name
+
+
+def test_freezing_stops_the_statistics_and_not_the_weights():
+    cfg, d = config(norm__freeze_at=0.5, train__steps=4), data()
+    half, _ = trained(config(train__steps=2), d, (0,))
+    full, _ = trained(cfg, d, (0,))
+    for name, buffer in half.buffers.items():
+        assert torch.equal(buffer, full.buffers[name]), name
+    assert not torch.equal(half.flat, full.flat)
+
+
+def test_divergence_is_data():
+    cfg, d = config(optimizer__lr=1e30, norm__name="none", train__steps=6), data()
+    _, history = trained(cfg, d, (0, 1))
+    last = history[-1]
+    assert last["diverged_at"] is not None
+    assert last["test_error"] == pytest.approx(2 / 3)  # chance among three classes
+    assert math.isnan(last["test_loss"])
+    losses = torch.tensor([[1.0, math.inf, 1.0], [1.0, 1.0, 1.0]])
+    assert diverged_at(losses) == [1, None]
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_batch_statistics_of_groups_are_those_of_separate_batches(model):
+    """Scoring n examples in groups of b in one forward = n / b forwards of b."""
+    cfg = config(model__name=model, model__width=2)
+    d = data(n=30)
+    stack, _ = trained(cfg, d, (0, 1))
+    with stack.training(False), norms.evaluation_mode(stack.net, "batch", 4):
+        together = score(stack, d.test_x, d.test_y, (0, 1), 4)
+        logits, order = [], []
+        from bnstudy.data.samplers import evaluation_order
+
+        for seed in (0, 1):
+            order.append(evaluation_order(30, seed, 4)[0])
+        index = torch.stack(order)
+        for part in index.split(4, dim=1):
+            logits.append(stack.predict(d.test_x[part]))
+    logits, index = torch.cat(logits, 1)[:, :30], index[:, :30]
+    error = (logits.argmax(-1) != d.test_y[index]).float().mean(1)
+    loss = torch.stack([F.cross_entropy(logits[i], d.test_y[index[i]]) for i in range(2)])
+    assert torch.equal(together[1], error)
+    assert torch.allclose(together[0], loss, rtol=1e-5)
+
+
+def test_precise_statistics_are_two_pass_moments_in_the_first_layer():
+    cfg = config(evaluate__large_batch=6)
+    d = data(n=24)
+    stack, _ = trained(cfg, d, (0, 1))
+    before = {k: b.clone() for k, b in stack.buffers.items()}
+    with stack.training(False):
+        found = precise_statistics(stack, d, cfg, (0, 1))
+    assert all(torch.equal(b, stack.buffers[k]) for k, b in before.items())
+    name = next(iter(norms.batch_norms(stack.net)))
+    for i in range(2):
+        weights = {k: v[i] for k, v in stack.parameters().items()}
+        inner = F.linear(d.train_x.flatten(1), weights["1.weight"], weights["1.bias"])
+        assert torch.allclose(found[f"{name}.running_mean"][i], inner.mean(0), atol=1e-5)
+        assert torch.allclose(
+            found[f"{name}.running_var"][i], inner.var(0, correction=0), rtol=1e-5
+        )
+
+
+def test_weights_start_alike_in_all_arms():
+    d = data()
+    nets = [
+        run.build(config(norm__name=n, model__name="resnet"), tuple(d.shape), d.num_classes)
+        for n in ("batch", "layer", "none")
+    ]
+    convolutions = [
+        [m.weight for m in net.modules() if isinstance(m, torch.nn.Conv2d)] for net in nets
+    ]
+    for others in zip(*convolutions, strict=True):
+        assert torch.equal(others[0], others[1])
+        assert torch.equal(others[0], others[2])
