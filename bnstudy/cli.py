@@ -1,6 +1,7 @@
 """The command line. Heavy imports live inside the commands: `bnstudy --help` loads no torch."""
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -91,7 +92,8 @@ def train(
     overrides: tuple[str, ...],
 ) -> None:
     """Train one cell (one config, all its seeds), or with -m a grid."""
-    keep = [] if any(o.startswith("save_weights") for o in overrides) else ["save_weights=true"]
+    said = any(o.lstrip("+").startswith("save_weights=") for o in overrides)
+    keep = [] if said else ["save_weights=true"]
     with session(config_dir) as composer:
         request = composer.request([*overrides, *keep], sweep=multirun)
         if cfg:
@@ -168,11 +170,20 @@ def compare(
         from rich.console import Console
 
         from bnstudy import compare as comparison
-        from bnstudy.config import GROUPS
         from bnstudy.pack import write_atomically
 
         table = store_of(request).table(plan.addresses)
-        axes = {f"{k}.name" if k in GROUPS else k: list(v) for k, v in request.axes}
+        # arms are called what the command line calls them: norm=mine, model.hidden=[8]
+        axes: dict[str, list[Any]] = {}
+        for key, _ in request.axes:
+            named = {
+                cell.cell: label(point[key])
+                for cell, point in zip(plan.cells, request.points, strict=True)
+            }
+            if any(isinstance(value, str) for value in named.values()):
+                named = {cell: str(value) for cell, value in named.items()}  # one type a column
+            table[key] = table["cell"].map(named)
+            axes[key] = list(dict.fromkeys(named.values()))
         result = comparison.compare(table, axes, metric)
         Console().print(comparison.to_rich(result))
         folder = runs_of(request) / "compare" / plan.grid_hash
@@ -264,10 +275,13 @@ def export(csv: str | None, parquet: str | None, overrides: tuple[str, ...]) -> 
     if not (csv or parquet):
         raise UserError("say where: --csv FILE or --parquet FILE")
     table = open_store(overrides).table()
-    if csv:
-        table.to_csv(sys.stdout if csv == "-" else csv, index=False)
-    if parquet:
-        table.to_parquet(parquet)
+    try:
+        if csv:
+            table.to_csv(sys.stdout if csv == "-" else csv, index=False)
+        if parquet:
+            table.to_parquet(parquet)
+    except OSError as error:
+        raise UserError(f"the table cannot be written: {error}") from None
     click.echo(f"{len(table)} runs", err=csv == "-")
 
 
@@ -316,16 +330,19 @@ def results_dir(overrides: tuple[str, ...]) -> Path:
 
 
 def open_store(overrides: tuple[str, ...]) -> "Store":
+    """The store of a command that composes nothing."""
     from bnstudy.store import Store
 
     return Store(results_dir(overrides) / "runs")
 
 
 def runs_of(request: "Request") -> Path:
+    """The folder of records, and of what is made from them."""
     return Path(request.settings.results_dir) / "runs"
 
 
 def store_of(request: "Request") -> "Store":
+    """The store that a request trains into."""
     from bnstudy.store import Store
 
     return Store(runs_of(request))
@@ -378,11 +395,37 @@ def list_studies(composer: "Composer") -> None:
 
 def reconcile(request: "Request", composer: "Composer", dry_run: bool) -> "Plan | None":
     """Plan, show the plan, train what is missing; the plan when the store holds it all or part."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        # planning keeps hashes and decoded images; a refused command must not leave any
+        runs = runs_of(request)
+        place = runs if runs.is_dir() else Path(scratch)
+        plan = planned(request, place)
+        if not plan.stacks:
+            click.echo(
+                f"nothing is missing: the store holds all {plan.runs} runs of "
+                f"{len(plan.cells)} cells"
+            )
+            return plan
+        show_plan(request, plan)
+        if dry_run:
+            return None
+        from bnstudy import run
+
+        run.device(request.settings.device)
+        writable(Path(request.settings.results_dir))
+        if place != runs and (place / "cache").is_dir():
+            shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
+    return launched(request, composer, plan)
+
+
+def planned(request: "Request", place: Path) -> "Plan":
+    """What is missing; `place` keeps what planning finds out about data on disk."""
     from bnstudy import sweep
     from bnstudy.config import Config
 
-    store, runs = store_of(request), runs_of(request)
-    cells = tuple(sweep.resolve(cell, runs / "cache") for cell in request.cells)
+    cells = tuple(sweep.resolve(cell, place / "cache") for cell in request.cells)
     anatomies: dict[str, Any] = {}
 
     def estimate(config: Config, seeds: int) -> float:
@@ -390,24 +433,18 @@ def reconcile(request: "Request", composer: "Composer", dry_run: bool) -> "Plan 
 
         parts = (config.data, config.model, config.norm, config.train.batch_size)
         if (key := repr(parts)) not in anatomies:
-            anatomies[key] = run.preflight(config, run.dataset_of(config, runs))
+            anatomies[key] = run.preflight(config, run.dataset_of(config, place))
         return cost.seconds(config, anatomies[key], seeds)
 
-    plan = sweep.make_plan(request, cells, store, estimate)
-    workers = sweep.workers_for(request)
-    if not plan.stacks:
-        click.echo(
-            f"nothing is missing: the store holds all {plan.runs} runs of {len(cells)} cells"
-        )
-        return plan
-    show_plan(request, plan, workers)
-    if dry_run:
-        return None
-    from bnstudy import run
+    return sweep.make_plan(request, cells, store_of(request), estimate)
+
+
+def launched(request: "Request", composer: "Composer", plan: "Plan") -> "Plan":
+    """Train what is missing and tell how it ended."""
+    from bnstudy import sweep
     from bnstudy.progress import progress
 
-    run.device(request.settings.device)
-    writable(Path(request.settings.results_dir))
+    store = store_of(request)
     begin = time.monotonic()
     outcome = sweep.launch(plan, request, composer, store, command_line(), progress)
     tell(outcome, plan, time.monotonic() - begin)
@@ -416,10 +453,12 @@ def reconcile(request: "Request", composer: "Composer", dry_run: bool) -> "Plan 
     return plan
 
 
-def show_plan(request: "Request", plan: "Plan", workers: int) -> None:
+def show_plan(request: "Request", plan: "Plan") -> None:
     """Cells, models, time and disk of what is missing, and how to make it smaller."""
+    from bnstudy import sweep
     from bnstudy.cost import BYTES
 
+    workers = sweep.workers_for(request)
     minutes = plan.minutes(workers)
     excluded = f", {request.excluded} impossible combinations left out" if request.excluded else ""
     axes = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in request.axes)
@@ -496,5 +535,13 @@ def finish_study(request: "Request", plan: "Plan") -> None:
         click.echo(str(folder / name))
 
 
+def label(value: Any) -> Any:
+    """A value of an axis as a table shows it: lists and null as text."""
+    import json
+
+    return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
 def signed(value: float | None) -> str:
+    """A number with its sign; ? when there is none."""
     return "?" if value is None else f"{value:+.2f}"

@@ -18,12 +18,13 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
+from yaml import YAMLError
 
 from bnstudy.config import (
     CONFIGS,
@@ -32,6 +33,7 @@ from bnstudy.config import (
     Config,
     Settings,
     StudyConfig,
+    axis_keys,
     flatten,
     schema_keys,
 )
@@ -42,6 +44,7 @@ EXCLUSIVE = (
     tuple(f"train.{unit}" for unit in DURATIONS),
     ("norm.num_groups", "norm.channels_per_group"),
 )
+AXES = axis_keys()
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -53,6 +56,7 @@ class Request:
     cells: tuple[Config, ...]  # with seed 0: their seeds are `seeds`
     seeds: tuple[int, ...]
     axes: tuple[tuple[str, tuple[Any, ...]], ...]
+    points: tuple[dict[str, Any], ...]  # of each cell: axis -> value as it was written
     hydra: DictConfig  # the composed base, with Hydra's own node: what a launcher is made from
     study: StudyConfig | None
     overrides: tuple[str, ...]
@@ -76,9 +80,9 @@ class Composer:
 
     def __init__(self, config_dirs: Sequence[str]) -> None:
         self.hydra = GlobalHydra.instance().hydra
-        # Debian's idiom for a search path: the user's folders come after ours
-        self.search = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in config_dirs)}]"]
-        self.search = self.search if config_dirs else []
+        # the user's folders come after ours; quoted, since a path may hold commas and spaces
+        quoted = ",".join("'file://" + d.replace("'", "\\'") + "'" for d in config_dirs)
+        self.search = [f"hydra.searchpath=[{quoted}]"] if config_dirs else []
         self.config_dirs = list(config_dirs)
 
     @property
@@ -104,6 +108,8 @@ class Composer:
             )
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(str(error).split("\nConfig search path")[0].strip()) from None
+        except YAMLError as error:  # in a folder of the user's own: its text names file and line
+            raise UserError(f"a config is not valid YAML: {error}") from None
 
     def study(self, name: str) -> StudyConfig:
         """The study of this name, as its YAML states it."""
@@ -135,7 +141,10 @@ class Composer:
         axes: dict[str, list[Any]] = {}
         fixed: dict[str, str] = {}
         if study is not None:
-            scale = next((o.value() for o in parsed if o.key_or_group == "scale"), "quick")
+            chosen = [o for o in parsed if o.key_or_group == "scale"]
+            if chosen and chosen[0].is_sweep_override():
+                raise UserError(f"{chosen[0].input_line}: a study runs at one scale at a time")
+            scale = chosen[0].value() if chosen else "quick"
             if scale not in study.scales:
                 raise unknown(f"scale of the study {study.name}", str(scale), study.scales)
             grid = study.scales[scale]
@@ -152,8 +161,13 @@ class Composer:
             if override.is_sweep_override():
                 if key == "seeds":
                     raise UserError("seeds=3,7 is a grid axis: write seeds=[3,7] for these two")
+                if key not in GROUPS and key not in AXES:
+                    raise UserError(
+                        f"{override.input_line}: {key} says how to compute, not what, so it cannot "
+                        "be an axis of a grid: give one value"
+                    )
                 fixed.pop(key, None)
-                axes[key] = list(override.sweep_iterator())
+                axes[key] = self._values(override)
                 if not sweep:
                     raise UserError(
                         f"{key} has several values: 'bnstudy train -m' trains the grid, "
@@ -163,15 +177,13 @@ class Composer:
                 fixed.pop(key, None)
                 axes.pop(key, None)
                 plain.append(override.input_line.lstrip("+"))
-        # group choices first, so that `norm.eps=... norm=group` does not depend on the order
-        base_overrides = sorted(
-            [f"{k}={v}" for k, v in fixed.items()] + plain,
-            key=lambda o: o.split("=")[0] not in GROUPS,
-        )
+        # Hydra takes group choices before values: `norm.eps=... norm=group` in any order
+        base_overrides = [*(f"{k}={v}" for k, v in fixed.items()), *plain]
         base = self.compose(base_overrides)
         tree = plain_tree(base)
         pieces = self._pieces(base_overrides, axes)
-        cells, excluded = [], 0
+        found: dict[str, tuple[Config, dict[str, Any]]] = {}
+        excluded = 0
         for values in itertools.product(*axes.values()):
             cell = deepcopy(tree)
             for key, value in zip(axes, values, strict=True):
@@ -180,19 +192,27 @@ class Composer:
             for key, value in zip(axes, values, strict=True):
                 if key not in GROUPS:
                     put(cell, key, value)
-            if study is not None and any(matches(cell, rule) for rule in study.exclude):
+            point = dict(zip(axes, values, strict=True))
+            flat = {**flatten(cell), **point}
+            if study is not None and any(matches(flat, rule) for rule in study.exclude):
                 excluded += 1
                 continue
-            cells.append(validated(Settings, cell, "").config())
-        settings = validated(Settings, tree, "")
+            settings = validated(Settings, cell, "")  # cells share all that is not in a Config
+            config = settings.config()
+            found.setdefault(config.cell, (config, point))
+        if not found:
+            raise UserError(
+                f"the study {study.name if study else ''} excludes every combination of "
+                + "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in axes.items())
+            )
         try:
             seeds = tuple(settings.seed_list())
         except ValueError as error:
             raise UserError(str(error)) from None
-        distinct = {cell.cell: cell for cell in cells}
         return Request(
             settings=settings,
-            cells=tuple(distinct.values()),
+            cells=tuple(config for config, _ in found.values()),
+            points=tuple(point for _, point in found.values()),
             seeds=seeds,
             axes=tuple((k, tuple(v)) for k, v in axes.items()),
             hydra=base,
@@ -200,6 +220,16 @@ class Composer:
             overrides=tuple(overrides),
             excluded=excluded,
         )
+
+    def _values(self, override: Override) -> list[Any]:
+        """The values of a grid axis: a comma list, range(...), or glob(...) over a group."""
+        key, value = override.key_or_group, override.value()
+        if not isinstance(value, Glob):
+            return list(override.sweep_iterator())
+        names = value.filter(self.choices(key)) if key in GROUPS else []
+        if not names:
+            raise UserError(f"{override.input_line} matches nothing: write a comma list")
+        return names
 
     def _pieces(self, base: list[str], axes: dict[str, list[Any]]) -> dict[tuple[str, Any], Any]:
         """The node of every group choice on an axis.
@@ -227,9 +257,10 @@ class Composer:
         if override.is_delete():
             raise UserError(f"~{key}: nothing can be deleted from a run; set it to null instead")
         self._known(key)
-        if key in GROUPS and not override.is_sweep_override():
-            if str(override.value()) not in (allowed := self.choices(key)):
-                raise unknown(key, str(override.value()), allowed)
+        if key not in GROUPS or override.is_sweep_override():
+            return override
+        if str(override.value()) not in (allowed := self.choices(key)):
+            raise unknown(key, str(override.value()), allowed)
         return override
 
     @staticmethod
@@ -241,20 +272,28 @@ class Composer:
         if key in {leaf.rpartition(".")[0] for leaf in leaves}:
             inside = [leaf for leaf in leaves if leaf.startswith(key + ".")]
             raise UserError(f"'{key}' is a folder of keys; set one of {', '.join(inside)}")
-        # among siblings first (norm.grp), then by the last name alone (lr for optimizer.lr)
-        folder, _, last = key.rpartition(".")
-        listed = [leaf for leaf in leaves if folder and leaf.startswith(f"{folder}.")]
-        listed = listed or [*GROUPS, *leaves]
-        tails = {leaf.rpartition(".")[2]: leaf for leaf in reversed(listed)}
-        near = [tails[t] for t in get_close_matches(last, tails, n=1, cutoff=0.4)]
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"unknown key '{key}'.{hint} Allowed: {', '.join(listed)}.")
+        raise unknown_key(key, leaves)
+
+
+def unknown_key(key: str, leaves: Sequence[str]) -> UserError:
+    """The error for a key that the schema lacks, with the nearest one.
+
+    That is sought among siblings first (norm.grp), then by the last name alone (lr for
+    optimizer.lr).
+    """
+    folder, last = key.partition(".")[0], key.rpartition(".")[2]
+    listed = [leaf for leaf in leaves if leaf.startswith(f"{folder}.")] if folder != last else []
+    listed = listed or [*GROUPS, *leaves]
+    tails = {leaf.rpartition(".")[2]: leaf for leaf in reversed(listed)}
+    near = [tails[t] for t in get_close_matches(last, tails, n=1, cutoff=0.4)]
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UserError(f"unknown key '{key}'.{hint} Allowed: {', '.join(listed)}.")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Overrides in Hydra's grammar; a key given twice is refused."""
     for text in overrides:
-        if "=" not in text and not text.startswith("~"):
+        if text.startswith("=") or ("=" not in text and not text.startswith("~")):
             raise UserError(f"'{text}' is not an override: write key=value")
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -286,12 +325,14 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def matches(tree: dict[str, Any], rule: dict[str, Any]) -> bool:
-    """Whether a cell has all the values of an `exclude` rule; a group stands for its name."""
-    flat = flatten(tree)
+def matches(flat: dict[str, Any], rule: dict[str, Any]) -> bool:
+    """Whether a cell has all the values of an `exclude` rule.
+
+    A group stands for its choice on the axis, or its name: both norm=mine and the `group` it is.
+    """
     for key, wanted in rule.items():
-        value = flat.get(f"{key}.name", flat.get(key))
-        if value not in (wanted if isinstance(wanted, list) else [wanted]):
+        values = [flat[k] for k in (key, f"{key}.name") if k in flat]
+        if not any(v in (wanted if isinstance(wanted, list) else [wanted]) for v in values):
             return False
     return True
 
@@ -301,21 +342,22 @@ def validated(model: type[Model], tree: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_teach(e) for e in error.errors(include_url=False)]
+        lines = [_teach(e, model) for e in error.errors(include_url=False)]
         head = f"{where}: " if where else ""
         raise UserError(head + "; ".join(dict.fromkeys(lines))) from None
 
 
-def _teach(error: Any) -> str:
+def _teach(error: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"] if part not in ("int", "list[int]"))
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
-    allowed = error["msg"].removeprefix("Input should be ").removeprefix("a ")
+    if error["type"] == "extra_forbidden":
+        leaves = schema_keys() if model is Settings else [*model.model_fields]
+        return str(unknown_key(key, leaves)).removesuffix(".")
     hint = ""
     if error["type"] == "literal_error":
         names = [n.strip("' ") for n in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         near = get_close_matches(str(error["input"]), names, n=1, cutoff=0.4)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-    if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'"
-    return f"{key}={error['input']} is not allowed: it must be {allowed}.{hint}"
+    must = error["msg"].replace("Input should be", "it must be", 1)
+    return f"{key}={error['input']} is not allowed: {must}.{hint}"

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -77,7 +77,9 @@ class ModelConfig(Part):
     name: str = "resnet"
     depth: int = Field(8, ge=8, description="resnet: 6n + 2 layers")
     width: int = Field(8, ge=1, description="resnet: channels of the first stage")
-    hidden: tuple[int, ...] = Field((64, 32), min_length=1, description="mlp: hidden widths")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (64, 32), min_length=1, description="mlp: hidden widths"
+    )
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 
@@ -340,10 +342,15 @@ def schema_keys() -> list[str]:
     return [k for k in _leaves(Settings) if not k.startswith("scale.")]
 
 
-def _leaves(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def axis_keys() -> list[str]:
+    """The dotted keys that can be an axis of a grid: what is in the address, the seed excepted."""
+    return [k for k in _leaves(Config, machines=False) if k != "seed"]
+
+
+def _leaves(part: type[BaseModel], prefix: str = "", machines: bool = True) -> Iterator[str]:
     for name, field in part.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _leaves(kind, f"{prefix}{name}.")
-        else:
+            yield from _leaves(kind, f"{prefix}{name}.", machines)
+        elif machines or not (field.json_schema_extra or {}).get("machine"):
             yield prefix + name

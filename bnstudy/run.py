@@ -210,17 +210,18 @@ def run_pack(path: str) -> dict[str, Any]:
     """Train the stacks of a pack one after another; what a launcher calls in its worker.
 
     Never raises: a stack that fails is reported in the status with its traceback, the others go
-    on. Stops between two steps when the stop file appears or the planner's process is gone.
+    on. Stops between two steps when the stop file appears; a worker whose parent is gone exits.
     """
     pack = Pack.model_validate_json(Path(path).read_text())
-    if threading.current_thread() is threading.main_thread() and os.getpid() != _planner(pack):
+    own_process = os.getpid() != int((Path(pack.folder) / "planner.pid").read_text())
+    if own_process and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the planner's to handle
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     status = Status()
     status.write(Path(pack.folder), pack.index)
     try:
-        runner = Runner(pack, status)
+        runner = Runner(pack, status, os.getppid() if own_process else None)
         for plan in pack.stacks:
             if pack.deadline is not None and time.time() > pack.deadline:
                 break
@@ -233,19 +234,16 @@ def run_pack(path: str) -> dict[str, Any]:
     return {"done": status.done, "failed": len(status.failures)}
 
 
-def _planner(pack: Pack) -> int:
-    return int((Path(pack.folder) / "planner.pid").read_text())
-
-
 class Runner:
     """One worker at work on a pack."""
 
-    def __init__(self, pack: Pack, status: Status) -> None:
-        self.pack, self.status = pack, status
+    def __init__(self, pack: Pack, status: Status, parent: int | None) -> None:
+        """`parent` is the process that a worker must not outlive, if it is one of its own."""
+        self.pack, self.status, self.parent = pack, status, parent
         self.runs = Path(pack.results_dir) / "runs"
         self.store = Store(self.runs)
         self.device = device(pack.device)
-        self.parent, self.looked = os.getppid(), 0.0
+        self.looked = 0.0
 
     def run(self, plan: StackPlan) -> None:
         """Train one stack and store it; a failure is noted, not raised."""
@@ -344,8 +342,9 @@ class Runner:
     def _look(self) -> None:
         """Say how far this worker is; stop if that is wanted."""
         self.status.write(Path(self.pack.folder), self.pack.index)
-        orphaned = os.getppid() != self.parent
-        if orphaned or stop_file(self.pack.folder).exists():
+        if self.parent is not None and os.getppid() != self.parent:
+            os._exit(1)  # the planner was killed: nobody would give this process work or end it
+        if stop_file(self.pack.folder).exists():
             raise Stopped
 
 

@@ -125,12 +125,12 @@ def test_iteration_yields_every_record_once(store):
 
 
 def test_the_table_has_a_row_per_run_and_the_documented_columns(store):
-    put(store, seeds=(1, 0), train_loss=0.5)
-    put(store, batch_size=8)
+    put(store, seeds=(3, 1, 0, 2, 4), train_loss=0.5)
+    put(store, seeds=(0, 1, 2, 3, 4), batch_size=8)
     table = store.table()
     assert list(table.columns[:3]) == ["address", "cell", "seed"]
-    assert table.groupby("cell")["seed"].apply(list).tolist() == [[0, 1], [0, 1]]
-    assert sorted(table["train.batch_size"]) == [4, 4, 8, 8]
+    assert table.groupby("cell")["seed"].apply(list).tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert sorted(table["train.batch_size"]) == [4] * 5 + [8] * 5
     assert set(table["model.hidden"]) == {"[64, 32]"}
     assert list(table.columns[-6:]) == [
         "train_loss", "stack", "results_version", "wall_seconds", "device", "torch"

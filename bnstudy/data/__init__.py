@@ -112,11 +112,14 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
     It does not depend on where the data lie. Remembered in `cache_dir` by size and time of
     modification of each file.
     """
-    if cfg.name == "image_folder":
-        root = files.root_of(cfg)
-        return files.fingerprint(root, files.list_images(root).names(), cache_dir)
-    if cfg.name in files.PACKED:
-        return files.fingerprint(*files.find_packed(cfg), cache_dir)
+    try:
+        if cfg.name == "image_folder":
+            root = files.root_of(cfg)
+            return files.fingerprint(root, files.list_images(root).names(), cache_dir)
+        if cfg.name in files.PACKED:
+            return files.fingerprint(*files.find_packed(cfg), cache_dir)
+    except OSError as e:
+        raise UserError(f"the data at {e.filename} cannot be read: {e.strerror}") from e
     return ""
 
 

@@ -6,69 +6,18 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
     layer = norm(64)                              # a layer for 64 channels
 """
 
-import inspect
-from collections.abc import Callable
-from functools import partial
-
-from torch import nn
-
-from .base import NoNorm, Norm, debug, one_of
+from .audit import Finding, audit
+from .base import NoNorm, Norm, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .calibrate import ESTIMATORS, Calibrator, batch_norms, calibrate, evaluation_mode, freeze
+from .choose import NORMS, make, parameters_of
+from .fold import Folded, fold, fold_pair, inference_speedup
+from .functional import Moments
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .swap import Swap, Swaps, swap_norms
 from .weight_standardization import WeightStandardization, standardize_weights
-
-NORMS: dict[str, type[Norm]] = {
-    "none": NoNorm,
-    "batch": BatchNorm,
-    "ghost": GhostBatchNorm,
-    "group": GroupNorm,
-    "layer": LayerNorm,
-    "instance": InstanceNorm,
-    "rms": RMSNorm,
-    "filter_response": FilterResponseNorm,
-    "online": OnlineNorm,
-    "continual": ContinualNorm,
-    "noisy": NoisyBatchNorm,
-}
-
-
-def parameters_of(norm: type[Norm]) -> dict[str, inspect.Parameter]:
-    """The keyword arguments a norm takes beyond the number of channels."""
-    found: dict[str, inspect.Parameter] = {}
-    for cls in norm.__mro__:
-        own = inspect.signature(cls.__init__).parameters
-        for name, parameter in own.items():
-            if name not in ("self", "num_features") and parameter.kind is parameter.KEYWORD_ONLY:
-                found.setdefault(name, parameter)
-        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            break
-    return found
-
-
-def make(name: str, **params) -> Callable[[int], nn.Module]:
-    """A factory of norm layers, num_features -> layer, by name.
-
-    Raises ValueError for an unknown name or parameter, a missing one, or a value the norm refuses
-    whatever the number of channels.
-    """
-    one_of("norm", name, NORMS)
-    norm = NORMS[name]
-    allowed = parameters_of(norm)
-    for key in params:
-        if key not in allowed:
-            if not allowed:
-                raise ValueError(f"norm {name!r} takes no parameters; got {key}")
-            one_of(f"parameter of norm {name!r}", key, allowed)
-    for key, parameter in allowed.items():
-        if parameter.default is parameter.empty and key not in params:
-            raise ValueError(f"norm {name!r} needs {key}")
-    if params.get("num_groups") is None:  # a given number of groups may not divide the probe's C
-        norm(1, **params)
-    return partial(norm, **params)
-
 
 __all__ = [
     "ESTIMATORS",
@@ -78,22 +27,32 @@ __all__ = [
     "Calibrator",
     "ContinualNorm",
     "FilterResponseNorm",
+    "Finding",
+    "Folded",
     "GhostBatchNorm",
     "GroupNorm",
     "InstanceNorm",
     "LayerNorm",
+    "Moments",
     "NoNorm",
     "NoisyBatchNorm",
     "Norm",
     "OnlineNorm",
     "RMSNorm",
+    "Swap",
+    "Swaps",
     "WeightStandardization",
+    "audit",
     "batch_norms",
     "calibrate",
     "debug",
     "evaluation_mode",
+    "fold",
+    "fold_pair",
     "freeze",
+    "inference_speedup",
     "make",
     "parameters_of",
     "standardize_weights",
+    "swap_norms",
 ]

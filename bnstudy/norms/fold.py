@@ -10,11 +10,11 @@ from torch import Tensor, fx, nn
 
 from .base import Norm
 from .batch_norm import BatchNorm
-from .batch_norm_kin import ContinualNorm
+from .batch_norm_kin import ContinualNorm, NoisyBatchNorm
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
-TORCH_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+TORCH_BATCH = (nn.SyncBatchNorm, nn.modules.batchnorm._BatchNorm)
 OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -45,8 +45,7 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> nn.Module:
     Raises ValueError, with the reason, for what cannot be folded.
     """
     reason = _why_not(norm)
-    if reason is None and not isinstance(layer, FOLDABLE):
-        reason = f"{type(layer).__name__} before it is no convolution or linear layer"
+    reason = reason or _why_not_into(layer)
     if reason is None and _outputs(layer) != len(norm.running_mean):
         reason = f"{_outputs(layer)} outputs before a norm of {len(norm.running_mean)} channels"
     if reason:
@@ -66,9 +65,11 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> nn.Module:
         folded = (blocks * scale.reshape(shape)).flatten(0, 1)
     else:
         folded = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    new = copy.deepcopy(layer)
-    if nn.utils.parametrize.is_parametrized(new, "weight"):
-        nn.utils.parametrize.remove_parametrizations(new, "weight")
+    kind = next(kind for kind in FOLDABLE if isinstance(layer, kind))
+    new = kind.__new__(kind)  # all settings of the layer, none of its tensors or parametrizations
+    nn.Module.__init__(new)
+    own = {key: value for key, value in vars(layer).items() if key not in vars(new)}
+    vars(new).update(own, training=layer.training)
     new.weight = nn.Parameter(folded.to(weight.dtype).detach())
     new.bias = nn.Parameter(bias.to(weight.dtype).detach())
     return new
@@ -183,6 +184,9 @@ def _why_not(norm: nn.Module) -> str | None:
         return "ContinualNorm takes its group statistics from the input"
     if not isinstance(norm, (BatchNorm, *TORCH_BATCH)):
         return f"{kind} is no batch norm"
+    known = (*TORCH_BATCH, BatchNorm, NoisyBatchNorm)
+    if type(norm).forward not in {one.forward for one in known}:
+        return f"{kind} is a batch norm with its own forward"
     if norm.training:
         return f"{kind} is in training mode: its statistics come from the batch"
     if norm.running_mean is None:
@@ -195,18 +199,34 @@ def _why_not(norm: nn.Module) -> str | None:
     return None
 
 
+def _why_not_into(layer: nn.Module) -> str | None:
+    """Why nothing can be folded into this layer, or None."""
+    name = type(layer).__name__
+    kind = next((kind for kind in FOLDABLE if isinstance(layer, kind)), None)
+    if kind is None:
+        return f"{name} before it is no convolution or linear layer"
+    for method in ("forward", "_conv_forward"):
+        if getattr(type(layer), method, None) is not getattr(kind, method, None):
+            return f"{name} is a {kind.__name__} with its own {method}"
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return f"the {name} before it has forward hooks, which would see other values"
+    return None
+
+
 def _why_not_here(node, before, modules, uses, ranks) -> str | None:
     """Why the node before this norm cannot take it in, or None."""
     if before.op != "call_module":
-        return f"{before.op} {before.target} comes before it, no layer"
-    layer = modules[before.target]
-    if not isinstance(layer, FOLDABLE):
-        return f"{type(layer).__name__} {before.target!r} comes before it, which has no weights"
-    if len(before.users) > 1:
-        return f"the output of {before.target!r} is used elsewhere too"
+        what = getattr(before.target, "__name__", before.target)
+        return f"{what!r} comes before it ({before.op}), which has no weights"
     if uses[node.target] > 1 or uses[before.target] > 1:
         name = node.target if uses[node.target] > 1 else before.target
         return f"{name!r} is used in several places"
+    layer = modules[before.target]
+    reason = _why_not_into(layer)
+    if reason:
+        return f"{before.target!r}: {reason}"
+    if len(before.users) > 1:
+        return f"the output of {before.target!r} is used elsewhere too"
     if isinstance(layer, nn.Linear) and ranks[before] != 2:
         return (
             f"{before.target!r} has its outputs on the last axis, the norm its channels on axis 1"

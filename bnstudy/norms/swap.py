@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import NORMS, make, parameters_of
 from .base import Norm
 from .batch_norm import BatchNorm
 from .batch_norm_kin import ContinualNorm
+from .choose import NORMS, make, parameters_of
 from .per_example import FilterResponseNorm, RMSNorm
 
-TORCH_BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-TORCH_OTHER = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm)
+TORCH_BATCH = (nn.SyncBatchNorm, nn.modules.batchnorm._BatchNorm)  # the lazy ones included
+TORCH_OTHER = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 CHANNELS_LAST = (nn.LayerNorm, nn.RMSNorm)
 HOOKS = (
     "_forward_hooks",
@@ -121,12 +121,12 @@ def _is_norm(layer: nn.Module) -> bool:
 
 def _why_not(layer: nn.Module) -> str:
     if isinstance(layer, CHANNELS_LAST):
-        return "normalizes the last axis; norms here have channels first"
+        return "normalizes the last axis of every position; norms here have channels first"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
         return "its number of channels is not known yet; run the model once first"
-    for known in (*TORCH_BATCH, *TORCH_OTHER):
-        if isinstance(layer, known) and type(layer).forward is not known.forward:
-            return f"a {known.__name__} with its own forward"
+    known = next((k for k in (*TORCH_BATCH, *TORCH_OTHER) if isinstance(layer, k)), None)
+    if known is not None and type(layer).forward is not known.forward:
+        return f"a {known.__name__.strip('_')} with its own forward"
     return ""
 
 
@@ -153,7 +153,7 @@ def _replace(name: str, old: nn.Module, norm: str, params: dict) -> tuple[nn.Mod
     if not _is_batch(old):  # no statistics, no momentum to take over
         taken = {key: taken[key] for key in ("affine", "eps") if key in taken}
     if params.get("group_size") is not None:
-        del taken["process_group"]
+        taken.pop("process_group", None)
     settings = {key: value for key, value in taken.items() if key in allowed} | params
     try:
         new = make(norm, **settings)(len(weight) if channels is None else channels)

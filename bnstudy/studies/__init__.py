@@ -3,7 +3,7 @@
 A study is a grid in configs/study/NAME.yaml and a module with three functions of the same name:
 
     shape(table) -> (rows, columns)     of panels
-    figure(table, axes) -> None         draws; the axes are an array of that shape
+    figure(table, axes) -> None         draws, legends too; the axes are an array of that shape
     claims(table) -> list[stats.Claim]  with preconditions, exactly one of them primary
 """
 
@@ -64,7 +64,6 @@ def write_results(
         rows, columns = found.shape(table)
         figure, axes = figures.canvas(columns, rows)
         found.figure(table, axes)
-        figures.legend(figure)
         figures.save(figure, folder)
     seeds = sorted(int(s) for s in table["seed"].unique())
     diverged = bool(table["diverged_at"].notna().any())

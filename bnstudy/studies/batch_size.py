@@ -24,6 +24,7 @@ PUBLISHED = {
     "group": [24.1, 24.2, 24.0, 24.2, 24.1],
 }
 SOURCE = "Wu & He 2018, table 2"
+SHADES = ("#111111", "#666666", "#333333", "#999999")  # grey: color belongs to a norm
 NO_EFFECT = 3.0  # pp: about three times the binomial error of a 4 % error on 400 test images
 VECTOR_FAILS = 5.0  # pp: a fifth of what pilots on vectors showed
 
@@ -52,35 +53,30 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     )
     figures.curves(published, frame, B, xlabel="images per GPU", ylabel="validation error (%)")
     published.set_title("published: ResNet-50, ImageNet (Wu & He 2018)")
-    for (data, model), linestyle in zip(panels(table), ("-", "--", "-.", ":") * 3, strict=False):
+    lines = zip(panels(table), ("-", "--", "-.", ":") * 3, strict=False)
+    for i, ((data, model), linestyle) in enumerate(lines):
         here = select(table, data__name=data, model__name=model)
+        look = {"linestyle": linestyle, "color": SHADES[i % len(SHADES)], "marker": "."}
         frame = gap(here)
-        if len(frame):
-            line = difference.errorbar(
-                frame[B], frame["mean"],
-                yerr=[frame["mean"] - frame["low"], frame["high"] - frame["mean"]],
-                color="#444444", linestyle=linestyle, marker=".", capsize=1.8, elinewidth=0.9,
-            )  # fmt: skip
-            line.set_label("_")
-            last = frame.sort_values(B).iloc[0]
-            difference.annotate(
-                titled(data, model), (last[B], last["mean"]), xytext=(4, 3),
-                textcoords="offset points", fontsize=6.5,
-            )  # fmt: skip
+        bars = [frame["mean"] - frame["low"], frame["high"] - frame["mean"]]
+        where = frame[B] * 2 ** (figures.DODGE * (i - 1.5))
+        difference.errorbar(where, frame["mean"], yerr=bars, capsize=1.8, elinewidth=0.9,
+                            label=titled(data, model), **look)  # fmt: skip
         smallest = values_per_statistic(here)
-        counts.plot(smallest[B], smallest["m"], linestyle=linestyle, marker=".", color="#444444",
-                    label="_")  # fmt: skip
-        counts.annotate(titled(data, model), (smallest[B].iloc[-1], smallest["m"].iloc[-1]),
-                        xytext=(-4, 3), textcoords="offset points", fontsize=6.5, ha="right")  # fmt: skip
+        # networks that share m would hide each other: a hair's breadth apart
+        counts.plot(smallest[B], smallest["m"] * 1.06**i, label=titled(data, model), **look)
     for ax in (difference, counts):
         figures.batch_axis(ax, sorted(table[B].unique()))
         ax.set_xlabel(XLABEL)
+        ax.legend(fontsize=6.5)
     difference.axhline(0, color="black", linewidth=0.8)
     difference.set_ylabel("BN - GN test error (pp)")
     difference.set_title("paired difference: above zero BN is worse")
     counts.set_yscale("log", base=2)
+    counts.yaxis.set_major_formatter("{x:g}")
     counts.set_ylabel("values behind a statistic, m")
     counts.set_title("smallest m of any BN layer")
+    figures.legend(axes[0, 0].figure, axes[:-1, :2].ravel())
 
 
 def draw(ax: Axes, table: pd.DataFrame, metric: str, label: str, title: str) -> None:
@@ -105,6 +101,7 @@ def modes(ax: Axes, table: pd.DataFrame, title: str) -> None:
     ]
     figures.curves(ax, pd.concat(frames), B, dash="mode", norm="batch", percent=True,
                    xlabel=XLABEL, ylabel="test error (%)")  # fmt: skip
+    ax.legend(fontsize=6.5)
 
 
 def gap(table: pd.DataFrame) -> pd.DataFrame:

@@ -55,6 +55,8 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         ]  # fmt: skip
         figures.curves(ax, pd.concat(frames), SIZE, dash="mode", norm="ghost", xlabel=XLABEL,
                        ylabel="error (%)")  # fmt: skip
+    for ax in axes[:, 1]:
+        ax.legend(fontsize=6.5)
     first.set_title("digitised: ResNet-50, ImageNet, training")
     second.set_title("digitised: ResNet-50, ImageNet, validation")
 

@@ -1,0 +1,62 @@
+"""Norms by name."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from .base import NoNorm, Norm, one_of
+from .batch_norm import BatchNorm
+from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
+from .online import OnlineNorm
+from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+
+NORMS: dict[str, type[Norm]] = {
+    "none": NoNorm,
+    "batch": BatchNorm,
+    "ghost": GhostBatchNorm,
+    "group": GroupNorm,
+    "layer": LayerNorm,
+    "instance": InstanceNorm,
+    "rms": RMSNorm,
+    "filter_response": FilterResponseNorm,
+    "online": OnlineNorm,
+    "continual": ContinualNorm,
+    "noisy": NoisyBatchNorm,
+}
+
+
+def parameters_of(norm: type[Norm]) -> dict[str, inspect.Parameter]:
+    """The keyword arguments a norm takes beyond the number of channels."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in norm.__mro__:
+        own = inspect.signature(cls.__init__).parameters
+        for name, parameter in own.items():
+            if name not in ("self", "num_features") and parameter.kind is parameter.KEYWORD_ONLY:
+                found.setdefault(name, parameter)
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    return found
+
+
+def make(name: str, **params) -> Callable[[int], nn.Module]:
+    """A factory of norm layers, num_features -> layer, by name.
+
+    Raises ValueError for an unknown name or parameter, a missing one, or a value the norm refuses
+    whatever the number of channels.
+    """
+    one_of("norm", name, NORMS)
+    norm = NORMS[name]
+    allowed = parameters_of(norm)
+    for key in params:
+        if key not in allowed:
+            if not allowed:
+                raise ValueError(f"norm {name!r} takes no parameters; got {key}")
+            one_of(f"parameter of norm {name!r}", key, allowed)
+    for key, parameter in allowed.items():
+        if parameter.default is parameter.empty and key not in params:
+            raise ValueError(f"norm {name!r} needs {key}")
+    if params.get("num_groups") is None:  # a given number of groups may not divide the probe's C
+        norm(1, **params)
+    return partial(norm, **params)

@@ -1,0 +1,155 @@
+"""Who may import whom: rooms know only what lies before them, and reports open without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bnstudy
+
+PACKAGE = Path(bnstudy.__file__).parent
+LEAVES = {"errors", "strict_json"}  # known by all, they know nothing
+# room -> the rooms of ours that it may import, wherever the import stands. A name with a dot is one
+# module of a room. Everybody may import itself and the package (its version).
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "strict_json": set(),
+    "norms": set(),
+    "stats": set(),
+    "config": set(),
+    "entry": LEAVES,
+    "models": {"norms", "stats", "config", "entry", *LEAVES},
+    "data": {"norms", "stats", "config", "entry", *LEAVES},
+    "probes": {"norms", "stats", "config", "entry", *LEAVES},
+    "store": {"norms", "stats", "config", "entry", *LEAVES},
+    # nets and data reach the engine as arguments; it draws its orders of examples itself
+    "engine": {"config", "norms", "data.samplers", *LEAVES},
+    "pack": {"config", *LEAVES},
+    "tracking": {"config", *LEAVES},
+    "cost": {"config", *LEAVES},
+    "compose": {"config", *LEAVES},
+    "progress": {"pack", *LEAVES},
+    "doctor": {"config", "data", *LEAVES},
+    "run": {"config", "data", "engine", "entry", "models", "norms", "pack", "probes", "store",
+            "tracking", *LEAVES},
+    # `run` by name, inside the function that a worker calls
+    "sweep": {"compose", "config", "data", "entry", "pack", "run", "store", *LEAVES},
+    "figures": {"config", "stats", *LEAVES},
+    "compare": {"stats", *LEAVES},
+    "report": {"config", "figures", "stats", *LEAVES},
+    "studies": {"config", "figures", "pack", "stats", *LEAVES},
+}  # fmt: skip
+WITHOUT_TORCH = {"studies", "figures", "report", "compare"}
+HEAVY = {"torch", "torchvision", "wandb", "sklearn"}
+
+
+def rooms() -> dict[str, list[Path]]:
+    """Room -> its files: a folder or a module of the package."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room != "__init__":
+            found.setdefault(room, []).append(path)
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all that a file imports, at its top or inside a function.
+
+    What stands under TYPE_CHECKING counts, too: to know a type is to know the room.
+    """
+    package = ["bnstudy", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """Modules of the package that a file imports, without the package's own name in front."""
+    names = {n.removeprefix("bnstudy.") for n in imported(path) if n.startswith("bnstudy.")}
+    return {n for n in names if n != "__version__"}
+
+
+def breaches(room: str, path: Path) -> set[str]:
+    """What a file imports of ours and may not."""
+    allowed = ALLOWED[room] | {room}
+    return {n for n in ours(path) if not any(f"{n}.".startswith(f"{a}.") for a in allowed)}
+
+
+def test_every_room_has_a_rule():
+    assert rooms().keys() - {"cli", "__main__"} <= ALLOWED.keys()
+
+
+@pytest.mark.parametrize("room", [r for r in rooms() if r in ALLOWED])
+def test_a_room_knows_only_what_it_may(room):
+    assert {str(p): found for p in rooms()[room] if (found := breaches(room, p))} == {}
+
+
+def test_nobody_knows_the_command_line():
+    for room, files in rooms().items():
+        if room not in ("cli", "__main__"):
+            assert not {n for p in files for n in ours(p) if n.partition(".")[0] == "cli"}, room
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_TORCH))
+def test_what_only_reads_tables_names_no_deep_learning_library(room):
+    for path in rooms()[room]:
+        assert not {n.partition(".")[0] for n in imported(path)} & (HEAVY - {"sklearn"}), path
+
+
+def test_the_walk_sees_every_kind_of_import(tmp_path, monkeypatch):
+    """Otherwise the tests above would pass on code that they cannot read."""
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "stats").mkdir()
+    path = tmp_path / "stats" / "x.py"
+    path.write_text(
+        "import bnstudy.cli\nfrom bnstudy import store\nfrom ..engine import train\n"
+        "from .own import y\ndef f():\n    from bnstudy.run import run_pack\n"
+    )
+    assert breaches("stats", path) == {"cli", "store", "engine.train", "run.run_pack"}
+
+
+MODULES = {
+    "": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
+    ".cli": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
+    ".config": HEAVY | {"pandas", "hydra", "matplotlib"},
+    ".compose": HEAVY,
+    ".store": HEAVY | {"pandas"},
+    ".data": HEAVY,
+    ".sweep": HEAVY | {"pandas"},
+    ".studies": HEAVY,
+    ".studies.batch_size": HEAVY,
+    ".studies.normalization_batch": HEAVY,
+    ".report": HEAVY,
+    ".compare": HEAVY,
+    ".figures": HEAVY,
+}
+
+
+def test_light_modules_load_nothing_heavy():
+    """At import time and through whatever they import: one process per row would take 20 s.
+
+    In one process, the lightest first, each row is held to what is loaded so far.
+    """
+    code = "import sys, importlib\n"
+    for module in MODULES:
+        code += f"importlib.import_module('bnstudy{module}')\n"
+        code += "print(*{m.partition('.')[0] for m in sys.modules})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    for (module, forbidden), line in zip(MODULES.items(), done.stdout.splitlines(), strict=True):
+        assert not set(line.split()) & forbidden, f"bnstudy{module}"
+
+
+def test_every_study_is_among_the_light_modules():
+    files = {f".studies.{p.stem}" for p in rooms()["studies"] if p.stem != "__init__"}
+    assert files <= MODULES.keys()
