@@ -80,6 +80,11 @@ class ModelConfig(Part):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (64, 32), min_length=1, description="mlp: hidden widths"
     )
+    arch: str = Field(
+        "",
+        description="torchvision: name of a classifier",
+        json_schema_extra={"neutral": ""},
+    )
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for: the message says what was given, what is allowed, and what is nearest.
+    """A mistake in what was asked for: says what was given, what is allowed, what is nearest.
 
     The command line prints it without a traceback and ends with exit code 2.
     """

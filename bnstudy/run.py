@@ -1,6 +1,5 @@
 """The one place that knows models, data, engine, store and tracking: it runs packs."""
 
-import math
 import os
 import platform
 import signal
@@ -9,21 +8,21 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import bnstudy
-from bnstudy import data, entry, models, norms
-from bnstudy.config import RESULTS_VERSION, Config, NormConfig
+from bnstudy import data
+from bnstudy.build import build, preflight, stackable
+from bnstudy.config import RESULTS_VERSION, Config
 from bnstudy.data.samplers import generator
 from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Stack
-from bnstudy.errors import UserError, unknown
+from bnstudy.errors import UserError
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
 from bnstudy.store import Store, stack_id
 from bnstudy.tracking import Tracker
@@ -34,164 +33,6 @@ DATASETS_KEPT = 4  # in one process; a sweep's cells come ordered by data set
 class Stopped(Exception):
     """The planner asked this worker to stop, or is gone."""
 
-
-@dataclass(frozen=True)
-class Anatomy:
-    """What a config's network is made of, found on the meta device without any arithmetic."""
-
-    layers: list[dict[str, Any]]  # one per norm layer: name, norm, channels, positions, m, ...
-    modules: int  # leaf modules that a forward calls
-    macs: int  # multiply-accumulates of one example's forward
-    train_size: int
-    test_size: int
-    parameters: int
-
-
-# --- building -----------------------------------------------------------------------------------
-
-
-def norm_factory(config: NormConfig) -> models.NormFactory:
-    """channels -> norm layer, marked `is_norm`.
-
-    Raises:
-        UserError: unknown name, or a setting that this norm does not have.
-    """
-    if config.name == "custom":
-        make = entry.locate(config.entry, "norm.entry")
-    else:
-        if config.name not in norms.NORMS:
-            raise unknown("norm", config.name, [*norms.NORMS, "custom"])
-        allowed = norms.parameters_of(norms.NORMS[config.name])
-        for key in ("group_size", "num_groups", "channels_per_group"):
-            if getattr(config, key) is not None and key not in allowed:
-                raise UserError(
-                    f"norm.{key}={getattr(config, key)}: {config.name} norm has no {key}"
-                )
-        if config.freeze_at < 1 and "frozen" not in allowed:
-            raise UserError(
-                f"norm.freeze_at={config.freeze_at}: {config.name} norm has no population "
-                "statistics to freeze"
-            )
-        given = {k: getattr(config, k) for k in allowed if k in NormConfig.model_fields}
-        try:
-            make = norms.make(config.name, **given)
-        except ValueError as error:
-            raise UserError(f"norm={config.name}: {error}") from None
-
-    def marked(channels: int) -> nn.Module:
-        layer = make(channels)
-        layer.is_norm = True
-        return layer
-
-    return marked
-
-
-def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """The network of a config with the initial weights of its seed.
-
-    Weights are drawn from (seed, "init"), so arms that differ in their norm start alike.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(generator(config.seed, "init").get_state())
-        return models.build(config.model, shape, num_classes, norm_factory(config.norm))
-
-
-class _Placeholder(nn.Identity):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-
-def _refusing_layer(config: Config, shape: tuple[int, ...], num_classes: int) -> str:
-    """The first layer whose norm cannot be built; its name and channels."""
-    make = norm_factory(config.norm)
-    net = models.build(config.model, shape, num_classes, _Placeholder)
-    for name, layer in net.named_modules():
-        if isinstance(layer, _Placeholder):
-            try:
-                make(layer.channels)
-            except ValueError:
-                return f"layer '{name}' ({layer.channels} channels)"
-    return "a layer"
-
-
-def preflight(config: Config, dataset: Any) -> Anatomy:
-    """Build and call the network on the meta device; refuse what cannot train.
-
-    Raises:
-        UserError: a batch larger than the training set; a norm that a layer cannot have (the layer
-            is named); statistics of one value; a size the model does not have.
-    """
-    size, n, shape = config.train.batch_size, len(dataset.train_y), tuple(dataset.shape)
-    if size > n:
-        raise UserError(
-            f"train.batch_size={size} is larger than the training set ({n} examples of "
-            f"{config.data.name}): use at most {n}"
-        )
-    arm = f"model={config.model.name} norm={config.norm.name} train.batch_size={size}"
-    with torch.device("meta"):
-        try:
-            net = models.build(config.model, shape, dataset.num_classes, norm_factory(config.norm))
-        except UserError:
-            raise
-        except ValueError as error:
-            where = _refusing_layer(config, shape, dataset.num_classes)
-            raise UserError(f"{arm}: {where}: {error}") from None
-        layers: list[dict[str, Any]] = []
-        cost = {"modules": 0, "macs": 0}
-        current = ""
-
-        def before(name):
-            def hook(module, inputs):
-                nonlocal current
-                current = name
-                cost["modules"] += 1
-                if getattr(module, "is_norm", False):
-                    layers.append(_describe(name, module, config, inputs[0]))
-
-            return hook
-
-        def after(module, inputs, output):
-            weight = getattr(module, "weight", None)
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                cost["macs"] += weight.numel() * output.shape[2:].numel()
-
-        for name, module in net.named_modules():
-            if not list(module.children()):
-                module.register_forward_pre_hook(before(name))
-                module.register_forward_hook(after)
-        try:
-            logits = net.train()(torch.empty(size, *shape))
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{arm}: layer '{current}': {error}") from None
-    if tuple(logits.shape) != (size, dataset.num_classes):
-        raise UserError(
-            f"model={config.model.name} gives {tuple(logits.shape)}, "
-            f"not logits ({size}, {dataset.num_classes})"
-        )
-    parameters = sum(p.numel() for p in net.parameters())
-    return Anatomy(layers, cost["modules"], cost["macs"], n, len(dataset.test_y), parameters)
-
-
-def _describe(name: str, layer: nn.Module, config: Config, x: torch.Tensor) -> dict[str, Any]:
-    """One norm layer: its channels C, positions H*W, and m, the values behind one statistic."""
-    channels, positions = x.shape[1], math.prod(x.shape[2:])
-    groups = getattr(layer, "num_groups", None)
-    examples = config.norm.group_size or config.train.batch_size
-    m = channels // groups * positions if groups else examples * positions
-    if config.norm.name in ("none", "custom"):
-        m = 0
-    return {
-        "name": name,
-        "norm": config.norm.name,
-        "channels": channels,
-        "positions": positions,
-        "num_groups": groups,
-        "m": m,
-    }
-
-
-# --- running ------------------------------------------------------------------------------------
 
 _loaded: OrderedDict[str, Any] = OrderedDict()
 
@@ -266,49 +107,51 @@ class Runner:
 
     def _train(self, plan: StackPlan) -> None:
         begin = time.perf_counter()
-        config, seeds = plan.configs[0], tuple(c.seed for c in plan.configs)
+        config = plan.configs[0]
         dataset = dataset_of(config, self.runs).to(self.device)
         anatomy = preflight(config, dataset)
         nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in plan.configs]
-        stack = Stack(nets, self.device)
+        mapped = len(nets) > 1 and stackable(nets[0])
+        parts = [range(len(nets))] if mapped else [[i] for i in range(len(nets))]
         tags = [config.norm.name, git_state()["commit"][:7] or "no-commit"]
         folder = Path(self.pack.results_dir) / "wandb"
         tracker = Tracker(self.pack.tracker, folder, group=self.pack.study or "ad-hoc", tags=tags)
         addresses = [c.address for c in plan.configs]
         tracker.start(config.cell, stack_id(addresses), config.canonical(), plan.label)
         history: list[dict[str, Any]] = []
+        final: dict[int, dict[str, Any]] = {}
+        states: dict[str, dict[str, torch.Tensor]] = {}
         before = self.status.done_seconds
-
-        def on_step(step: int, total: int) -> None:
-            now = time.monotonic()
-            if now - self.looked < 0.5:
-                return
-            self.looked = now
-            self.status.started = self.status.started or time.time()
-            self.status.done_seconds = before + plan.seconds * step / total
-            self._look()
-
+        share = plan.seconds / len(parts)
         try:
-            for rows in train(stack, dataset, config, seeds, on_step):
-                history += rows
-                tracker.log(rows)
-                error = sum(r["test_error"] for r in rows) / len(rows)
-                self.status.metric = f"test error {100 * error:.1f} %"
+            for number, members in enumerate(parts):
+                stack = Stack([nets[i] for i in members], self.device)
+                seeds = tuple(plan.configs[i].seed for i in members)
+                on_step = self._on_step(before + number * share, share)
+                with torch.random.fork_rng(devices=[]):  # for layers that draw random numbers
+                    torch.set_rng_state(generator(seeds[0], "layers").get_state())
+                    for rows in train(stack, dataset, config, seeds, on_step):
+                        history += rows
+                        tracker.log(rows)
+                        error = sum(r["test_error"] for r in rows) / len(rows)
+                        self.status.metric = f"test error {100 * error:.1f} %"
+                final |= summaries(history[-len(seeds) :], history)
+                if self.pack.save_weights:
+                    states |= {addresses[i]: stack.state(k) for k, i in enumerate(members)}
         finally:
             self.status.done_seconds = before
-            tracker.finish(summaries(history[-len(seeds) :], history))
+            tracker.finish(final)
         seconds = time.perf_counter() - begin
         self.status.tracker = tracker.status
         provenance = {
             **environment(self.device),
             "command": self.pack.command,
             "study": self.pack.study,
-            "wall_seconds": seconds / len(seeds),  # a run's share of its stack
+            "wall_seconds": seconds / len(nets),  # a run's share of its stack
             "stack_seconds": seconds,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "tracker": tracker.status,
         }
-        final = summaries(history[-len(seeds) :], history)
         size = config.train.batch_size
         steps = history[-1]["step"]
         records = [
@@ -329,15 +172,27 @@ class Runner:
                 },
                 "layers": anatomy.layers,
                 "provenance": provenance,
-                "stack": {"seeds": list(seeds), "mapped": stack.size > 1},
+                "stack": {"seeds": [c.seed for c in plan.configs], "mapped": mapped},
             }
             for c in plan.configs
         ]
         weights = None
         if self.pack.save_weights:
-            states = {c.address: stack.state(i) for i, c in enumerate(plan.configs)}
             weights = lambda path: torch.save(states, path)  # noqa: E731
         self.store.put(records, history, write_weights=weights)
+
+    def _on_step(self, before: float, seconds: float) -> Callable[[int, int], None]:
+        """What the loop calls before each step: twice a second, progress is told."""
+
+        def on_step(step: int, total: int) -> None:
+            now = time.monotonic()
+            if now - self.looked >= 0.5:
+                self.looked = now
+                self.status.started = self.status.started or time.time()
+                self.status.done_seconds = before + seconds * step / total
+                self._look()
+
+        return on_step
 
     def _look(self) -> None:
         """Say how far this worker is; stop if that is wanted."""

@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"config", "data", *LEAVES},
     "run": {"config", "data", "engine", "entry", "models", "norms", "pack", "probes", "store",
             "tracking", *LEAVES},
+    # benchmarks time what runs are made of and draw what they found
+    "bench": {"config", "data", "engine", "figures", "models", "norms", "pack", "stats", *LEAVES},
     # `run` by name, inside the function that a worker calls
     "sweep": {"compose", "config", "data", "entry", "pack", "run", "store", *LEAVES},
     "figures": {"config", "stats", *LEAVES},

@@ -32,12 +32,13 @@ store.encode = encode
 
 
 def start(results: Path, **env: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from bnstudy.cli import main; main()", *COMMAND,
-         f"results_dir={results}"],
-        env={**os.environ, **env}, text=True, start_new_session=True,
-        stdout=log_of(results).open("w"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    with log_of(results).open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from bnstudy.cli import main; main()", *COMMAND,
+             f"results_dir={results}"],
+            env={**os.environ, **env}, start_new_session=True,
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
 
 
 def log_of(results: Path) -> Path:

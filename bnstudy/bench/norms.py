@@ -122,7 +122,9 @@ def measure(
                                 "microseconds": median_interval(1e6 * values),
                                 "ratio": median_interval(values / seconds["torch"]),
                                 "ratios": (values / seconds["torch"]).tolist(),
-                                "peak_mib": peak_bytes(ways[name]) / 2**20 if device == "cpu" else None,
+                                "peak_mib": peak_bytes(ways[name]) / 2**20
+                                if device == "cpu"
+                                else None,
                             }
                         )
                     say(f"{norm} {shape} {count} thread{'s' * (count > 1)}")

@@ -15,6 +15,7 @@ from bnstudy.errors import unknown
 from bnstudy.models.lenet import lenet
 from bnstudy.models.mlp import mlp
 from bnstudy.models.resnet import resnet
+from bnstudy.models.torchvision import torchvision
 
 NormFactory = Callable[[int], nn.Module]
 Builder = Callable[[ModelConfig, tuple[int, ...], int, NormFactory], nn.Module]
@@ -27,7 +28,13 @@ def custom(
     return entry.locate(config.entry, "model.entry")(config, shape, num_classes, norm)
 
 
-MODELS: dict[str, Builder] = {"mlp": mlp, "lenet": lenet, "resnet": resnet, "custom": custom}
+MODELS: dict[str, Builder] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "resnet": resnet,
+    "torchvision": torchvision,
+    "custom": custom,
+}
 
 
 def build(

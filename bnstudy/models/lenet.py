@@ -1,4 +1,4 @@
-"""LeNet with normalization, as the batch normalization chapter of Dive into Deep Learning has it."""
+"""LeNet with normalization, as in the batch normalization chapter of Dive into Deep Learning."""
 
 from math import prod
 

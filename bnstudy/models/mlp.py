@@ -1,5 +1,6 @@
 """Fully connected network: the case where normalization sees one value per channel and example."""
 
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ def mlp(config, shape, num_classes, norm) -> nn.Sequential:
     """
     widths = [prod(shape), *config.hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [he(nn.Linear(inputs, outputs)), norm(outputs), nn.ReLU()]
     return nn.Sequential(*layers, he(nn.Linear(widths[-1], num_classes)))
 

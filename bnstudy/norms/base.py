@@ -21,6 +21,8 @@ class Norm(nn.Module):
     Raises ValueError for an input that is not (N, C, *) with C = num_features.
     """
 
+    weight: nn.Parameter | None  # gamma
+    bias: nn.Parameter | None  # beta
     stackable = True  # trains as one of a stack of networks, under torch.func.vmap
 
     def __init__(

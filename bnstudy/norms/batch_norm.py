@@ -55,6 +55,10 @@ class BatchNorm(Norm):
     group size does not divide.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(
         self,
         num_features: int,

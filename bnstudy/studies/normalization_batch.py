@@ -1,8 +1,8 @@
 """Error against the normalization batch at a fixed SGD batch (Wu & Johnson 2021, figures 5, 6).
 
 Primary claim: ghost groups of two raise the training error over groups of the whole SGD batch, with
-the MLP. The sign of the train / test inconsistency is a finding either way. Written before the first
-run of the grid in configs/study/normalization_batch.yaml.
+the MLP. The sign of the train / test inconsistency is a finding either way. Written before the
+first run of the grid in configs/study/normalization_batch.yaml.
 """
 
 import numpy as np

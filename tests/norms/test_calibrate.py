@@ -123,3 +123,22 @@ def test_calibration_refuses_what_has_no_population():
     assert_same_state(before, state(twice))
     with pytest.raises(ValueError, match="update"), Calibrator(network()) as calibrator:
         calibrator.update()
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = BatchNorm(3, time_steps=2).double()
+
+    def forward(self, x):
+        for t in range(x.shape[1]):
+            self.norm(x[:, t], step=t) if t else self.norm(x[:, t], t)
+
+
+def test_every_time_step_is_calibrated_by_its_own_values():
+    x = images().flatten(2)[:, :2, :3]  # 24 sequences of two steps of three channels
+    model = calibrate(Recurrent(), x.split(8))
+    torch.testing.assert_close(model.norm.running_mean, x.mean(0))
+    torch.testing.assert_close(model.norm.running_var, x.var(0, correction=0))
+    with pytest.raises(ValueError, match="time step 1"):
+        calibrate(Recurrent(), [x[:, :1]])
