@@ -1,9 +1,6 @@
 """The command line. Heavy imports live inside the commands: `bnstudy --help` loads no torch."""
 
-import shlex
-import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +14,6 @@ from bnstudy.errors import UserError
 if TYPE_CHECKING:
     from bnstudy.compose import Composer, Request
     from bnstudy.store import Store
-    from bnstudy.sweep import Outcome, Plan
-
-LONG_PLAN = 30  # minutes: a longer plan says how to shrink it
 
 
 class Commands(click.Group):
@@ -31,6 +25,8 @@ class Commands(click.Group):
         except UserError as error:
             click.echo(f"bnstudy: {error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            ctx.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
@@ -92,6 +88,8 @@ def train(
     overrides: tuple[str, ...],
 ) -> None:
     """Train one cell (one config, all its seeds), or with -m a grid."""
+    from bnstudy import reconcile
+
     said = any(o.lstrip("+").startswith("save_weights=") for o in overrides)
     keep = [] if said else ["save_weights=true"]
     with session(config_dir) as composer:
@@ -99,11 +97,10 @@ def train(
         if cfg:
             print_config(request, cfg)
             return
-        plan = reconcile(request, composer, dry_run)
+        plan = reconcile.train_missing(request, composer, dry_run)
         if plan is None:
             return
-        store = store_of(request)
-        table = store.table(plan.addresses)
+        table = reconcile.store_of(request).table(plan.addresses)
         for cell in plan.cells:
             error = 100 * table[table["cell"] == cell.cell]["test_error"]
             if error.empty:
@@ -124,6 +121,8 @@ def study(
     cfg: str | None, config_dir: tuple[str, ...], dry_run: bool, overrides: tuple[str, ...]
 ) -> None:
     """Run studies: bnstudy study NAME [NAME ...] [overrides]; without a name, list them."""
+    from bnstudy import reconcile
+
     names = [o for o in overrides if "=" not in o]
     rest = [o for o in overrides if "=" in o]
     with session(config_dir) as composer:
@@ -138,9 +137,9 @@ def study(
                 continue
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
-            plan = reconcile(request, composer, dry_run)
+            plan = reconcile.train_missing(request, composer, dry_run)
             if plan is not None:
-                finish_study(request, plan)
+                reconcile.finish_study(request, plan)
 
 
 @main.command()
@@ -157,6 +156,8 @@ def compare(
     overrides: tuple[str, ...],
 ) -> None:
     """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32."""
+    from bnstudy import reconcile
+
     with session(config_dir) as composer:
         request = composer.request(overrides)
         if not request.axes:
@@ -164,7 +165,7 @@ def compare(
         if cfg:
             print_config(request, cfg)
             return
-        plan = reconcile(request, composer, dry_run)
+        plan = reconcile.train_missing(request, composer, dry_run)
         if plan is None:
             return
         from rich.console import Console
@@ -172,7 +173,7 @@ def compare(
         from bnstudy import compare as comparison
         from bnstudy.pack import write_atomically
 
-        table = store_of(request).table(plan.addresses)
+        table = reconcile.store_of(request).table(plan.addresses)
         # arms are called what the command line calls them: norm=mine, model.hidden=[8]
         axes: dict[str, list[Any]] = {}
         for key, _ in request.axes:
@@ -186,7 +187,7 @@ def compare(
             axes[key] = list(dict.fromkeys(named.values()))
         result = comparison.compare(table, axes, metric)
         Console().print(comparison.to_rich(result))
-        folder = runs_of(request) / "compare" / plan.grid_hash
+        folder = reconcile.runs_of(request) / "compare" / plan.grid_hash
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "table.csv", comparison.to_csv(result))
         write_atomically(folder / "table.md", comparison.to_markdown(result))
@@ -198,7 +199,7 @@ def compare(
 def report(overrides: tuple[str, ...]) -> None:
     """Write one self-contained HTML page of all studies that have results."""
     from bnstudy import report as page
-    from bnstudy.pack import write_atomically
+    from bnstudy.pack import writable, write_atomically
 
     results = results_dir(overrides)
     path = results / "runs" / "report.html"
@@ -336,40 +337,6 @@ def open_store(overrides: tuple[str, ...]) -> "Store":
     return Store(results_dir(overrides) / "runs")
 
 
-def runs_of(request: "Request") -> Path:
-    """The folder of records, and of what is made from them."""
-    return Path(request.settings.results_dir) / "runs"
-
-
-def store_of(request: "Request") -> "Store":
-    """The store that a request trains into."""
-    from bnstudy.store import Store
-
-    return Store(runs_of(request))
-
-
-def writable(results: Path) -> None:
-    """Refuse a results folder that cannot be written, before anything is computed."""
-    import tempfile
-
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"the results folder '{results}' cannot be written ({error.strerror}): "
-            "choose another with results_dir=DIR"
-        ) from None
-
-
-def command_line() -> str:
-    """The command as typed, for records; where data lie is named by BNSTUDY_DATA, not by path."""
-    shown = ["data.root=$BNSTUDY_DATA" if a.startswith("data.root=") else shlex.quote(a)
-             for a in sys.argv[1:]]  # fmt: skip
-    return " ".join(["bnstudy", *shown])
-
-
 def print_config(request: "Request", what: str) -> None:
     """What Hydra composed, as its own --cfg prints it."""
     from omegaconf import OmegaConf
@@ -393,155 +360,8 @@ def list_studies(composer: "Composer") -> None:
         click.echo(f"  claim   {found.claim}\n  source  {found.source}\n  cost    {found.cost}")
 
 
-def reconcile(request: "Request", composer: "Composer", dry_run: bool) -> "Plan | None":
-    """Plan, show the plan, train what is missing; the plan when the store holds it all or part."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as scratch:
-        # planning keeps hashes and decoded images; a refused command must not leave any
-        runs = runs_of(request)
-        place = runs if runs.is_dir() else Path(scratch)
-        plan = planned(request, place)
-        if not plan.stacks:
-            click.echo(
-                f"nothing is missing: the store holds all {plan.runs} runs of "
-                f"{len(plan.cells)} cells"
-            )
-            return plan
-        show_plan(request, plan)
-        if dry_run:
-            return None
-        from bnstudy import run
-
-        run.device(request.settings.device)
-        writable(Path(request.settings.results_dir))
-        if place != runs and (place / "cache").is_dir():
-            shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
-    return launched(request, composer, plan)
-
-
-def planned(request: "Request", place: Path) -> "Plan":
-    """What is missing; `place` keeps what planning finds out about data on disk."""
-    from bnstudy import sweep
-    from bnstudy.config import Config
-
-    cells = tuple(sweep.resolve(cell, place / "cache") for cell in request.cells)
-    anatomies: dict[str, Any] = {}
-
-    def estimate(config: Config, seeds: int) -> float:
-        from bnstudy import cost, run  # torch: only when there is something to train
-
-        parts = (config.data, config.model, config.norm, config.train.batch_size)
-        if (key := repr(parts)) not in anatomies:
-            anatomies[key] = run.preflight(config, run.dataset_of(config, place))
-        return cost.seconds(config, anatomies[key], seeds)
-
-    return sweep.make_plan(request, cells, store_of(request), estimate)
-
-
-def launched(request: "Request", composer: "Composer", plan: "Plan") -> "Plan":
-    """Train what is missing and tell how it ended."""
-    from bnstudy import sweep
-    from bnstudy.progress import progress
-
-    store = store_of(request)
-    begin = time.monotonic()
-    outcome = sweep.launch(plan, request, composer, store, command_line(), progress)
-    tell(outcome, plan, time.monotonic() - begin)
-    if outcome.missing and not store.held([cell.cell for cell in plan.cells]):
-        sys.exit(1)
-    return plan
-
-
-def show_plan(request: "Request", plan: "Plan") -> None:
-    """Cells, models, time and disk of what is missing, and how to make it smaller."""
-    from bnstudy import sweep
-    from bnstudy.cost import BYTES
-
-    workers = sweep.workers_for(request)
-    minutes = plan.minutes(workers)
-    excluded = f", {request.excluded} impossible combinations left out" if request.excluded else ""
-    axes = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in request.axes)
-    click.echo(
-        f"plan     {len(plan.cells)} cells x {len(plan.seeds)} seeds = {plan.runs} models{excluded}"
-    )
-    if axes:
-        click.echo(f"axes     {axes}")
-    click.echo(
-        f"missing  {plan.missing} models in {len(plan.stacks)} stacks"
-        + (f" ({plan.held} are in the store)" if plan.held else "")
-    )
-    click.echo(
-        f"time     about {minutes:.1f} minutes with {workers} worker{'s' * (workers > 1)}; "
-        f"disk about {plan.missing * BYTES / 1e6:.0f} MB"
-    )
-    limit = request.settings.max_minutes
-    if minutes > (limit or LONG_PLAN):
-        click.echo(
-            "         smaller: scale=smoke or quick, fewer seeds (seeds=5), a shorter axis "
-            "(train.batch_size=2,32), less data (data.train_size=600), or stop in time with "
-            "max_minutes=30 and go on later"
-        )
-
-
-def tell(outcome: "Outcome", plan: "Plan", seconds: float) -> None:
-    """How the launch ended; exit code 130 after Ctrl-C."""
-    trained = plan.missing - sum(len(s.configs) for s in outcome.missing)
-    rate = f"; W&B {outcome.tracker}" if outcome.tracker else ""
-    click.echo(f"trained  {trained} models in {seconds / 60:.1f} minutes{rate}")
-    for failure in outcome.failures:
-        click.echo(f"failed   {failure['label']}:\n{failure['error']}", err=True)
-    left = len(outcome.missing)
-    if not left:
-        return
-    again = f"the same command goes on where this ended: {command_line()}"
-    if outcome.stopped:
-        click.echo(f"stopped  {left} stacks are left; {again}", err=True)
-        sys.exit(130)
-    why = "max_minutes is over" if outcome.out_of_time else "they failed or their workers died"
-    click.echo(f"left     {left} stacks ({why}); {again}", err=True)
-
-
-def finish_study(request: "Request", plan: "Plan") -> None:
-    """Table, figure, claims and verdicts of a study, when they are not there yet."""
-    import json
-
-    described = request.study
-    assert described is not None
-    scale = request.settings.scale.name
-    folder = runs_of(request) / "studies" / described.name / f"{scale}-{plan.grid_hash}"
-    stamp = folder / "complete"
-    if not stamp.exists() or not (folder / "claims.json").exists():
-        from bnstudy import studies
-
-        table = store_of(request).table(plan.addresses)
-        if table.empty:
-            raise UserError("no run of this study is in the store: no figure, no verdict")
-        lengths = sorted({f"{c.train.rule}, lr {c.optimizer.lr_rule}" for c in plan.cells})
-        rule = " / ".join(lengths).replace("lr none", "equal lr").replace("lr linear", "lr ~ batch")
-        studies.write_results(described, table, folder, scale, rule, command_line())
-        if len(table) == plan.runs:
-            stamp.touch()
-    for verdict in json.loads((folder / "claims.json").read_text()):
-        primary = "primary  " if verdict["primary"] else "         "
-        click.echo(
-            f"{verdict['verdict']:<13}{primary}{verdict['text']} "
-            f"[{signed(verdict['mean'])}, {100 * verdict['level']:.0f} % interval "
-            f"{signed(verdict['low'])} to {signed(verdict['high'])} {verdict['unit']}]"
-        )
-        for reason in verdict["reasons"]:
-            click.echo(f"{'':<22}{reason}")
-    for name in ("figure.png", "table.csv", "claims.json"):
-        click.echo(str(folder / name))
-
-
 def label(value: Any) -> Any:
     """A value of an axis as a table shows it: lists and null as text."""
     import json
 
     return value if isinstance(value, str | int | float) else json.dumps(value)
-
-
-def signed(value: float | None) -> str:
-    """A number with its sign; ? when there is none."""
-    return "?" if value is None else f"{value:+.2f}"

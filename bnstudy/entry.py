@@ -47,7 +47,10 @@ def source_hash(entry: str, key: str) -> str:
 
     The whole file counts, so that helpers beside the function count; what it imports does not.
     """
-    file = inspect.getsourcefile(inspect.unwrap(locate(entry, key)))
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(locate(entry, key)))
+    except TypeError:  # a builtin
+        file = None
     if file is None:
         raise UserError(f"{key}={entry}: its source cannot be read; define it in a .py file")
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]

@@ -15,23 +15,22 @@ from bnstudy.pack import Status
 LINE_EVERY = 15  # seconds between lines where there is no terminal
 
 
-def eta(statuses: list[Status], total: float, now: float) -> tuple[float, float | None]:
+def eta(statuses: list[Status], now: float) -> tuple[float, float | None]:
     """(fraction done, seconds left or None while nothing can be said).
 
-    The pace is measured: estimated seconds done per second of a worker, since its first step.
-    What is left is what the slowest worker has left, if work is shared evenly: all packs are
-    balanced to the same estimate `total`.
+    The pace is measured: estimated seconds done per second of a worker, since its first step. What
+    is left is what the worker with the most left has left.
     """
     begun = [s for s in statuses if s.started]
+    total = sum(s.total_seconds for s in statuses)
     if not begun or total <= 0:
         return 0.0, None
-    done = [s.done_seconds for s in statuses]
     elapsed = sum(now - s.started for s in begun)
     pace = sum(s.done_seconds for s in begun) / max(elapsed, 1e-9)
-    fraction = min(1.0, sum(done) / (total * len(statuses)))
+    fraction = min(1.0, sum(s.done_seconds for s in statuses) / total)
     if elapsed < 5 or pace <= 0:
         return fraction, None
-    return fraction, max(0.0, total - min(done)) / pace
+    return fraction, max(s.total_seconds - s.done_seconds for s in statuses) / pace
 
 
 def clock(seconds: float | None) -> str:
@@ -42,17 +41,12 @@ def clock(seconds: float | None) -> str:
 
 
 @contextmanager
-def progress(folder: Path, total: float) -> Iterator[None]:
-    """Show progress until the block ends.
-
-    Args:
-        folder: of the status files.
-        total: estimated seconds of the longest pack.
-    """
+def progress(folder: Path) -> Iterator[None]:
+    """Show the progress that the status files of a folder tell, until the block ends."""
     console = Console()
     finished = threading.Event()
     watch = threading.Thread(
-        target=_bar if console.is_terminal else _lines, args=(folder, total, finished, console)
+        target=_bar if console.is_terminal else _lines, args=(folder, finished, console)
     )
     watch.start()
     try:
@@ -62,7 +56,7 @@ def progress(folder: Path, total: float) -> Iterator[None]:
         watch.join()
 
 
-def _bar(folder: Path, total: float, finished: threading.Event, console: Console) -> None:
+def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -73,16 +67,16 @@ def _bar(folder: Path, total: float, finished: threading.Event, console: Console
         task = bar.add_task("starting workers", total=1.0, left="")
         while not finished.wait(0.5):
             statuses = Status.read(folder)
-            fraction, left = eta(statuses, total, time.time())
+            fraction, left = eta(statuses, time.time())
             now = " | ".join(f"{s.current} {s.metric}" for s in statuses if s.current)
             bar.update(task, completed=fraction, left=f"ETA {clock(left)}", description=now)
 
 
-def _lines(folder: Path, total: float, finished: threading.Event, console: Console) -> None:
+def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
     begin = time.time()
     while not finished.wait(LINE_EVERY):
         statuses = Status.read(folder)
-        fraction, left = eta(statuses, total, time.time())
+        fraction, left = eta(statuses, time.time())
         done = sum(s.done for s in statuses)
         print(
             f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  {done} stacks done, "

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,14 +106,13 @@ def make_plan(
 
 
 def balance(stacks: Sequence[StackPlan], workers: int) -> list[list[StackPlan]]:
-    """Longest first, each to the worker with the least to do; in a worker, by data set."""
+    """Longest first, each to the worker with the least to do: short ones last, all end together."""
     packs: list[list[StackPlan]] = [[] for _ in range(max(1, min(workers, len(stacks))))]
     load = [0.0] * len(packs)
     for stack in sorted(stacks, key=lambda s: -s.seconds):
         lightest = load.index(min(load))
         packs[lightest].append(stack)
         load[lightest] += stack.seconds
-    # long stacks first within a worker, too: the last ones are short, so workers end together
     return packs
 
 
@@ -151,7 +151,7 @@ def launch(
     composer: Composer,
     store: Store,
     command: str,
-    show: Callable[[Path, float], contextlib.AbstractContextManager[None]],
+    show: Callable[[Path], contextlib.AbstractContextManager[None]],
 ) -> Outcome:
     """Train the missing stacks with the chosen launcher; launch again what died, twice at most.
 
@@ -165,7 +165,7 @@ def launch(
     deadline = time.time() + 60 * minutes if minutes else None
     for attempt in range(1 + RELAUNCHES):
         workers = workers_for(request)
-        folder = runs / "launches" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{attempt}"
+        folder = runs / "launches" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         write_atomically(folder / "planner.pid", str(os.getpid()))
         packs = [
@@ -185,8 +185,7 @@ def launch(
         ]
         for pack in packs:
             write_atomically(pack.path(), pack.model_dump_json())
-        seconds = max(sum(s.seconds for s in p.stacks) for p in packs)
-        with _stopping_on_ctrl_c(folder) as stopping, show(folder, seconds):
+        with _stopping_on_ctrl_c(folder) as stopping, show(folder):
             _hydra_launch(packs, request, composer, folder)
         outcome.relaunched = attempt
         statuses = Status.read(folder)

@@ -37,11 +37,6 @@ def said(result: Result) -> str:
     return result.stdout
 
 
-def next_second() -> None:
-    """A launch's folder is named by second and process: two in one second would collide."""
-    time.sleep(1.01 - time.time() % 1)
-
-
 @pytest.fixture(autouse=True)
 def _as_before(tmp_path, monkeypatch):
     """In a folder of its own, without the caller's data; the worker's torch settings undone."""
@@ -60,7 +55,6 @@ def trained(tmp_path_factory) -> Path:
     """A results folder with the tiny grid and the tiny study in it; tests do not change it."""
     results = tmp_path_factory.mktemp("trained") / "results"
     assert "trained  4 models" in said(bnstudy_(*GRID, f"results_dir={results}"))
-    next_second()
     said(bnstudy_(*STUDY, f"results_dir={results}"))
     return results
 
@@ -420,12 +414,10 @@ def test_what_was_removed_or_damaged_is_trained_again_to_the_same_numbers(capfd)
     said(bnstudy_("rm", first["address"][0]))
     assert len(store.table()) == 3
     assert "missing  1 models" in said(bnstudy_(*GRID, "--dry-run"))
-    next_second()
     assert "trained  1 models" in said(bnstudy_(*GRID))
 
     victim = next(Path("results/runs/cells").rglob("history.parquet"))
     victim.write_bytes(victim.read_bytes()[:-1])  # torn
-    next_second()
     result = bnstudy_(*GRID)
     assert "trained  " in said(result)
     assert f"damaged: stack {victim.parent.name}" in result.stderr

@@ -1,13 +1,21 @@
-"""Seeds as an array axis: S networks of one architecture as one set of stacked tensors.
+"""Seeds as an array axis: S networks of one architecture train as one.
 
-All parameters of a stack live in one tensor `flat` (S, P); what the network sees are views of it.
-An optimiser step is then a handful of operations, whatever the number of layers, and anything that
-differs between networks only in value (a learning rate) can be a column (S, 1).
+Two ways, chosen by what the network is made of, never by load or timing:
 
-A stack of one runs unmapped: the same mathematics by plain autograd, without torch.func.vmap.
+`Folded`: seed s of S owns its slice of the channels of one S times wider network: convolutions get
+S times the groups, linear layers become batched products, norms see S times the channels (which
+leaves every statistic within its seed). One ordinary network, plain autograd, no overhead beyond
+that of a single one; a stack of one is the network itself.
+
+`Mapped`: torch.func.vmap over stacked parameters, for networks whose forward this package does not
+know. The same mathematics, about three times the overhead.
+
+In both, all parameters of a stack lie in one tensor, block by block, each block (S, *shape): an
+optimiser step is a handful of operations, whatever the number of layers.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,89 +23,83 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from bnstudy.norms import (
+    BatchNorm,
+    Calibrator,
+    GhostBatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    NoNorm,
+)
+
+# norms whose statistics stay within a channel, or a group of channels: wider is the same norm
+WIDENED = (NoNorm, BatchNorm, GhostBatchNorm, GroupNorm, LayerNorm, InstanceNorm)
+
 
 class Stack:
     """S networks that train side by side.
 
-    Args:
-        nets: networks of one architecture; the first also serves as the template that is called.
-        device: where the stacked tensors live.
-
     Attributes:
-        flat: parameters, (S, P).
-        buffers: name -> (S, ...); updated in place by the norms.
+        net: the module that is called.
+        size: S.
+        flat: all parameters, one vector: a block of S * numel for each name in `shapes`.
+        grad: the gradient of `flat`, filled by `gradient`.
+        shapes: name -> shape of a parameter of one network.
+        buffers: name -> tensor, with the seeds where the subclass has them.
     """
 
-    def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
-        self.net = nets[0].to(device)
-        self.size = len(nets)
-        self.shapes = {name: p.shape for name, p in self.net.named_parameters()}
-        flat = [torch.cat([p.detach().reshape(-1) for p in n.parameters()]) for n in nets]
-        self.flat = torch.stack([f.to(device) for f in flat])
-        all_buffers = [dict(n.named_buffers()) for n in nets]
-        self.buffers = {
-            name: torch.stack([b[name].to(device) for b in all_buffers]) for name in all_buffers[0]
-        }
+    net: nn.Module
+    buffers: dict[str, Tensor]
 
-    def parameters(self, flat: Tensor | None = None) -> dict[str, Tensor]:
-        """Views of the parameters by name, (S, *shape)."""
-        flat = self.flat if flat is None else flat
-        sizes = [shape.numel() for shape in self.shapes.values()]
-        pieces = flat.split(sizes, dim=1)
+    def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
+        self.size = len(nets)
+        named = [dict(net.named_parameters()) for net in nets]
+        self.shapes = {name: p.shape for name, p in named[0].items()}
+        blocks = [torch.stack([n[name].detach() for n in named]) for name in self.shapes]
+        self.flat = torch.cat([b.reshape(-1) for b in blocks]).to(device)
+        self.grad = torch.zeros_like(self.flat)
+
+    def blocks(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a vector like `flat` by name, (S, *shape)."""
+        pieces = flat.split([self.size * shape.numel() for shape in self.shapes.values()])
         return {
-            name: piece.view(len(flat), *shape)
+            name: piece.view(self.size, *shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 
-    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient of the mean cross-entropy of each network on its own batch.
+    def parameters(self, index: int) -> dict[str, Tensor]:
+        """The parameters of one network."""
+        return {name: block[index] for name, block in self.blocks(self.flat).items()}
+
+    def state(self, index: int) -> dict[str, Tensor]:
+        """The state_dict of one network, copied to the CPU."""
+        tensors = {**self.parameters(index), **self.buffers_of(index)}
+        return {name: t.detach().clone().cpu() for name, t in tensors.items()}
+
+    def buffers_of(self, index: int) -> dict[str, Tensor]:
+        """The buffers of one network."""
+        raise NotImplementedError
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill `grad` with the gradient of each network's mean cross-entropy on its own batch.
 
         Args:
-            x: (S, B, C, H, W).
-            y: (S, B) class numbers.
+            x: (B, S, C, H, W).
+            y: (B, S) class numbers.
 
         Returns:
-            gradient (S, P), loss (S,), fraction misclassified in the batch (S,).
+            loss (S,), fraction misclassified in the batch (S,).
         """
+        raise NotImplementedError
 
-        def loss(parameters, buffers, x, y):
-            logits = functional_call(self.net, (parameters, buffers), (x,))
-            return F.cross_entropy(logits, y), logits.detach()
-
-        def with_value(parameters, buffers, x, y):
-            def keep(*args):
-                value, logits = loss(*args)
-                return value, (value.detach(), logits)
-
-            return grad(keep, has_aux=True)(parameters, buffers, x, y)
-
-        if self.size > 1:
-            grads, (value, logits) = vmap(with_value)(self.parameters(), self.buffers, x, y)
-            pieces = [grads[name].flatten(1) for name in self.shapes]
-        else:
-            leaves = {k: v[0].detach().requires_grad_() for k, v in self.parameters().items()}
-            value, logits = loss(leaves, self._single(), x[0], y[0])
-            found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-            pieces = [g.reshape(1, -1) for g in found]
-            value, logits = value.detach()[None], logits[None]
-        wrong = (logits.argmax(-1) != y).float().mean(-1)
-        return torch.cat(pieces, dim=1), value, wrong
-
-    @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Logits (S, N, K) of each network on its own inputs (S, N, C, H, W)."""
+        """Logits (N, S, K) of each network on its own inputs (N, S, C, H, W)."""
+        raise NotImplementedError
 
-        def call(parameters, buffers, x):
-            return functional_call(self.net, (parameters, buffers), (x,))
-
-        if self.size > 1:
-            return vmap(call)(self.parameters(), self.buffers, x)
-        parameters = {k: v[0] for k, v in self.parameters().items()}
-        return call(parameters, self._single(), x[0])[None]
-
-    def _single(self) -> dict[str, Tensor]:
-        """Views of the buffers without the stack axis: in-place updates reach the stack."""
-        return {name: b[0] for name, b in self.buffers.items()}
+    def observe(self, calibrator: Calibrator, x: Tensor) -> None:
+        """Show a batch (N, S, C, H, W) to a calibrator of `net`."""
+        raise NotImplementedError
 
     @contextmanager
     def training(self, training: bool) -> Iterator[None]:
@@ -110,16 +112,182 @@ class Stack:
             self.net.train(before)
 
     @contextmanager
-    def with_buffers(self, replacement: dict[str, Tensor]) -> Iterator[None]:
-        """Other buffer values within the block, (S, ...) by name; bits as before after it."""
-        before = self.buffers
-        self.buffers = {name: replacement.get(name, b).clone() for name, b in before.items()}
+    def with_buffers(self, replacement: Mapping[str, Tensor]) -> Iterator[None]:
+        """Other buffer values within the block; bits as before after it."""
+        before = {name: b.clone() for name, b in self.buffers.items()}
+        for name, value in replacement.items():
+            self.buffers[name].copy_(value)
         try:
             yield
         finally:
-            self.buffers = before
+            for name, value in before.items():
+                self.buffers[name].copy_(value)
 
-    def state(self, index: int) -> dict[str, Tensor]:
-        """The state_dict of one network, copied to the CPU."""
-        tensors = {**self.parameters(), **self.buffers}
-        return {name: t[index].detach().clone().cpu() for name, t in tensors.items()}
+
+class Unfoldable(TypeError):
+    """A layer that has no S times wider form that keeps the seeds apart."""
+
+
+class Folded(Stack):
+    """S networks as one S times wider network.
+
+    Raises:
+        Unfoldable: S > 1 and a layer has parameters that this class does not know how to widen.
+    """
+
+    def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
+        net = nets[0] if len(nets) == 1 else widened(nets[0], len(nets))
+        super().__init__(nets, device)
+        self.net = net.to(device)
+        for parameter, value, gradient in zip(
+            self.net.parameters(),
+            self.blocks(self.flat).values(),
+            self.blocks(self.grad).values(),
+            strict=True,
+        ):
+            parameter.data = value.view(parameter.shape)
+            parameter.grad = gradient.view(parameter.shape)
+        self.buffers = dict(self.net.named_buffers())
+
+    def buffers_of(self, index: int) -> dict[str, Tensor]:
+        # a counter is one for all seeds; everything else has their channels side by side
+        return {
+            name: b if b.dim() == 0 else b.view(self.size, -1)[index]
+            for name, b in self.buffers.items()
+        }
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        self.grad.zero_()
+        logits = self.net(x.flatten(1, 2)).view(*y.shape, -1)
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+        loss = loss.view(y.shape).mean(0)
+        loss.sum().backward()
+        wrong = (logits.detach().argmax(-1) != y).float().mean(0)
+        return loss.detach(), wrong
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        return self.net(x.flatten(1, 2)).view(len(x), self.size, -1)
+
+    def observe(self, calibrator: Calibrator, x: Tensor) -> None:
+        self.predict(x)
+        calibrator.update()
+
+
+class Mapped(Stack):
+    """S networks by torch.func.vmap over their stacked parameters and buffers."""
+
+    def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
+        super().__init__(nets, device)
+        self.net = copy.deepcopy(nets[0]).to(device)
+        named = [dict(net.named_buffers()) for net in nets]
+        self.buffers = {n: torch.stack([b[n] for b in named]).to(device) for n in named[0]}
+
+        def loss(parameters, buffers, x, y):
+            logits = functional_call(self.net, (parameters, buffers), (x,))
+            value = F.cross_entropy(logits, y)
+            return value, (value.detach(), (logits.detach().argmax(-1) != y).float().mean())
+
+        def call(parameters, buffers, x):
+            return functional_call(self.net, (parameters, buffers), (x,))
+
+        self._gradient = vmap(grad(loss, has_aux=True), in_dims=(0, 0, 1, 1))
+        self._predict = vmap(call, in_dims=(0, 0, 1), out_dims=1)
+
+    def buffers_of(self, index: int) -> dict[str, Tensor]:
+        return {name: b[index] for name, b in self.buffers.items()}
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        found, (loss, wrong) = self._gradient(self.blocks(self.flat), self.buffers, x, y)
+        torch.cat([found[name].reshape(-1) for name in self.shapes], out=self.grad)
+        return loss, wrong
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        return self._predict(self.blocks(self.flat), self.buffers, x)
+
+    def observe(self, calibrator: Calibrator, x: Tensor) -> None:
+        self.predict(x)
+        calibrator.update(self.buffers)
+
+
+class SeedLinear(nn.Module):
+    """S linear layers side by side: (N, S * inputs) -> (N, S * outputs)."""
+
+    def __init__(self, size: int, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.weight = nn.Parameter(torch.empty(size, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(size, outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(len(x), self.size, -1).transpose(0, 1)  # (S, N, inputs)
+        if self.bias is None:
+            y = torch.bmm(x, self.weight.transpose(1, 2))
+        else:
+            y = torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+        return y.transpose(0, 1).flatten(1)
+
+
+def widened(net: nn.Module, size: int) -> nn.Module:
+    """A network with `size` times the channels, parameters still to be filled in.
+
+    Raises:
+        Unfoldable: as `Folded`.
+    """
+    replacement = _wider(net, size)
+    if replacement is not None:
+        return replacement
+    wide = copy.copy(net)
+    wide._modules = {name: widened(child, size) for name, child in net._modules.items()}
+    return wide
+
+
+def _wider(layer: nn.Module, size: int) -> nn.Module | None:
+    """The wider form of one layer; None where only its children change."""
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
+        return nn.Conv2d(
+            layer.in_channels * size,
+            layer.out_channels * size,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups * size,
+            layer.bias is not None,
+        )
+    if type(layer) is nn.Linear:
+        return SeedLinear(size, layer.in_features, layer.out_features, layer.bias is not None)
+    if type(layer) in WIDENED:
+        wide = copy.deepcopy(layer)
+        wide.num_features *= size
+        if hasattr(wide, "num_groups"):
+            wide.num_groups *= size
+        for tensors in (wide._parameters, wide._buffers):
+            for name, value in tensors.items():
+                if value is not None and value.dim():
+                    repeated = value.detach().repeat(size)
+                    tensors[name] = (
+                        nn.Parameter(repeated) if isinstance(value, nn.Parameter) else repeated
+                    )
+        return wide
+    if any(True for _ in layer.parameters(recurse=False)) or any(
+        True for _ in layer.buffers(recurse=False)
+    ):
+        raise Unfoldable(f"{type(layer).__name__} has no form in which {size} seeds stay apart")
+    return None
+
+
+def make_stack(nets: list[nn.Module], device: torch.device, known: bool) -> Stack:
+    """Folded where it can be, else mapped.
+
+    Args:
+        known: whether the forward of these networks treats channels alike, so that folding is right
+            (this package's own networks; not one that concatenates or reorders channels).
+    """
+    if known or len(nets) == 1:
+        try:
+            return Folded(nets, device)
+        except Unfoldable:
+            pass
+    return Mapped(nets, device)

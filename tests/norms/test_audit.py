@@ -79,7 +79,7 @@ def test_nothing_is_found_where_nothing_is_wrong(right):
         "num_features=C, affine='none'",
         lambda ndim: BatchNorm(4, group_size=6),
     ],
-    ids=str,
+    ids=["reference", "other eps and momentum", "no affine map", "one ghost group"],
 )
 def test_nothing_is_found_however_ours_is_made(init):
     assert list(subjects(BatchNorm, init)) == [2, 3, 4, 5]
