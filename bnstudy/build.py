@@ -167,15 +167,15 @@ def _describe(name: str, layer: nn.Module, config: Config, x: torch.Tensor) -> d
 
 
 def stackable(net: nn.Module) -> bool:
-    """Whether networks like this one can train as one mapped stack.
+    """Whether networks like this one can train as one stack.
 
-    Not where a layer draws random numbers (they would be drawn inside the map, so a seed's stream
-    would depend on its stack) or where statistics cross processes.
+    Not where a layer draws random numbers (a seed's stream would depend on its stack), carries
+    state from example to example, or shares statistics with other processes.
     """
     random = (nn.modules.dropout._DropoutNd, nn.RReLU)
     return not any(
         isinstance(m, random)
         or type(m).__name__ == "StochasticDepth"
-        or getattr(m, "process_group", None) is not None
+        or not getattr(m, "stackable", True)
         for m in net.modules()
     )

@@ -21,8 +21,9 @@ from bnstudy.build import build, preflight, stackable
 from bnstudy.config import RESULTS_VERSION, Config
 from bnstudy.data.samplers import generator
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import Stack
+from bnstudy.engine.vectorize import make_stack
 from bnstudy.errors import UserError
+from bnstudy.models import KNOWN
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
 from bnstudy.store import Store, stack_id
 from bnstudy.tracking import Tracker
@@ -112,8 +113,8 @@ class Runner:
         dataset = dataset_of(config, self.runs).to(self.device)
         anatomy = preflight(config, dataset)
         nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in plan.configs]
-        mapped = len(nets) > 1 and stackable(nets[0])
-        parts = [range(len(nets))] if mapped else [[i] for i in range(len(nets))]
+        known = config.model.name in KNOWN
+        parts = [range(len(nets))] if stackable(nets[0]) else [[i] for i in range(len(nets))]
         tags = [config.norm.name, git_state()["commit"][:7] or "no-commit"]
         folder = Path(self.pack.results_dir) / "wandb"
         tracker = Tracker(self.pack.tracker, folder, group=self.pack.study or "ad-hoc", tags=tags)
@@ -126,7 +127,7 @@ class Runner:
         share = plan.seconds / len(parts)
         try:
             for number, members in enumerate(parts):
-                stack = Stack([nets[i] for i in members], self.device)
+                stack = make_stack([nets[i] for i in members], self.device, known)
                 seeds = tuple(plan.configs[i].seed for i in members)
                 on_step = self._on_step(before + number * share, share)
                 with torch.random.fork_rng(devices=[]):  # for layers that draw random numbers
@@ -136,6 +137,7 @@ class Runner:
                         tracker.log(rows)
                         error = sum(r["test_error"] for r in rows) / len(rows)
                         self.status.metric = f"test error {100 * error:.1f} %"
+                kind = type(stack).__name__.lower() if stack.size > 1 else "single"
                 final |= summaries(history[-len(seeds) :], history)
                 if self.pack.save_weights:
                     states |= {addresses[i]: stack.state(k) for k, i in enumerate(members)}
@@ -173,7 +175,7 @@ class Runner:
                 },
                 "layers": anatomy.layers,
                 "provenance": provenance,
-                "stack": {"seeds": [c.seed for c in plan.configs], "mapped": mapped},
+                "stack": {"seeds": [c.seed for c in plan.configs], "kind": kind},
             }
             for c in plan.configs
         ]

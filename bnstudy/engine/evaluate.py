@@ -57,12 +57,12 @@ def score(
     with examples that are not scored.
     """
     orders = [evaluation_order(len(y), seed, multiple) for seed in seeds]
-    index = torch.stack([order for order, _ in orders]).to(y.device)
+    index = torch.stack([order for order, _ in orders], dim=1).to(y.device)  # (n, S)
     chunk = max(multiple, CHUNK // multiple * multiple)
-    logits = torch.cat([stack.predict(x[part]) for part in index.split(chunk, dim=1)], dim=1)
-    logits, index = logits[:, : len(y)], index[:, : len(y)]
-    loss = F.cross_entropy(logits.transpose(1, 2), y[index], reduction="none").mean(1)
-    return loss, (logits.argmax(-1) != y[index]).float().mean(1)
+    logits = torch.cat([stack.predict(x[part]) for part in index.split(chunk)])[: len(y)]
+    wanted = y[index[: len(y)]]
+    loss = F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none").mean(0)
+    return loss, (logits.argmax(-1) != wanted).float().mean(0)
 
 
 def precise_statistics(
@@ -76,9 +76,8 @@ def precise_statistics(
     n = min(config.evaluate.precise_examples, len(data.train_y))
     size = min(config.evaluate.large_batch, n)
     orders = [evaluation_order(len(data.train_y), seed, 1)[0] for seed in seeds]
-    index = torch.stack(orders)[:, : n // size * size].to(data.train_y.device)
+    index = torch.stack(orders, dim=1)[: n // size * size].to(data.train_y.device)
     with stack.with_buffers({}), Calibrator(stack.net) as calibrator:
-        for part in index.split(size, dim=1):
-            stack.predict(data.train_x[part])
-            calibrator.update(stack.buffers)
+        for part in index.split(size):
+            stack.observe(calibrator, data.train_x[part])
     return calibrator.statistics()

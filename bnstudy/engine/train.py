@@ -50,15 +50,15 @@ def train(
         for step in range(total):
             on_step(step, total)
             if step % per_epoch == 0:
-                epoch = torch.stack([batches(epoch_order(n, g), size) for g in orders])
-                epoch = epoch.to(stack.flat.device)
+                epoch = torch.stack([batches(epoch_order(n, g), size) for g in orders], dim=-1)
+                epoch = epoch.to(stack.flat.device)  # (steps, B, S)
             if step == freeze_step:
                 for module in stack.net.modules():
                     if hasattr(module, "frozen"):
                         module.frozen = True
-            index = epoch[:, step % per_epoch]
-            gradient, loss, wrong = stack.gradient(data.train_x[index], data.train_y[index])
-            update(step, gradient)
+            index = epoch[step % per_epoch]
+            loss, wrong = stack.gradient(data.train_x[index], data.train_y[index])
+            update(step)
             log[0, :, step], log[1, :, step] = loss, wrong
             if step + 1 in due:
                 seen = log[..., since : step + 1]
@@ -136,7 +136,7 @@ class Optimizer:
         """1 where weight decay acts: everything but what belongs to a layer marked `is_norm`."""
         norms = {name for name, m in stack.net.named_modules() if getattr(m, "is_norm", False)}
         parts = [
-            torch.full((shape.numel(),), float(name.rpartition(".")[0] not in norms))
+            torch.full((stack.size * shape.numel(),), float(name.rpartition(".")[0] not in norms))
             for name, shape in stack.shapes.items()
         ]
         return torch.cat(parts).to(stack.flat.device)
@@ -153,8 +153,9 @@ class Optimizer:
         return self.base_lr
 
     @torch.no_grad()
-    def __call__(self, step: int, gradient: Tensor) -> None:
-        config, flat, lr = self.config, self.stack.flat, self.lr(step)
+    def __call__(self, step: int) -> None:
+        """Move the stack's parameters along the gradient it holds."""
+        config, flat, gradient, lr = self.config, self.stack.flat, self.stack.grad, self.lr(step)
         if config.weight_decay:
             gradient = gradient + config.weight_decay * self.decayed * flat
         if self.second is None:

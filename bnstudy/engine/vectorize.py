@@ -260,6 +260,15 @@ def _wider(layer: nn.Module, size: int) -> nn.Module | None:
         return SeedLinear(size, layer.in_features, layer.out_features, layer.bias is not None)
     if type(layer) in WIDENED:
         wide = copy.deepcopy(layer)
+        if type(layer) is LayerNorm:  # one group a seed: group norm by another name
+            wide = GroupNorm(
+                layer.num_features,
+                num_groups=1,
+                eps=layer.eps,
+                affine=layer.affine,
+                backend=layer.backend,
+            )
+            wide.load_state_dict(layer.state_dict())
         wide.num_features *= size
         if hasattr(wide, "num_groups"):
             wide.num_groups *= size
