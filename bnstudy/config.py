@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RESULTS_VERSION = 1
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
+# models whose forward treats all channels alike, so that seeds can be channels of one network
+KNOWN = ("mlp", "lenet", "resnet")
 HERE = Path(__file__).parent
 # in a checkout the folder lies beside the package, in an installed wheel inside it
 CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())

@@ -64,14 +64,15 @@ class Mode(NamedTuple):
     linestyle: Any
     label: str
     suffix: str
+    fill: str = "full"  # which part of the marker is filled
 
 
 MODES: dict[str, Mode] = {
     "population": Mode("-", "exponential average", ""),
-    "precise": Mode((0, (5, 1.5)), "PreciseBN", "_precise"),
-    "batch": Mode((0, (1, 1.2)), "training-batch statistics", "_batch"),
-    "large_batch": Mode((0, (5, 1.2, 1, 1.2)), "large-batch statistics", "_large_batch"),
-    "frozen": Mode((0, (9, 2, 1, 2, 1, 2)), "frozen statistics", "_frozen"),
+    "precise": Mode((0, (5, 1.5)), "PreciseBN", "_precise", "none"),
+    "batch": Mode((0, (1, 1.2)), "training-batch statistics", "_batch", "bottom"),
+    "large_batch": Mode((0, (5, 1.2, 1, 1.2)), "large-batch statistics", "_large_batch", "left"),
+    "frozen": Mode((0, (9, 2, 1, 2, 1, 2)), "frozen statistics", "_frozen", "right"),
 }
 
 
@@ -192,6 +193,8 @@ def curves(
             color=color,
             marker=marker,
             linestyle=mode.linestyle if mode else "-",
+            fillstyle=mode.fill if mode else "full",
+            markerfacecoloralt="white",
             elinewidth=0.9,
             capsize=1.8,
             label=label,
@@ -302,6 +305,16 @@ def _groups(summary: pd.DataFrame, keys: dict[str, dict]) -> list[tuple[tuple, p
         return [(order.get(name, math.inf), str(name)) for name, order in pairs]
 
     return sorted(summary.groupby(list(keys), sort=False), key=rank)
+
+
+def error_axis(ax: Axes) -> None:
+    """Errors in percent on a log axis with plain numbers, so that small and large ones are seen."""
+    ax.set_yscale("log", nonpositive="clip")
+    low, high = ax.get_ylim()
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 90) if low <= t <= high]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def batch_axis(ax: Axes, ticks: Sequence[float] | np.ndarray, log2: bool = True) -> None:

@@ -163,7 +163,7 @@ def sources(study: StudyConfig) -> str:
         spec = importlib.util.find_spec(study.entry)
         own = Path(spec.origin) if spec and spec.origin else own
     files = [own, HERE / "studies" / "__init__.py", HERE / "figures.py", HERE / "stats.py"]
-    return digest([study.canonical(), *(f.read_text() for f in files if f.exists())])
+    return digest([study.model_dump(mode="json"), *(f.read_text() for f in files if f.exists())])
 
 
 def runs_of(request: Request) -> Path:

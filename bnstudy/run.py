@@ -18,12 +18,11 @@ import torch
 import bnstudy
 from bnstudy import data
 from bnstudy.build import build, preflight, stackable
-from bnstudy.config import RESULTS_VERSION, Config
+from bnstudy.config import KNOWN, RESULTS_VERSION, Config
 from bnstudy.data.samplers import generator
 from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import make_stack
 from bnstudy.errors import UserError
-from bnstudy.models import KNOWN
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
 from bnstudy.store import Store, stack_id
 from bnstudy.tracking import Tracker

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from bnstudy import data, entry
 from bnstudy.compose import Composer, Request
 from bnstudy.config import Config, digest
+from bnstudy.cost import START
 from bnstudy.errors import UserError
 from bnstudy.pack import Pack, StackPlan, Status, stop_file, write_atomically
 from bnstudy.store import Store
@@ -54,7 +55,7 @@ class Plan:
     def minutes(self, workers: int) -> float:
         """Estimated minutes with this many workers."""
         packs = balance(self.stacks, workers)
-        return max((sum(s.seconds for s in p) for p in packs), default=0.0) / 60
+        return (START + max((sum(s.seconds for s in p) for p in packs), default=0.0)) / 60
 
 
 def resolve(config: Config, cache: Path) -> Config:

@@ -17,7 +17,6 @@ from bnstudy.models.mlp import mlp
 from bnstudy.models.resnet import resnet
 from bnstudy.models.torchvision import torchvision
 
-KNOWN = ("mlp", "lenet", "resnet")  # forwards that treat all channels alike: seeds can be channels
 NormFactory = Callable[[int], nn.Module]
 Builder = Callable[[ModelConfig, tuple[int, ...], int, NormFactory], nn.Module]
 

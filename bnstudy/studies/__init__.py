@@ -98,10 +98,18 @@ CHANCE_HALF = 0.5  # an arm has trained when its training error is below this pa
 CLASSES = 10
 
 
+# panels come in this order, others behind
+ORDER = ("digits", "contrast_digits", "mnist", "fashion_mnist", "cifar10", "resnet", "lenet", "mlp")
+
+
 def panels(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """(data, model) of each row of panels, in order of appearance."""
+    """(model, data) pairs as (data, model), by model and then by data: one row of panels each."""
     pairs = table[["data.name", "model.name"]].drop_duplicates()
-    return list(pairs.itertuples(index=False, name=None))
+    rank = {name: i for i, name in enumerate(ORDER)}
+    return sorted(
+        pairs.itertuples(index=False, name=None),
+        key=lambda p: [(rank.get(name, len(rank)), name) for name in (p[1], p[0])],
+    )
 
 
 def titled(data: str, model: str) -> str:

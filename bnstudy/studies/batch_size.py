@@ -86,6 +86,15 @@ def draw(ax: Axes, table: pd.DataFrame, metric: str, label: str, title: str) -> 
     summary = summary.merge(hit, on=["norm.name", B])
     figures.curves(ax, summary, B, percent="error" in metric, xlabel=XLABEL, ylabel=label)
     ax.set_title(title)
+    if "error" in metric:
+        limit_errors(ax, summary)
+
+
+def limit_errors(ax: Axes, summary: pd.DataFrame) -> None:
+    """A log axis around the means; an interval that reaches zero runs off its lower end."""
+    means = 100 * summary["mean"].dropna()
+    ax.set_ylim(0.6 * means.min(), min(100.0, 1.6 * means.max()))
+    figures.error_axis(ax)
 
 
 def modes(ax: Axes, table: pd.DataFrame, title: str) -> None:
@@ -99,8 +108,10 @@ def modes(ax: Axes, table: pd.DataFrame, title: str) -> None:
         for name, mode in figures.MODES.items()
         if "test_error" + mode.suffix in table
     ]
-    figures.curves(ax, pd.concat(frames), B, dash="mode", norm="batch", percent=True,
+    summary = pd.concat(frames)
+    figures.curves(ax, summary, B, dash="mode", norm="batch", percent=True,
                    xlabel=XLABEL, ylabel="test error (%)")  # fmt: skip
+    limit_errors(ax, summary)
     ax.legend(fontsize=6.5)
 
 
