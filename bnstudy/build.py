@@ -25,6 +25,11 @@ class Anatomy:
     parameters: int
 
 
+# settings that may stay when another norm is chosen, or that concern no norm layer
+ANY_NORM = ("name", "eps", "affine", "momentum", "backend", "gamma_init", "freeze_at", "entry",
+            "source", "weight_standardization")  # fmt: skip
+
+
 def norm_factory(config: NormConfig) -> models.NormFactory:
     """channels -> norm layer, marked `is_norm`.
 
@@ -37,11 +42,10 @@ def norm_factory(config: NormConfig) -> models.NormFactory:
         if config.name not in norms.NORMS:
             raise unknown("norm", config.name, [*norms.NORMS, "custom"])
         allowed = norms.parameters_of(norms.NORMS[config.name])
-        for key in ("group_size", "num_groups", "channels_per_group"):
-            if getattr(config, key) is not None and key not in allowed:
-                raise UserError(
-                    f"norm.{key}={getattr(config, key)}: {config.name} norm has no {key}"
-                )
+        for key, field in NormConfig.model_fields.items():
+            value = getattr(config, key)
+            if key not in ANY_NORM and key not in allowed and value != field.default:
+                raise UserError(f"norm.{key}={value}: {config.name} norm has no {key}")
         if config.freeze_at < 1 and "frozen" not in allowed:
             raise UserError(
                 f"norm.freeze_at={config.freeze_at}: {config.name} norm has no population "
@@ -68,7 +72,8 @@ def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module
     """
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(config.seed, "init").get_state())
-        return models.build(config.model, shape, num_classes, norm_factory(config.norm))
+        net = models.build(config.model, shape, num_classes, norm_factory(config.norm))
+    return norms.standardize_weights(net) if config.norm.weight_standardization else net
 
 
 class _Placeholder(nn.Identity):

@@ -3,17 +3,17 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import bnstudy
+from bnstudy import tools
 from bnstudy.errors import UserError
+from bnstudy.places import open_store, results_dir, writable
 
 if TYPE_CHECKING:
     from bnstudy.compose import Composer, Request
-    from bnstudy.store import Store
 
 
 class Commands(click.Group):
@@ -199,7 +199,7 @@ def compare(
 def report(overrides: tuple[str, ...]) -> None:
     """Write one self-contained HTML page of all studies that have results."""
     from bnstudy import report as page
-    from bnstudy.pack import writable, write_atomically
+    from bnstudy.pack import write_atomically
 
     results = results_dir(overrides)
     path = results / "runs" / "report.html"
@@ -307,6 +307,10 @@ def completion(shell: str) -> None:
     click.echo(found(main, {}, "bnstudy", "_BNSTUDY_COMPLETE").source())
 
 
+for command in tools.commands:
+    main.add_command(command)
+
+
 # --- what the commands share --------------------------------------------------------------------
 
 
@@ -317,24 +321,6 @@ def session(config_dir: tuple[str, ...]) -> Iterator["Composer"]:
 
     with hydra_session(config_dir) as composer:
         yield composer
-
-
-def results_dir(overrides: tuple[str, ...]) -> Path:
-    """The results folder of a command that composes nothing."""
-    found = "results"
-    for text in overrides:
-        key, _, value = text.partition("=")
-        if key != "results_dir":
-            raise UserError(f"'{text}': this command takes no overrides but results_dir=DIR")
-        found = value
-    return Path(found)
-
-
-def open_store(overrides: tuple[str, ...]) -> "Store":
-    """The store of a command that composes nothing."""
-    from bnstudy.store import Store
-
-    return Store(results_dir(overrides) / "runs")
 
 
 def print_config(request: "Request", what: str) -> None:

@@ -34,6 +34,13 @@ def machine(default: Any, description: str, **constraints: Any) -> Any:
     )
 
 
+def later(neutral: Any, description: str, **constraints: Any) -> Any:
+    """A field that came after the first release: at its neutral value, addresses are as before."""
+    return Field(
+        neutral, description=description, json_schema_extra={"neutral": neutral}, **constraints
+    )
+
+
 class Part(BaseModel):
     """A frozen piece of a configuration; unknown keys are refused."""
 
@@ -82,11 +89,7 @@ class ModelConfig(Part):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (64, 32), min_length=1, description="mlp: hidden widths"
     )
-    arch: str = Field(
-        "",
-        description="torchvision: name of a classifier",
-        json_schema_extra={"neutral": ""},
-    )
+    arch: str = later("", "torchvision: name of a classifier")
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 
@@ -109,6 +112,18 @@ class NormConfig(Part):
         1.0, ge=0, le=1, description="from this fraction of training on, population statistics"
     )
     backend: Literal["fused", "reference"] = "fused"
+    gamma_init: float = later(1.0, "initial gamma")
+    evaluation: Literal["population", "batch", "mixture", "example"] = later(
+        "population", "batch norms: statistics used in evaluation"
+    )
+    prior_examples: float | None = later(None, "mixture: weight of the population", gt=0)
+    alpha: float | None = later(None, "example: part of the example's own moments", ge=0, le=1)
+    r_max: float | None = later(None, "Batch Renormalization: bound of r and 1 / r", ge=1)
+    d_max: float | None = later(None, "Batch Renormalization: bound of |d|", ge=0)
+    renorm_warmup: tuple[int, int, int] | None = later(
+        None, "steps (hold, r_full, d_full): bounds rise from hold to there"
+    )
+    weight_standardization: bool = later(False, "standardize the weights of convolutions, linears")
     entry: str = Field("", description="norm=custom: package.module:factory")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 

@@ -7,7 +7,6 @@ for processes, for Slurm and over a shared file system alike.
 import json
 import os
 import socket
-import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from bnstudy.config import Config, TrackerConfig
-from bnstudy.errors import UserError
 
 
 class StackPlan(BaseModel):
@@ -98,16 +96,3 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_atomically` of sorted, indented JSON."""
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def writable(results: Path) -> None:
-    """Refuse a results folder that cannot be written, before anything is computed."""
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"the results folder '{results}' cannot be written ({error.strerror}): "
-            "choose another with results_dir=DIR"
-        ) from None

@@ -16,7 +16,7 @@ from bnstudy import sweep
 from bnstudy.compose import Composer, Request
 from bnstudy.config import HERE, Config, StudyConfig, digest
 from bnstudy.errors import UserError
-from bnstudy.pack import writable
+from bnstudy.places import writable
 from bnstudy.store import Store
 from bnstudy.sweep import Outcome, Plan
 

@@ -94,8 +94,7 @@ def test_a_cell_without_runs_and_a_lost_seed_are_shown(table):
 def test_markdown_is_what_a_paper_would_show(table):
     lines = to_markdown(compare(table, AXES)).splitlines()
     assert lines[0] == (
-        "| norm.name | train.batch_size=2 | vs batch | time "
-        "| train.batch_size=32 | vs batch | time |"
+        "| norm | batch_size=2 | vs batch | time | batch_size=32 | vs batch | time |"
     )
     # half width of 30, 34, 32: t(0.975, 2) * 2 / sqrt(3) = 4.97; of 11, 15, 12: 5.17
     assert lines[2].startswith("| batch | 32.0 ± 5.0 (1 of 3 diverged) | reference | 3 s |")

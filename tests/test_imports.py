@@ -32,12 +32,17 @@ ALLOWED: dict[str, set[str]] = {
     "compose": {"config", *LEAVES},
     "progress": {"pack", *LEAVES},
     "doctor": {"config", "data", *LEAVES},
-    "run": {"config", "data", "engine", "entry", "models", "norms", "pack", "probes", "store",
-            "tracking", *LEAVES},
+    "places": {"store", *LEAVES},
+    "build": {"config", "data.samplers", "entry", "models", "norms", *LEAVES},
+    "run": {"build", "config", "data", "engine", "pack", "probes", "store", "tracking", *LEAVES},
     # benchmarks time what runs are made of and draw what they found
     "bench": {"config", "data", "engine", "figures", "models", "norms", "pack", "stats", *LEAVES},
     # `run` by name, inside the function that a worker calls
-    "sweep": {"compose", "config", "data", "entry", "pack", "run", "store", *LEAVES},
+    "sweep": {"compose", "config", "cost", "data", "entry", "pack", "run", "store", *LEAVES},
+    # what a command does between its words and its answer; torch only where something is missing
+    "reconcile": {"compose", "config", "cost", "places", "progress", "run", "store", "studies",
+                  "sweep", *LEAVES},
+    "tools": {"bench", "config", "entry", "norms", "pack", "places", "run", "store", *LEAVES},
     "figures": {"config", "stats", *LEAVES},
     "compare": {"stats", *LEAVES},
     "report": {"config", "figures", "stats", *LEAVES},
