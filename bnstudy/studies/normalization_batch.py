@@ -56,7 +56,8 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         figures.curves(ax, pd.concat(frames), SIZE, dash="mode", norm="ghost", xlabel=XLABEL,
                        ylabel="error (%)")  # fmt: skip
     for ax in axes[:, 1]:
-        ax.legend(fontsize=6.5)
+        ax.margins(y=0.3)  # room for the legend
+        ax.legend(fontsize=6.5, loc="upper right")
     first.set_title("digitised: ResNet-50, ImageNet, training")
     second.set_title("digitised: ResNet-50, ImageNet, validation")
 
