@@ -21,7 +21,8 @@ def interleaved(
 
     Args:
         ways: name -> what is timed.
-        rounds: how often each is timed; the order rotates from round to round.
+        rounds: how often each is timed; the order is drawn anew (seeded) for each, and one untimed
+            call comes first: what a way finds in the caches must not be its predecessor's doing.
         least: seconds that one timing lasts at least: short calls are repeated within it.
         warmup: calls before the first round.
     """
@@ -34,9 +35,11 @@ def interleaved(
         repeats[name] = max(1, round(least / max(time.perf_counter() - begin, 1e-9)))
     names = list(ways)
     seconds = {name: np.empty(rounds) for name in names}
+    order = np.random.default_rng(0)
     for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in order.permutation(names):
             call, n = ways[name], repeats[name]
+            call()
             begin = time.perf_counter()
             for _ in range(n):
                 call()
@@ -57,6 +60,22 @@ def median_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -
     # P(fewer than `below` values under the median) <= (1 - level) / 2
     low = max(below - 1, 0)
     return [float(np.median(ordered)), float(ordered[low]), float(ordered[n - 1 - low])]
+
+
+def keep_memory() -> bool:
+    """Let glibc keep freed memory instead of giving it back; whether it could be asked.
+
+    Otherwise a timing contains page faults or not depending on what lies on top of the heap: up to
+    25 % at outputs of some MiB, and nothing that the timed code decides. Holds for all ways alike.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return False
+    trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
+    return bool(mallopt(mmaps, 0) and mallopt(trim, 2**31 - 1) and mallopt(pad, 2**28))
 
 
 def machine() -> dict[str, Any]:

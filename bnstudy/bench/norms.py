@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnstudy.bench import interleaved, machine, median_interval
+from bnstudy.bench import interleaved, keep_memory, machine, median_interval
 from bnstudy.norms import make
 
 # listed before the first run: a LeNet's, small residual networks', and two of ResNet-50's sizes
@@ -189,6 +189,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cores = machine()["cores"]
     threads = (1,) if device == "cuda" or cores == 1 else (1, cores)
+    kept = keep_memory()
     rows = measure(rounds, threads, device, say)
     summary = summarize(rows)
     stem = "norms" if device == "cpu" else "norms_cuda"
@@ -196,7 +197,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     write_json(
         folder / f"{stem}.json",
         {"command": command, "machine": machine(), "device": device, "rounds": rounds,
-         "limits": LIMITS, "summary": summary,
+         "allocator keeps memory": kept, "limits": LIMITS, "summary": summary,
          "rows": [{k: v for k, v in r.items() if k != "ratios"} for r in rows]},
     )  # fmt: skip
     flat = [
