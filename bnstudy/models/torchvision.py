@@ -35,7 +35,9 @@ def torchvision(config, shape, num_classes, norm) -> nn.Module:
         for name, child in parent.named_children():
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 layer = norm(child.num_features)
-                if getattr(layer, "weight", None) is not None and not child.weight.any():
-                    nn.init.zeros_(layer.weight)
+                gamma = getattr(layer, "weight", None)
+                # on the meta device, where shapes are checked, there are no values to look at
+                if gamma is not None and not child.weight.is_meta and not child.weight.any():
+                    nn.init.zeros_(gamma)
                 setattr(parent, name, layer)
     return nn.Sequential(Repeat(), net) if shape[0] == 1 else net
