@@ -101,13 +101,15 @@ def train(
         if plan is None:
             return
         table = reconcile.store_of(request).table(plan.addresses)
-        for cell in plan.cells:
+        for cell, point in zip(plan.cells, request.points, strict=True):
             error = 100 * table[table["cell"] == cell.cell]["test_error"]
             if error.empty:
                 continue
+            arm = " ".join(f"{k}={v}" for k, v in point.items()) or (
+                f"{cell.data.name} {cell.model.name} {cell.norm.name} B={cell.train.batch_size}"
+            )
             click.echo(
-                f"{cell.cell}  {cell.data.name} {cell.model.name} {cell.norm.name} "
-                f"B={cell.train.batch_size}: test error {error.mean():.2f} % "
+                f"{cell.cell}  {arm}: test error {error.mean():.2f} % "
                 f"({error.min():.2f} to {error.max():.2f} over {len(error)} seeds)"
             )
 
@@ -236,14 +238,15 @@ def list_cells(overrides: tuple[str, ...]) -> None:
 @click.argument("address")
 @overrides_argument
 def show(address: str, overrides: tuple[str, ...]) -> None:
-    """Show one record in full; ADDRESS is that of a run or cell, or the beginning of one."""
-    import json
-
+    """Show records in full; ADDRESS is that of a run or cell, or the beginning of one."""
     from rich.console import Console
     from rich.syntax import Syntax
 
-    record = open_store(overrides).get(address)
-    text = json.dumps(record, indent=2, sort_keys=True)
+    from bnstudy.strict_json import encode
+
+    store = open_store(overrides)
+    records = sorted((store.get(a) for a in store.runs(address)), key=lambda r: r["seed"])
+    text = encode(records if len(records) > 1 else records[0])
     if sys.stdout.isatty():
         Console().print(Syntax(text, "json", background_color="default"))
     else:
@@ -255,13 +258,13 @@ def show(address: str, overrides: tuple[str, ...]) -> None:
 @click.option("--stale", is_flag=True, help="All records made under an older RESULTS_VERSION.")
 @overrides_argument
 def rm(address: str | None, stale: bool, overrides: tuple[str, ...]) -> None:
-    """Remove a record, or with --stale all that an older version made."""
+    """Remove a run or a whole cell, or with --stale all that an older version made."""
     if address and "=" in address:
         address, overrides = None, (address, *overrides)
     if bool(address) == stale:
         raise UserError("give an address, or --stale, and not both")
     store = open_store(overrides)
-    gone = store.stale() if stale else [address]
+    gone = store.stale() if stale else store.runs(address or "")
     for name in gone:
         store.remove(name)
     click.echo(f"removed {len(gone)} record{'' if len(gone) == 1 else 's'}")

@@ -213,8 +213,8 @@ class EvaluateConfig(Part):
     precise_examples: int = Field(10_000, ge=2, description="training examples for PreciseBN")
 
 
-class Config(Part):
-    """One training run, complete."""
+class Parts(Part):
+    """What a run is made of, its seed aside."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -222,6 +222,11 @@ class Config(Part):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+
+class Config(Parts):
+    """One training run, complete."""
+
     seed: int = Field(0, ge=0)
 
     @property
@@ -306,15 +311,9 @@ class StudyConfig(Part):
     scales: dict[str, Grid]
 
 
-class Settings(Part):
+class Settings(Parts):
     """Everything a command line sets: one run's parts, its seeds, and how to execute."""
 
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    norm: NormConfig = NormConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
     scale: ScaleConfig = ScaleConfig()
     seeds: int | list[int] = Field(5, description="5 means 0..4; [3, 7] those two")
     # how to execute: none of it changes what is computed

@@ -197,6 +197,18 @@ class Store:
         old = (s for s in self._stacks() if s.results_version < RESULTS_VERSION)
         return {address for stack in old for address in stack.addresses}
 
+    def runs(self, prefix: str) -> list[str]:
+        """Addresses of the runs that a text names: those of a cell, or one run.
+
+        The text is the address of a cell or a run, or the beginning of only one. Raises UserError
+        as `resolve`.
+        """
+        cells = {s.path.parent.name for s in self._stacks()}
+        found = [c for c in cells if prefix and c.startswith(prefix)]
+        if len(found) == 1 and not any(a.startswith(prefix) for a in self._cell_of):
+            return sorted(self.held(found))
+        return [self.resolve(prefix)]
+
     def resolve(self, prefix: str) -> str:
         """The one address that begins so. Raises UserError when there is none or more than one."""
         if prefix in self._cell_of:

@@ -62,11 +62,12 @@ def theory() -> None:
 def fold(address: str, overrides: tuple[str, ...]) -> None:
     """Fold BN into the layers before it, in a trained model: equality and inference speed.
 
-    ADDRESS is that of a run, or the beginning of one; overrides: results_dir, data.root.
+    ADDRESS is that of a run or cell (its first seed), or the beginning of one; overrides:
+    results_dir, data.root.
     """
     roots = [o.partition("=")[2] for o in overrides if o.startswith("data.root=")]
     store = open_store([o for o in overrides if not o.startswith("data.root=")])
-    record = store.get(address)
+    record = min((store.get(a) for a in store.runs(address)), key=lambda r: r["seed"])
 
     import torch
 

@@ -459,3 +459,13 @@ def test_what_another_host_left_is_cleaned_after_a_day(store):
         os.utime(path, (time.time() - age,) * 2)
     put(store)
     assert [p.name for p in (store.root / "tmp").iterdir()] == ["elsewhere-1-aa"]
+
+
+def test_a_cell_names_all_its_runs_and_a_run_itself(store):
+    small, large = put(store, batch_size=4), put(store, batch_size=8)
+    cell = record(batch_size=4)["cell"]
+    assert store.runs(cell) == sorted(small)
+    assert store.runs(cell[:9]) == sorted(small)
+    assert store.runs(large[0]) == [large[0]]
+    with pytest.raises(UserError, match="no run with the address 'zzz'"):
+        store.runs("zzz")

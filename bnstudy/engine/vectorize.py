@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.utils import parametrize
 
 from bnstudy.norms import (
     BatchNorm,
@@ -280,9 +281,8 @@ def _wider(layer: nn.Module, size: int) -> nn.Module | None:
                         nn.Parameter(repeated) if isinstance(value, nn.Parameter) else repeated
                     )
         return wide
-    if any(True for _ in layer.parameters(recurse=False)) or any(
-        True for _ in layer.buffers(recurse=False)
-    ):
+    own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+    if own or parametrize.is_parametrized(layer):
         raise Unfoldable(f"{type(layer).__name__} has no form in which {size} seeds stay apart")
     return None
 

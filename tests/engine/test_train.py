@@ -265,6 +265,10 @@ def test_networks_of_ones_own_are_mapped_and_random_ones_train_alone():
     assert type(make_stack(nets, CPU, known=False)) is Mapped
     assert type(make_stack(nets[:1], CPU, known=False)) is Folded
     assert type(make_stack([torch.nn.LayerNorm(8) for _ in range(2)], CPU, known=True)) is Mapped
+    standardized = [
+        run.build(config(norm__weight_standardization=True), tuple(d.shape), 3) for _ in range(2)
+    ]
+    assert type(make_stack(standardized, CPU, known=True)) is Mapped
     assert run.stackable(nets[0])
     assert not run.stackable(torch.nn.Sequential(nets[0], torch.nn.Dropout()))
 
@@ -281,3 +285,11 @@ def test_weights_start_alike_in_all_arms():
     for others in zip(*convolutions, strict=True):
         assert torch.equal(others[0], others[1])
         assert torch.equal(others[0], others[2])
+
+
+def test_standardized_weights_train_in_a_stack_as_alone():
+    cfg, d = config(model__name="lenet", norm__weight_standardization=True), data()
+    stacked, _ = trained(cfg, d, (0, 1), kind=Mapped)
+    alone, _ = trained(cfg, d, (1,))
+    for name, value in alone.state(0).items():
+        assert torch.allclose(stacked.state(1)[name], value, atol=THREE_STEPS), name
