@@ -17,10 +17,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
 # models whose forward treats all channels alike, so that seeds can be channels of one network
 KNOWN = ("mlp", "lenet", "resnet")
+# numbers in which the networks of one stack may differ, beside the seed
+NUMBERS = (
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "norm.momentum",
+    "data.contrast",
+    "data.pixel_noise",
+)
+EMBEDDED = ("digits", "contrast_digits")  # data so small that a stack may hold several copies
 HERE = Path(__file__).parent
 # in a checkout the folder lies beside the package, in an installed wheel inside it
 CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
@@ -71,6 +80,9 @@ class DataConfig(Part):
     )
     pixel_noise: float = Field(
         0.0, ge=0, description="s.d. of noise added once to each image, in units of the grey range"
+    )
+    noise_every_step: bool = later(
+        False, "pixel noise of training images is drawn anew at each step; test images keep theirs"
     )
     image_size: int | None = Field(None, ge=4, description="folders: resize the short side, crop")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
@@ -157,6 +169,11 @@ class OptimizerConfig(Part):
     schedule: Literal["constant", "step", "cosine"] = "step"
     milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
     decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
+    weight_average: float | None = later(
+        None,
+        "horizon, in examples, of an exponential average of the weights, evaluated beside",
+        gt=0,
+    )
 
     def lr_at(self, batch_size: int) -> float:
         """The initial learning rate at this batch size, after lr_rule."""
@@ -171,6 +188,23 @@ class TrainConfig(Part):
     epochs: float | None = Field(None, ge=0)
     steps: int | None = Field(None, ge=0)
     examples: int | None = Field(None, ge=0)
+    classes_per_batch: int | None = later(
+        None, "every batch holds examples of this many classes only, equally many of each", ge=1
+    )
+    classes_per_task: int | None = later(
+        None, "a stream: classes come in groups of this size, one group after the other", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _classes(self) -> "TrainConfig":
+        if self.classes_per_batch and self.classes_per_task:
+            raise ValueError("train.classes_per_batch and train.classes_per_task: give one of them")
+        if self.classes_per_batch and self.batch_size % self.classes_per_batch:
+            raise ValueError(
+                f"train.classes_per_batch={self.classes_per_batch} does not divide "
+                f"train.batch_size={self.batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_unit(self) -> "TrainConfig":
@@ -211,6 +245,8 @@ class EvaluateConfig(Part):
     every: int = Field(1, ge=1, description="epochs between evaluations")
     large_batch: int = Field(256, ge=2, description="batch-statistics evaluation, PreciseBN")
     precise_examples: int = Field(10_000, ge=2, description="training examples for PreciseBN")
+    online: bool = later(False, "predict each training batch before learning from it")
+    probes: tuple[str, ...] = later((), "further measurements, by name")
 
 
 class Parts(Part):
@@ -239,6 +275,18 @@ class Config(Parts):
         """The name of this run and its siblings that differ in the seed only."""
         plain = self.canonical()
         del plain["seed"]
+        return digest(plain)
+
+    @property
+    def family(self) -> str:
+        """The name of this run and all that may train in one stack with it."""
+        plain = self.flat()
+        del plain["seed"]
+        if self.model.name in KNOWN:
+            for name in NUMBERS:
+                if self.data.name in EMBEDDED or not name.startswith("data."):
+                    # nothing of it, or no average, is another kind of training
+                    plain[name] = bool(plain[name])
         return digest(plain)
 
     def flat(self) -> dict[str, Any]:
@@ -298,6 +346,7 @@ class StudyConfig(Part):
     """A study as its YAML states it before it runs."""
 
     name: str
+    group: str = Field("", description="studies that one word runs together")
     title: str
     claim: str
     source: str
@@ -320,7 +369,9 @@ class Settings(Parts):
     results_dir: str = "results"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(None, ge=1, description="processes; null: one per core")
-    max_stack: int = Field(8, ge=1, description="seeds trained as one stack")
+    max_stack: int | None = Field(
+        None, ge=1, description="networks trained as one stack; null: by the table of costs"
+    )
     max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
     save_weights: bool = False
     tracker: TrackerConfig = TrackerConfig()

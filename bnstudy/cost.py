@@ -34,3 +34,8 @@ def seconds(config: Config, anatomy: Any, size: int) -> float:
     # evaluation is bound by memory, not by arithmetic: 1.5 times a training forward's price
     measuring = 1.5 * forward * (scored + precise) + 10 * overhead
     return STACK + steps * step + evaluations * measuring
+
+
+def stack_size(config: Config) -> int:
+    """How many networks train as one stack."""
+    return 8

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 import bnstudy
-from bnstudy import data
+from bnstudy import data, probes
 from bnstudy.build import build, preflight, stackable
 from bnstudy.config import KNOWN, RESULTS_VERSION, Config
 from bnstudy.data.samplers import generator
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import make_stack
+from bnstudy.engine.vectorize import foldable, make_stack
 from bnstudy.errors import UserError
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
 from bnstudy.store import Store, stack_id
@@ -109,42 +109,52 @@ class Runner:
     def _train(self, plan: StackPlan) -> None:
         begin = time.perf_counter()
         config = plan.configs[0]
-        dataset = dataset_of(config, self.runs).to(self.device)
-        anatomy = preflight(config, dataset)
-        nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in plan.configs]
-        known = config.model.name in KNOWN
-        parts = [range(len(nets))] if stackable(nets[0]) else [[i] for i in range(len(nets))]
-        tags = [config.norm.name, git_state()["commit"][:7] or "no-commit"]
-        folder = Path(self.pack.results_dir) / "wandb"
-        tracker = Tracker(self.pack.tracker, folder, group=self.pack.study or "ad-hoc", tags=tags)
-        addresses = [c.address for c in plan.configs]
-        tracker.start(config.cell, stack_id(addresses), config.canonical(), plan.label)
-        history: list[dict[str, Any]] = []
-        final: dict[int, dict[str, Any]] = {}
-        states: dict[str, dict[str, torch.Tensor]] = {}
-        before = self.status.done_seconds
-        share = plan.seconds / len(parts)
+        each = {c.data: dataset_of(c, self.runs) for c in plan.configs}
+        whole = each[config.data]
+        anatomy = preflight(config, whole)
+        nets = [build(c, tuple(whole.shape), whole.num_classes) for c in plan.configs]
+        parts = side_by_side(plan.configs, nets)
+        trackers = self._trackers(plan)
+        history: list[list[dict[str, Any]]] = [[] for _ in nets]  # by network
+        states: list[dict[str, torch.Tensor]] = [{} for _ in nets]
+        kinds = [""] * len(nets)
+        before, share = self.status.done_seconds, plan.seconds / len(parts)
         try:
             for number, members in enumerate(parts):
-                stack = make_stack([nets[i] for i in members], self.device, known)
-                seeds = tuple(plan.configs[i].seed for i in members)
+                configs = [plan.configs[i] for i in members]
+                stack = make_stack(
+                    [nets[i] for i in members], self.device, config.model.name in KNOWN
+                )
+                used = list(dict.fromkeys(c.data for c in configs))
+                dataset = data.join([each[d] for d in used], [used.index(c.data) for c in configs])
                 on_step = self._on_step(before + number * share, share)
                 with torch.random.fork_rng(devices=[]):  # for layers that draw random numbers
-                    torch.set_rng_state(generator(seeds[0], "layers").get_state())
-                    for rows in train(stack, dataset, config, seeds, on_step):
-                        history += rows
-                        tracker.log(rows)
+                    torch.set_rng_state(generator(configs[0].seed, "layers").get_state())
+                    for rows in train(
+                        stack,
+                        dataset.to(self.device),
+                        configs,
+                        probes.find(config.evaluate.probes),
+                        on_step,
+                    ):
+                        for i, row in zip(members, rows, strict=True):
+                            history[i].append(row)
+                        for cell, rows_here in by_cell(configs, rows).items():
+                            trackers[cell].log(rows_here)
                         error = sum(r["test_error"] for r in rows) / len(rows)
                         self.status.metric = f"test error {100 * error:.1f} %"
-                kind = type(stack).__name__.lower() if stack.size > 1 else "single"
-                final |= summaries(history[-len(seeds) :], history)
-                if self.pack.save_weights:
-                    states |= {addresses[i]: stack.state(k) for k, i in enumerate(members)}
+                for k, i in enumerate(members):
+                    kinds[i] = type(stack).__name__.lower() if stack.size > 1 else "single"
+                    if self.pack.save_weights:
+                        states[i] = stack.state(k)
         finally:
             self.status.done_seconds = before
-            tracker.finish(final)
+            final = [summary(rows) if rows else {} for rows in history]
+            for cell, members in by_cell(plan.configs, range(len(nets))).items():
+                trackers[cell].finish({plan.configs[i].seed: final[i] for i in members if final[i]})
         seconds = time.perf_counter() - begin
-        self.status.tracker = tracker.status
+        status = next(iter(trackers.values())).status
+        self.status.tracker = status
         provenance = {
             **environment(self.device),
             "command": self.pack.command,
@@ -152,36 +162,57 @@ class Runner:
             "wall_seconds": seconds / len(nets),  # a run's share of its stack
             "stack_seconds": seconds,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "tracker": tracker.status,
+            "tracker": status,
         }
         size = config.train.batch_size
-        steps = history[-1]["step"]
-        records = [
-            {
-                "address": c.address,
-                "cell": c.cell,
-                "results_version": RESULTS_VERSION,
-                "seed": c.seed,
-                "config": c.canonical(),
-                "summary": {
-                    **final[c.seed],
-                    "parameters": anatomy.parameters,
-                    "train_size": anatomy.train_size,
-                    "dropped_per_epoch": anatomy.train_size % size,
-                    "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
-                    "lr_initial": config.optimizer.lr_at(size),
-                    "steps": steps,
-                },
-                "layers": anatomy.layers,
-                "provenance": provenance,
-                "stack": {"seeds": [c.seed for c in plan.configs], "kind": kind},
-            }
-            for c in plan.configs
-        ]
-        weights = None
-        if self.pack.save_weights:
-            weights = lambda path: torch.save(states, path)  # noqa: E731
-        self.store.put(records, history, write_weights=weights)
+        deliveries = []
+        for members in by_cell(plan.configs, range(len(nets))).values():
+            records = [
+                {
+                    "address": c.address,
+                    "cell": c.cell,
+                    "results_version": RESULTS_VERSION,
+                    "seed": c.seed,
+                    "config": c.canonical(),
+                    "summary": {
+                        **final[i],
+                        "parameters": anatomy.parameters,
+                        "train_size": anatomy.train_size,
+                        "dropped_per_epoch": anatomy.train_size % size,
+                        "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
+                        "lr_initial": c.optimizer.lr_at(size),
+                        "steps": history[i][-1]["step"],
+                    },
+                    "layers": anatomy.layers,
+                    "provenance": provenance,
+                    "stack": {
+                        "seeds": [plan.configs[j].seed for j in members],
+                        "networks": len(nets),
+                        "kind": kinds[i],
+                    },
+                }
+                for i in members
+                for c in [plan.configs[i]]
+            ]
+            rows = [row for i in members for row in history[i]]
+            weights = None
+            if self.pack.save_weights:
+                own = {plan.configs[i].address: states[i] for i in members}
+                weights = lambda path, own=own: torch.save(own, path)  # noqa: E731
+            deliveries.append((records, rows, weights))
+        self.store.put_all(deliveries)
+
+    def _trackers(self, plan: StackPlan) -> dict[str, Tracker]:
+        """A mirror for each cell, started."""
+        config = plan.configs[0]
+        tags = [config.norm.name, git_state()["commit"][:7] or "no-commit"]
+        folder = Path(self.pack.results_dir) / "wandb"
+        found = {}
+        for cell, configs in by_cell(plan.configs, plan.configs).items():
+            found[cell] = Tracker(self.pack.tracker, folder, self.pack.study or "ad-hoc", tags)
+            addresses = [c.address for c in configs]
+            found[cell].start(cell, stack_id(addresses), configs[0].canonical(), plan.label)
+        return found
 
     def _on_step(self, before: float, seconds: float) -> Callable[[int, int], None]:
         """What the loop calls before each step: twice a second, progress is told."""
@@ -205,17 +236,31 @@ class Runner:
             raise Stopped
 
 
-def summaries(last: list[dict], history: list[dict]) -> dict[int, dict[str, Any]]:
-    """By seed: the last evaluation (headline) and `_last5`, the median of the last five."""
-    result = {}
-    for row in last:
-        own = [r for r in history if r["seed"] == row["seed"]][-5:]
-        summary = {k: v for k, v in row.items() if k not in ("seed", "step")}
-        for key in row:
-            if key.startswith(("test_", "val_", "train_")):
-                summary[f"{key}_last5"] = _median([r[key] for r in own])
-        result[row["seed"]] = summary
-    return result
+def side_by_side(configs: Sequence[Config], nets: list[torch.nn.Module]) -> list[list[int]]:
+    """Which networks train as one stack: all; where they do not fold, those of a cell; or none."""
+    if not stackable(nets[0]):
+        return [[i] for i in range(len(nets))]
+    if configs[0].model.name in KNOWN and foldable(nets[0]):
+        return [list(range(len(nets)))]
+    return list(by_cell(configs, range(len(nets))).values())
+
+
+def by_cell(configs: Sequence[Config], items: Iterable[Any]) -> dict[str, list[Any]]:
+    """Items, one for each config, by the config's cell."""
+    found: dict[str, list[Any]] = {}
+    for config, item in zip(configs, items, strict=True):
+        found.setdefault(config.cell, []).append(item)
+    return found
+
+
+def summary(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of one run: the last evaluation (headline) and `_last5`, the median of the last five."""
+    last = history[-1]
+    found = {k: v for k, v in last.items() if k not in ("seed", "step")}
+    for key in last:
+        if key.startswith(("test_", "val_", "train_")):
+            found[f"{key}_last5"] = _median([row[key] for row in history[-5:]])
+    return found
 
 
 def _median(values: list[float]) -> float:

@@ -4,7 +4,7 @@
                               history.parquet   seed, step, epoch, examples, and a column per metric
                               weights.pt        where they were asked for
                               manifest.json     bytes and sha256 of each of these
-    ROOT/tmp/         stacks being written or thrown away
+    ROOT/tmp/         stacks being written or thrown away, and journals of several to be moved in
     ROOT/damaged/     stacks that were set aside
 
 A *stack* (the seeds of one cell that were trained together) appears whole or not at all: it is
@@ -71,6 +71,7 @@ are equal without them (`without_provenance`). What else a record's provenance h
 table."""
 
 MANIFEST, HISTORY, WEIGHTS = "manifest.json", "history.parquet", "weights.pt"
+JOURNAL = ".journal"
 _DAY = 86_400
 
 
@@ -124,12 +125,44 @@ class Store:
         `history` has a row per seed and evaluation. `write_weights(path)` writes the stack's
         final weights. If the stack is there already, what is there stays: one address, one result.
         """
+        return self.put_all([(records, history, write_weights)])[0]
+
+    def put_all(self, stacks: list[tuple[list[Record], Any, Any]]) -> list[str]:
+        """Stores stacks of several cells that were trained together, all of them or none.
+
+        More than one are first written down in a journal; whoever next uses the store after a kill
+        brings what the journal lists to its place.
+        """
+        self._sweep_tmp()
+        names, moves = [], []
+        try:
+            for records, history, write_weights in stacks:
+                name, aside, target = self._write_aside(records, history, write_weights)
+                names.append(name)
+                moves.append((aside, target))
+            journal = self._aside().with_suffix(JOURNAL)
+            if len(moves) > 1:
+                lines = [[p.name, str(t.relative_to(self.root))] for p, t in moves]
+                part = self._aside()
+                part.write_text(json.dumps(lines))
+                os.replace(part, journal)
+            for aside, target in moves:
+                self._move_in(aside, target)
+            journal.unlink(missing_ok=True)
+        finally:
+            for aside, _ in moves:
+                shutil.rmtree(aside, ignore_errors=True)
+        return names
+
+    def _write_aside(
+        self, records: list[Record], history: Any, write_weights: Callable[[Path], None] | None
+    ) -> tuple[str, Path, Path]:
+        """A complete stack in tmp/: its name, where it lies, where it belongs."""
         import pandas as pd
 
         name = stack_id(r["address"] for r in records)
         (cell,) = {r["cell"] for r in records}
         (version,) = {r["results_version"] for r in records}
-        self._sweep_tmp()
         aside = self._aside()
         aside.mkdir(parents=True)
         try:
@@ -141,13 +174,14 @@ class Store:
                 write_weights(aside / WEIGHTS)
             files = {p.name: (p.stat().st_size, _sha256(p)) for p in sorted(aside.iterdir())}
             self._write_manifest(aside, version, files)
-            self._move_in(aside, self.root / "cells" / cell / name, files)
-        finally:
+        except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
-        return name
+            raise
+        return name, aside, self.root / "cells" / cell / name
 
-    def _move_in(self, aside: Path, target: Path, files: Collection[str]) -> None:
+    def _move_in(self, aside: Path, target: Path) -> None:
         """Renames a finished stack to its place, unless a whole one is there."""
+        files = set(_read_manifest(aside).files)
         for _ in range(100):  # each turn, another process must have interfered anew
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -161,7 +195,7 @@ class Store:
                 if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             there = self._checked(target)
-            if there and there.files.keys() >= set(files):
+            if there and there.files.keys() >= files:
                 return
             if there:  # runs were removed from it, or it has no weights: ours has more
                 self._throw_away(target)
@@ -190,6 +224,7 @@ class Store:
 
     def held(self, cells: Iterable[str] | None = None) -> set[str]:
         """Addresses of the runs that are there, of these cells or of all."""
+        self._sweep_tmp()
         return {address for stack in self._stacks(cells) for address in stack.addresses}
 
     def stale(self) -> set[str]:
@@ -403,11 +438,15 @@ class Store:
             os.replace(aside, path / MANIFEST)
 
     def _sweep_tmp(self) -> None:
-        """Removes what killed processes left in tmp/, once per store."""
+        """Finishes what killed processes wrote down in a journal, removes what else they left.
+
+        Once per store.
+        """
         if self._swept:
             return
         self._swept = True
-        for name in _names(self.root / "tmp"):
+        left = _names(self.root / "tmp")
+        for name in sorted(left, key=lambda n: not n.endswith(JOURNAL)):  # journals first
             host, pid, _ = name.rsplit("-", 2) if name.count("-") >= 2 else ("", "", "")
             path = self.root / "tmp" / name
             try:
@@ -415,10 +454,20 @@ class Store:
             except FileNotFoundError:
                 continue
             if old or (host == socket.gethostname() and not _alive(pid)):
+                if name.endswith(JOURNAL):
+                    self._finish_journal(path)
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+    def _finish_journal(self, path: Path) -> None:
+        """Brings the stacks of a journal to their places; done twice it changes nothing."""
+        with contextlib.suppress(FileNotFoundError):  # another process is finishing it
+            for name, target in json.loads(path.read_text()):
+                aside = self.root / "tmp" / name
+                if aside.exists():
+                    self._move_in(aside, self.root / target)
 
 
 def _cell_value(value: Any) -> Any:

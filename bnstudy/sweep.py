@@ -14,10 +14,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from bnstudy import cost as costs
 from bnstudy import data, entry
 from bnstudy.compose import Composer, Request
 from bnstudy.config import Config, digest
-from bnstudy.cost import START
 from bnstudy.errors import UserError
 from bnstudy.pack import Pack, StackPlan, Status, stop_file, write_atomically
 from bnstudy.store import Store
@@ -55,7 +55,7 @@ class Plan:
     def minutes(self, workers: int) -> float:
         """Estimated minutes with this many workers."""
         packs = balance(self.stacks, workers)
-        return (START + max((sum(s.seconds for s in p) for p in packs), default=0.0)) / 60
+        return (costs.START + max((sum(s.seconds for s in p) for p in packs), default=0.0)) / 60
 
 
 def resolve(config: Config, cache: Path) -> Config:
@@ -83,27 +83,44 @@ def make_plan(
 ) -> Plan:
     """Subtract what the store holds from the grid; the rest, as stacks.
 
-    The seeds of a cell are cut into stacks of `max_stack` by the full request alone. A stack is
-    stored all or nothing, so what is missing of a cell after a kill is whole stacks, and they
-    train again exactly as they would have; seeds that another request has left are kept.
+    Cells that differ in `config.NUMBERS` only train together. The networks of such a family are
+    cut into stacks by the full request alone, never by what the store holds. A stack is stored all
+    or nothing, so what is missing after a kill is whole stacks, and they train again exactly as
+    they would have; runs that another request has left are kept.
 
     Args:
         cells: the request's cells with their hashes filled in.
-        estimate: (config, number of seeds) -> seconds; called for missing stacks only.
+        estimate: (config, number of networks) -> seconds; called for missing stacks only.
     """
     named = {cell.cell: cell for cell in cells}
     held = store.held(list(named))
     stacks, count = [], 0
-    for cell in named.values():
-        for start in range(0, len(request.seeds), request.settings.max_stack):
-            seeds = request.seeds[start : start + request.settings.max_stack]
-            configs = [cell.model_copy(update={"seed": seed}) for seed in seeds]
-            missing = [c for c in configs if c.address not in held]
-            count += len(configs) - len(missing)
-            if missing:
-                seconds = estimate(cell, len(missing))
-                stacks.append(StackPlan(configs=missing, seconds=seconds))
+    for members in partition(tuple(named.values()), request.seeds, request.settings.max_stack):
+        missing = [c for c in members if c.address not in held]
+        count += len(members) - len(missing)
+        if missing:
+            stacks.append(StackPlan(configs=missing, seconds=estimate(missing[0], len(missing))))
     return Plan(tuple(named.values()), request.seeds, tuple(stacks), count)
+
+
+def partition(
+    cells: Sequence[Config], seeds: Sequence[int], max_stack: int | None
+) -> Iterator[list[Config]]:
+    """The networks of a grid as stacks: those of a family together, at most `max_stack` each.
+
+    The seeds of a cell stay together where they fit.
+    """
+    families: dict[str, list[Config]] = {}
+    for cell in cells:
+        families.setdefault(cell.family, []).append(cell)
+    for family in families.values():
+        size = max_stack or costs.stack_size(family[0])
+        whole = max(size // len(seeds), 1)  # cells in a stack
+        for start in range(0, len(family), whole):
+            here = family[start : start + whole]
+            networks = [c.model_copy(update={"seed": seed}) for c in here for seed in seeds]
+            for first in range(0, len(networks), size):
+                yield networks[first : first + size]
 
 
 def balance(stacks: Sequence[StackPlan], workers: int) -> list[list[StackPlan]]:

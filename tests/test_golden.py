@@ -50,6 +50,6 @@ def test_a_golden_run_ends_where_it_did(name):
         run.build(config.model_copy(update={"seed": s}), tuple(examples.shape), 10) for s in (0, 1)
     ]
     stack = make_stack(nets, torch.device("cpu"), known=True)
-    *_, last = train(stack, examples, config, (0, 1))
+    *_, last = train(stack, examples, [config.model_copy(update={"seed": s}) for s in (0, 1)])
     found = [row["train_loss"] for row in last]
     assert found == pytest.approx(GOLDEN[RESULTS_VERSION][name], rel=TOLERANCE), found

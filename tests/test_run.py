@@ -70,9 +70,9 @@ def test_macs_of_an_mlp_are_its_weights():
     assert anatomy.macs == 64 * 7 + 7 * 5 + 5 * 10
 
 
-def test_summaries_hold_the_last_epoch_and_the_median_of_five():
+def test_a_summary_holds_the_last_epoch_and_the_median_of_five():
     history = [{"seed": 0, "step": i, "test_error": e} for i, e in enumerate([9, 1, 5, 3, 4, 2])]
-    found = run.summaries(history[-1:], history)[0]
+    found = run.summary(history)
     assert found["test_error"] == 2
     assert found["test_error_last5"] == 3
 

@@ -51,6 +51,32 @@ class Dataset:
     test_y: "torch.Tensor"
     num_classes: int
     info: dict[str, Any] = field(default_factory=dict)
+    noise: "torch.Tensor | None" = None
+    member: "torch.Tensor | None" = None
+    members: int = 1
+
+    def size(self, part: str) -> int:
+        """Examples in a part that one network sees."""
+        return len(getattr(self, f"{part}_y")) // self.members
+
+    def take(
+        self, part: str, index: "torch.Tensor", noise: "list[torch.Generator] | None" = None
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Images (n, S, C, H, W) and labels (n, S) for indices (n, S), a column for each network.
+
+        With `noise`, a generator for each network, images get the noise of `noise_every_step`.
+        """
+        x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
+        if self.member is not None:
+            index = index + self.member * self.size(part)
+        images, labels = x[index], y[index]
+        if noise and self.noise is not None:
+            import torch
+
+            shape = (len(index), *self.shape)
+            drawn = torch.stack([torch.randn(shape, generator=g) for g in noise], dim=1)
+            images = images + self.noise * drawn.to(images.device)
+        return images, labels
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +97,30 @@ class Dataset:
 
     def to(self, device: "torch.device | str") -> "Dataset":
         """The same data on another device."""
-        return self.with_parts(lambda _, x, y: (x.to(device), y.to(device)))
+        moved = self.with_parts(lambda _, x, y: (x.to(device), y.to(device)))
+        extra = {
+            k: v.to(device) for k in ("noise", "member") if (v := getattr(self, k)) is not None
+        }
+        return replace(moved, **extra)
+
+
+def join(datasets: "list[Dataset]", member: list[int]) -> Dataset:
+    """Data sets of equal sizes as one, for a stack whose network i sees datasets[member[i]]."""
+    import torch
+
+    if len(datasets) == 1:
+        return datasets[0]
+    first = datasets[0]
+    parts = {
+        f"{part}_{kind}": torch.cat([getattr(d, f"{part}_{kind}") for d in datasets])
+        for part in PARTS
+        for kind in "xy"
+    }
+    noise = None
+    if first.noise is not None:
+        noise = torch.stack([datasets[m].noise for m in member])
+    which = torch.tensor(member, device=first.train_y.device)
+    return replace(first, **parts, noise=noise, member=which, members=len(datasets))
 
 
 def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
@@ -137,6 +186,6 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
 
     cfg = resolve(cfg, cache_dir)
     raw = locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
-    data = images.distort(raw, cfg.contrast, cfg.pixel_noise, cfg.split_seed)
+    data = images.distort(raw, cfg)
     data = images.subset(data, cfg)
-    return images.normalize(data, available=len(raw.train_y))
+    return images.normalize(data, len(raw.train_y), cfg.pixel_noise * cfg.noise_every_step)

@@ -112,33 +112,38 @@ def subset(data: Dataset, cfg: DataConfig) -> Dataset:
     return replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
 
 
-def distort(data: Dataset, contrast: float, pixel_noise: float, split_seed: int) -> Dataset:
+def distort(data: Dataset, cfg: DataConfig) -> Dataset:
     """Images times exp(contrast * z), then plus noise of s.d. `pixel_noise`; each drawn once.
 
-    Both are in units of the grey range and not clipped. The log-normal factor makes some images of
-    a batch much louder than others.
+    With `noise_every_step` training images are left to the training loop. Both are in units of the
+    grey range and not clipped. The log-normal factor makes some images of a batch much louder than
+    others.
     """
-    if contrast:
-        stream = generator(split_seed, "contrast")
+    if cfg.contrast:
+        stream = generator(cfg.split_seed, "contrast")
         data = data.with_parts(
             lambda _, x, y: (
-                x * torch.exp(contrast * torch.randn(len(x), 1, 1, 1, generator=stream)),
+                x * torch.exp(cfg.contrast * torch.randn(len(x), 1, 1, 1, generator=stream)),
                 y,
             )
         )
-    if pixel_noise:
-        noise = generator(split_seed, "pixel_noise")
-        data = data.with_parts(
-            lambda _, x, y: (x + pixel_noise * torch.randn(x.shape, generator=noise), y)
-        )
+    if cfg.pixel_noise:
+        stream = generator(cfg.split_seed, "pixel_noise")
+
+        def noisy(part: str, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            noise = cfg.pixel_noise * torch.randn(x.shape, generator=stream)
+            return (x if part == "train" and cfg.noise_every_step else x + noise), y
+
+        data = data.with_parts(noisy)
     return data
 
 
-def normalize(data: Dataset, available: int) -> Dataset:
+def normalize(data: Dataset, available: int, noise: float = 0.0) -> Dataset:
     """Each channel minus its mean, over its standard deviation, both of the training part.
 
     Standard deviation with divisor n. A channel that is constant over the training part is only
-    centred. `available` is the size of the training part before the subset, for the record.
+    centred. `available` is the size of the training part before the subset, for the
+    record; `noise` the s.d. of what training adds, in units of the grey range.
     """
     # numpy, not torch: its sums do not depend on the number of threads
     pixels = data.train_x.numpy()
@@ -158,7 +163,8 @@ def normalize(data: Dataset, available: int) -> Dataset:
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
-    return replace(data.with_parts(lambda _, x, y: ((x - shift).div_(scale), y)), info=info)
+    data = data.with_parts(lambda _, x, y: ((x - shift).div_(scale), y))
+    return replace(data, info=info, noise=noise / scale if noise else None)
 
 
 def _place_in_class(labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:

@@ -22,6 +22,39 @@ def epoch_order(n: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randperm(n, generator=generator, device=generator.device)
 
 
+def classwise_order(
+    labels: torch.Tensor, batch_size: int, classes: int, generator: torch.Generator
+) -> torch.Tensor:
+    """An order whose consecutive batches hold `classes` classes each, equally many of each.
+
+    Every class is shuffled and cut into pieces of batch_size / classes examples (what is left of
+    it sits this epoch out); pieces are dealt out so that a batch has pieces of different classes
+    as long as that many are left, in random order. (n',) with n' a multiple of batch_size, n' <= n.
+    """
+    piece = batch_size // classes
+    stacks = []
+    for label in labels.unique():
+        own = (labels == label).nonzero().flatten()
+        own = own[torch.randperm(len(own), generator=generator)]
+        stacks.append(list(own[: len(own) // piece * piece].split(piece)))
+    chosen = []
+    while sum(bool(s) for s in stacks) >= classes:
+        # the fullest first, ties at random: otherwise the last batches could not be made up
+        lot = torch.rand(len(stacks), generator=generator).tolist()
+        ranked = sorted(range(len(stacks)), key=lambda i: (-len(stacks[i]), lot[i]))
+        chosen.append(torch.cat([stacks[i].pop() for i in ranked[:classes]]))
+    order = torch.randperm(len(chosen), generator=generator)
+    return torch.cat([chosen[i] for i in order])
+
+
+def sequential_order(
+    labels: torch.Tensor, classes: int, generator: torch.Generator
+) -> torch.Tensor:
+    """All examples, classes in ascending groups of `classes`, shuffled within each group: (n,)."""
+    order = torch.randperm(len(labels), generator=generator)
+    return order[torch.argsort(labels[order] // classes, stable=True)]
+
+
 def batches(order: torch.Tensor, batch_size: int) -> torch.Tensor:
     """An order cut into full batches, (..., n) to (..., steps, batch_size).
 

@@ -1,5 +1,8 @@
 """Measuring a stack, with every source of statistics that batch normalization can be read with."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -7,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnstudy.config import Config
-from bnstudy.data.samplers import evaluation_order
+from bnstudy.data.samplers import evaluation_order, generator
 from bnstudy.engine.vectorize import Stack
 from bnstudy.norms import Calibrator, batch_norms, evaluation_mode
 
@@ -21,63 +24,131 @@ MODES = {
     "_large_batch": "batch statistics, large batch",
 }
 
+Measured = dict[str, Tensor]  # name -> (S,), one value per network
 
-def evaluate(stack: Stack, data: Any, config: Config, seeds: tuple[int, ...]) -> dict[str, Tensor]:
+
+@dataclass
+class Look:
+    """A stack in evaluation mode, and the ways to read it; what a probe is handed.
+
+    Attributes:
+        stack: the networks.
+        data: the Dataset they learn from.
+        config: what the networks share.
+        seeds: one per network.
+        update: the optimiser (`lr(step)`, `averaged_weights()`).
+        last: whether training is over.
+        memory: what probes keep from one evaluation to the next.
+    """
+
+    stack: Stack
+    data: Any
+    config: Config
+    seeds: tuple[int, ...]
+    update: Any
+    last: bool = False
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether there are population statistics to read or replace."""
+        return bool(batch_norms(self.stack.net))
+
+    def logits(
+        self, part: str, multiple: int = 1, change: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (n, S, K) and labels (n, S) of a part, in one fixed shuffle from (seed, "eval").
+
+        Args:
+            part: "train", "val" or "test".
+            multiple: batches are completed to a multiple of it with examples that are not scored.
+            change: applied to the images of each forward, (N, S, C, H, W).
+        """
+        n, device = self.data.size(part), self.stack.flat.device
+        orders = [evaluation_order(n, seed, multiple)[0] for seed in self.seeds]
+        index = torch.stack(orders, dim=1).to(device)  # (n, S)
+        chunk = max(multiple, CHUNK // multiple * multiple)
+        found, labels = [], []
+        for rows in index.split(chunk):
+            x, y = self.data.take(part, rows)
+            found.append(self.stack.predict(change(x) if change else x))
+            labels.append(y)
+        return torch.cat(found)[:n], torch.cat(labels)[:n]
+
+    def score(
+        self, part: str, multiple: int = 1, change: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and error of each network, every example scored once."""
+        logits, wanted = self.logits(part, multiple, change)
+        loss = F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none").mean(0)
+        return loss, (logits.argmax(-1) != wanted).float().mean(0)
+
+    @contextmanager
+    def batch_statistics(self, size: int) -> Iterator[None]:
+        """Within the block each `size` consecutive examples are read by their own statistics."""
+        with evaluation_mode(self.stack.net, "batch", size):
+            yield
+
+    def precise_statistics(
+        self,
+        examples: int | None = None,
+        batch: int | None = None,
+        estimator: str = "population",
+    ) -> dict[str, Tensor]:
+        """PreciseBN: population statistics recomputed with fixed weights (Wu & Johnson 2021, 3.1).
+
+        From min(examples, n) training examples of the (seed, "eval") shuffle, with the noise of
+        training, in whole batches. Use them with `stack.with_buffers(statistics)`.
+
+        Args:
+            examples: default `evaluate.precise_examples`.
+            batch: default `evaluate.large_batch`.
+            estimator: "population" (pooled, Bessel's correction undone) or "mean_of_batches".
+        """
+        available = self.data.size("train")
+        n = min(examples or self.config.evaluate.precise_examples, available)
+        size = min(batch or self.config.evaluate.large_batch, n)
+        orders = [evaluation_order(available, seed, 1)[0] for seed in self.seeds]
+        index = torch.stack(orders, dim=1)[: n // size * size].to(self.stack.flat.device)
+        noise = [generator(seed, "eval_noise") for seed in self.seeds]
+        with self.stack.with_buffers({}), Calibrator(self.stack.net, estimator) as calibrator:
+            for rows in index.split(size):
+                self.stack.observe(calibrator, self.data.take("train", rows, noise)[0])
+        return calibrator.statistics()
+
+
+def evaluate(look: Look) -> Measured:
     """Loss and error of each network, (S,) each; errors are fractions.
 
     Headline (`test_loss`, `test_error`, `val_error`): evaluation mode, for BN its exponential
     average. For networks with BN also test loss and error with the suffixes of `MODES`: PreciseBN
     statistics of up to `evaluate.precise_examples` training examples; each test batch's own
-    statistics, at the batch (or ghost group) size of training and at `evaluate.large_batch`.
+    statistics, at the batch (or ghost group) size of training and at `evaluate.large_batch`. With
+    `optimizer.weight_average` the same of the averaged weights, by exponential average and
+    PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`.
     """
+    config, stack = look.config, look.stack
+    large = min(config.evaluate.large_batch, look.data.size("test"))
     size = config.norm.group_size or config.train.batch_size
-    large = min(config.evaluate.large_batch, len(data.test_y))
-    result = {}
+    result: Measured = {}
+
+    def measure(suffix: str, group: int = 1) -> None:
+        loss, error = look.score("test", group)
+        result["test_loss" + suffix], result["test_error" + suffix] = loss, error
+
     with stack.training(False):
-        result["test_loss"], result["test_error"] = score(stack, data.test_x, data.test_y, seeds)
-        _, result["val_error"] = score(stack, data.val_x, data.val_y, seeds)
-        if not batch_norms(stack.net):
-            return result
-        for suffix, group in (("_batch", size), ("_large_batch", large)):
-            with evaluation_mode(stack.net, "batch", group):
-                loss, error = score(stack, data.test_x, data.test_y, seeds, group)
-            result["test_loss" + suffix], result["test_error" + suffix] = loss, error
-        with stack.with_buffers(precise_statistics(stack, data, config, seeds)):
-            loss, error = score(stack, data.test_x, data.test_y, seeds)
-        result["test_loss_precise"], result["test_error_precise"] = loss, error
+        measure("")
+        _, result["val_error"] = look.score("val")
+        if look.has_batch_norm:
+            for suffix, group in (("_batch", size), ("_large_batch", large)):
+                with look.batch_statistics(group):
+                    measure(suffix, group)
+            with stack.with_buffers(look.precise_statistics()):
+                measure("_precise")
+        if config.optimizer.weight_average:
+            with look.update.averaged_weights():
+                measure("_averaged")
+                if look.has_batch_norm:
+                    with stack.with_buffers(look.precise_statistics()):
+                        measure("_averaged_precise")
     return result
-
-
-def score(
-    stack: Stack, x: Tensor, y: Tensor, seeds: tuple[int, ...], multiple: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and error of each network, every example scored once.
-
-    Examples come in one fixed shuffle from (seed, "eval"); `multiple` completes the last batch
-    with examples that are not scored.
-    """
-    orders = [evaluation_order(len(y), seed, multiple) for seed in seeds]
-    index = torch.stack([order for order, _ in orders], dim=1).to(y.device)  # (n, S)
-    chunk = max(multiple, CHUNK // multiple * multiple)
-    logits = torch.cat([stack.predict(x[part]) for part in index.split(chunk)])[: len(y)]
-    wanted = y[index[: len(y)]]
-    loss = F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none").mean(0)
-    return loss, (logits.argmax(-1) != wanted).float().mean(0)
-
-
-def precise_statistics(
-    stack: Stack, data: Any, config: Config, seeds: tuple[int, ...]
-) -> dict[str, Tensor]:
-    """PreciseBN: population statistics recomputed with fixed weights (Wu & Johnson 2021, 3.1).
-
-    From min(`evaluate.precise_examples`, n) training examples of the (seed, "eval") shuffle in
-    whole batches of `evaluate.large_batch`, pooled with Bessel's correction undone.
-    """
-    n = min(config.evaluate.precise_examples, len(data.train_y))
-    size = min(config.evaluate.large_batch, n)
-    orders = [evaluation_order(len(data.train_y), seed, 1)[0] for seed in seeds]
-    index = torch.stack(orders, dim=1)[: n // size * size].to(data.train_y.device)
-    with stack.with_buffers({}), Calibrator(stack.net) as calibrator:
-        for part in index.split(size):
-            stack.observe(calibrator, data.train_x[part])
-    return calibrator.statistics()

@@ -1,15 +1,22 @@
 """The training loop. There is one."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnstudy.config import Config, OptimizerConfig
-from bnstudy.data.samplers import batches, epoch_order, generator
-from bnstudy.engine.evaluate import evaluate
+from bnstudy.config import Config
+from bnstudy.data.samplers import (
+    batches,
+    classwise_order,
+    epoch_order,
+    generator,
+    sequential_order,
+)
+from bnstudy.engine.evaluate import Look, evaluate
+from bnstudy.engine.optimizer import Optimizer
 from bnstudy.engine.vectorize import Stack
 
 Row = dict[str, Any]
@@ -18,54 +25,84 @@ Row = dict[str, Any]
 def train(
     stack: Stack,
     data: Any,
-    config: Config,
-    seeds: tuple[int, ...],
+    configs: Sequence[Config],
+    probes: Sequence[Any] = (),
     on_step: Callable[[int, int], None] = lambda step, total: None,
 ) -> Iterator[list[Row]]:
-    """Train a stack; yield, after each evaluation, one row of measurements per seed.
+    """Train a stack; yield, after each evaluation, one row of measurements per network.
 
-    All networks share the config and differ in their seed: initial weights (already in the stack)
-    and the order of examples, drawn from (seed, "order"). Divergence is data: a network whose loss
-    is not finite goes on, counts as chance from that step on, and its row says `diverged_at`.
+    The networks' configs differ in the seed and in `config.NUMBERS` at most. A seed's initial
+    weights are already in the stack; its order of examples is drawn from (seed, "order").
+    Divergence is data: a network whose loss is not finite goes on, counts as chance from that step
+    on, and its row says `diverged_at`.
 
     Args:
         stack: the networks; its tensors are changed in place.
         data: a Dataset on the stack's device.
-        config: what the networks share.
-        seeds: one per network.
+        configs: one per network.
+        probes: further measurements: objects with `measure(look) -> {name: (S,)}` and `always`
+            (after every evaluation, else after the last).
         on_step: called before each optimiser step with (step, total); may raise to stop.
     """
-    n, size = len(data.train_y), config.train.batch_size
+    config = configs[0]
+    n, size, device = data.size("train"), config.train.batch_size, stack.flat.device
     per_epoch = n // size
     total = config.train.total_steps(n)
-    orders = [generator(seed, "order") for seed in seeds]
-    update = Optimizer(config.optimizer, stack, size, total)
+    update = Optimizer([c.optimizer for c in configs], stack, size, total)
+    order = Order(data, configs)
+    noise = [generator(c.seed, "noise") for c in configs]
     freeze_step = math.ceil(config.norm.freeze_at * total)
-    log = torch.full((2, stack.size, max(total, 1)), math.nan, device=stack.flat.device)
+    log = torch.full((3, stack.size, max(total, 1)), math.nan, device=device)
+    look = Look(stack, data, config, tuple(c.seed for c in configs), update)
     due = evaluation_steps(total, per_epoch, config.evaluate.every)
     since = 0
     if total == 0:
-        yield rows(stack, data, config, seeds, 0, log[..., :0], update.lr(0), per_epoch)
+        yield rows(look, configs, probes, log[..., :0], 0)
     with stack.training(True):
         for step in range(total):
             on_step(step, total)
-            if step % per_epoch == 0:
-                epoch = torch.stack([batches(epoch_order(n, g), size) for g in orders], dim=-1)
-                epoch = epoch.to(stack.flat.device)  # (steps, B, S)
             if step == freeze_step:
                 for module in stack.net.modules():
                     if hasattr(module, "frozen"):
                         module.frozen = True
-            index = epoch[step % per_epoch]
-            loss, wrong = stack.gradient(data.train_x[index], data.train_y[index])
+            x, y = data.take("train", next(order).to(device), noise)
+            if config.evaluate.online:
+                with stack.training(False):
+                    log[2, :, step] = (stack.predict(x).argmax(-1) != y).float().mean(0)
+            log[0, :, step], log[1, :, step] = stack.gradient(x, y)
             update(step)
-            log[0, :, step], log[1, :, step] = loss, wrong
             if step + 1 in due:
-                seen = log[..., since : step + 1]
-                first_bad = diverged_at(log[0, :, : step + 1])
-                yield rows(stack, data, config, seeds, step + 1, seen, update.lr(step), per_epoch,
-                           first_bad)  # fmt: skip
+                yield rows(look, configs, probes, log[..., : step + 1], since)
                 since = step + 1
+
+
+class Order:
+    """Indices of training batches, (B, S): each network draws its own epochs one after another."""
+
+    def __init__(self, data: Any, configs: Sequence[Config]) -> None:
+        self.data, self.train = data, configs[0].train
+        self.generators = [generator(c.seed, "order") for c in configs]
+        self.epoch: Iterator[Tensor] = iter(())
+
+    def __next__(self) -> Tensor:
+        found = next(self.epoch, None)
+        if found is None:
+            drawn = [self._epoch(i, g) for i, g in enumerate(self.generators)]
+            self.epoch = iter(torch.stack(drawn, dim=-1))
+            found = next(self.epoch)
+        return found
+
+    def _epoch(self, network: int, stream: torch.Generator) -> Tensor:
+        """(steps, B)"""
+        n, size, train = self.data.size("train"), self.train.batch_size, self.train
+        if not (train.classes_per_batch or train.classes_per_task):
+            return batches(epoch_order(n, stream), size)
+        labels = self.data.take("train", torch.arange(n)[:, None])[1][:, network].cpu()
+        if train.classes_per_batch:
+            order = classwise_order(labels, size, train.classes_per_batch, stream)
+        else:
+            order = sequential_order(labels, train.classes_per_task, stream)
+        return batches(order, size)
 
 
 def evaluation_steps(total: int, per_epoch: int, every: int) -> set[int]:
@@ -81,34 +118,40 @@ def diverged_at(losses: Tensor) -> list[int | None]:
 
 
 def rows(
-    stack: Stack,
-    data: Any,
-    config: Config,
-    seeds: tuple[int, ...],
-    step: int,
-    seen: Tensor,
-    lr: float,
-    per_epoch: int,
-    diverged: list[int | None] | None = None,
+    look: Look, configs: Sequence[Config], probes: Sequence[Any], log: Tensor, since: int
 ) -> list[Row]:
-    """One row per seed: progress, the loss and error of training since the last row, evaluation.
+    """One row per network: progress, the loss and error of training since a step, evaluation.
 
     `train_loss` and `train_error` are means over the training batches since the last row, in
-    training mode (for BN with batch statistics) and while the weights move.
+    training mode (for BN with batch statistics) and while the weights move. `online_error` is the
+    mean over all batches so far, each predicted in evaluation mode before it was learned from.
+
+    Args:
+        log: (3, S, steps so far): loss, error, error before learning.
+        since: the step of the last row.
     """
-    measured = evaluate(stack, data, config, seeds)
-    measured["train_loss"], measured["train_error"] = seen.mean(-1)
+    config, step = look.config, log.shape[-1]
+    size = config.train.batch_size
+    measured = evaluate(look)
+    measured["train_loss"], measured["train_error"] = log[:2, :, since:].mean(-1)
+    if config.evaluate.online:
+        measured["online_error"] = log[2].mean(-1)
+    look.last = step == look.update.total
+    for probe in probes:
+        if look.last or probe.always:
+            measured |= probe.measure(look)
     columns = {name: values.tolist() for name, values in measured.items()}
-    chance = 1 - 1 / data.num_classes
+    diverged = diverged_at(log[0]) if step else [None] * len(configs)
+    chance = 1 - 1 / look.data.num_classes
     result = []
-    for i, seed in enumerate(seeds):
+    for i, own in enumerate(configs):
         row: Row = {
-            "seed": seed,
+            "seed": own.seed,
             "step": step,
-            "epoch": step / per_epoch,
-            "examples": step * config.train.batch_size,
-            "lr": lr,
-            "diverged_at": diverged[i] if diverged else None,
+            "epoch": step / (look.data.size("train") // size),
+            "examples": step * size,
+            "lr": look.update.lr(max(step - 1, 0), i),
+            "diverged_at": diverged[i],
         }
         for name, values in columns.items():
             row[name] = values[i]
@@ -116,54 +159,3 @@ def rows(
                 row[name] = chance if "error" in name else math.nan
         result.append(row)
     return result
-
-
-class Optimizer:
-    """SGD with heavy-ball momentum, or Adam, over the flat parameters; torch.optim's formulas.
-
-    lr follows the schedule: constant, `decay` at each milestone, or half a cosine to zero.
-    """
-
-    def __init__(self, config: OptimizerConfig, stack: Stack, batch_size: int, total: int) -> None:
-        self.config, self.stack, self.total = config, stack, total
-        self.base_lr = config.lr_at(batch_size)
-        self.first = torch.zeros_like(stack.flat)
-        self.second = torch.zeros_like(stack.flat) if config.name == "adam" else None
-        self.decayed = 1.0 if config.decay_norm else self._weights_mask(stack)
-
-    @staticmethod
-    def _weights_mask(stack: Stack) -> Tensor:
-        """1 where weight decay acts: everything but what belongs to a layer marked `is_norm`."""
-        norms = {name for name, m in stack.net.named_modules() if getattr(m, "is_norm", False)}
-        parts = [
-            torch.full((stack.size * shape.numel(),), float(name.rpartition(".")[0] not in norms))
-            for name, shape in stack.shapes.items()
-        ]
-        return torch.cat(parts).to(stack.flat.device)
-
-    def lr(self, step: int) -> float:
-        """Learning rate of this step."""
-        config, progress = self.config, step / max(self.total, 1)
-        if config.schedule == "cosine":
-            return self.base_lr * 0.5 * (1 + math.cos(math.pi * progress))
-        if config.schedule == "step":
-            # 1e-9: a milestone of 1/3 means step 60 of 180, also where 60/180 < 1/3 in floats
-            passed = sum(progress >= m - 1e-9 for m in config.milestones)
-            return self.base_lr * config.decay**passed
-        return self.base_lr
-
-    @torch.no_grad()
-    def __call__(self, step: int) -> None:
-        """Move the stack's parameters along the gradient it holds."""
-        config, flat, gradient, lr = self.config, self.stack.flat, self.stack.grad, self.lr(step)
-        if config.weight_decay:
-            gradient = gradient + config.weight_decay * self.decayed * flat
-        if self.second is None:
-            self.first.mul_(config.momentum).add_(gradient)
-            flat.sub_(self.first, alpha=lr)
-            return
-        beta1, beta2 = config.momentum, config.beta2
-        self.first.mul_(beta1).add_(gradient, alpha=1 - beta1)
-        self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = (self.second / (1 - beta2 ** (step + 1))).sqrt_().add_(1e-8)
-        flat.addcdiv_(self.first, root, value=-lr / (1 - beta1 ** (step + 1)))

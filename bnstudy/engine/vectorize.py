@@ -15,7 +15,7 @@ optimiser step is a handful of operations, whatever the number of layers.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -32,6 +32,7 @@ from bnstudy.norms import (
     InstanceNorm,
     LayerNorm,
     NoNorm,
+    batch_norms,
 )
 
 # norms whose statistics stay within a channel, or a group of channels: wider is the same norm
@@ -68,6 +69,13 @@ class Stack:
             name: piece.view(self.size, *shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
+
+    def spread(self, values: Sequence[float]) -> float | Tensor:
+        """A number for each network as one for each entry of `flat`; a float if they are equal."""
+        if len(set(values)) == 1:
+            return values[0]
+        own = torch.tensor(values, dtype=self.flat.dtype, device=self.flat.device)
+        return torch.cat([own.repeat_interleave(shape.numel()) for shape in self.shapes.values()])
 
     def parameters(self, index: int) -> dict[str, Tensor]:
         """The parameters of one network."""
@@ -140,14 +148,15 @@ class Folded(Stack):
         net = nets[0] if len(nets) == 1 else widened(nets[0], len(nets))
         super().__init__(nets, device)
         self.net = net.to(device)
-        for parameter, value, gradient in zip(
-            self.net.parameters(),
-            self.blocks(self.flat).values(),
-            self.blocks(self.grad).values(),
-            strict=True,
-        ):
+        own = [batch_norms(n) for n in nets]
+        for name, layer in batch_norms(self.net).items():
+            momenta = [norms[name].momentum for norms in own]
+            if len(set(momenta)) > 1:  # a number for each channel
+                channels = layer.num_features // self.size
+                layer.momentum = torch.tensor(momenta, device=device).repeat_interleave(channels)
+        self._leaves = list(self.net.parameters())
+        for parameter, value in zip(self._leaves, self.blocks(self.flat).values(), strict=True):
             parameter.data = value.view(parameter.shape)
-            parameter.grad = gradient.view(parameter.shape)
         self.buffers = dict(self.net.named_buffers())
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:
@@ -158,11 +167,12 @@ class Folded(Stack):
         }
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        self.grad.zero_()
         logits = self.net(x.flatten(1, 2)).view(*y.shape, -1)
         loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
         loss = loss.view(y.shape).mean(0)
-        loss.sum().backward()
+        # not backward(), which adds to .grad: two more passes over memory
+        found = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
+        torch.cat([g.reshape(-1) for g in found], out=self.grad)
         wrong = (logits.detach().argmax(-1) != y).float().mean(0)
         return loss.detach(), wrong
 
@@ -228,6 +238,15 @@ class SeedLinear(nn.Module):
         else:
             y = torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
         return y.transpose(0, 1).flatten(1)
+
+
+def foldable(net: nn.Module) -> bool:
+    """Whether networks like this one fold."""
+    try:
+        widened(net, 2)
+    except Unfoldable:
+        return False
+    return True
 
 
 def widened(net: nn.Module, size: int) -> nn.Module:

@@ -152,7 +152,7 @@ class BatchNorm(Norm):
         """Whether one kernel does everything, the exponential average included."""
         return (
             self.backend == "fused"
-            and self.momentum is not None
+            and isinstance(self.momentum, float | int)
             and self.group_size is None
             and self.process_group is None
             and self.time_steps is None
@@ -163,12 +163,13 @@ class BatchNorm(Norm):
         if update:
             self._check_count(x, x.shape[0])
             self.num_batches_tracked.add_(1)
+        momentum = self.momentum if update else 0.0
         if x.is_cuda and not self.keep_moments:  # lets cuDNN in, which hands out no moments
             parameters = (self.weight, self.bias, mean, var)
-            settings = (update, self.momentum or 0.0, self.eps, torch.backends.cudnn.enabled)
+            settings = (update, momentum, self.eps, torch.backends.cudnn.enabled)
             return torch.batch_norm(x, *parameters, *settings)
         y, mean, invstd = torch.native_batch_norm(
-            x, self.weight, self.bias, mean, var, update, self.momentum or 0.0, self.eps
+            x, self.weight, self.bias, mean, var, update, momentum, self.eps
         )
         if update and self.keep_moments:  # past nn.Module's slow setattr
             self.__dict__["_kept"] = (mean.detach(), invstd.detach(), x.detach())

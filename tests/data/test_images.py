@@ -164,7 +164,9 @@ def test_distortions_do_not_depend_on_train_size():
 
 def test_distortions_are_those_of_the_named_streams():
     x, y = torch.ones(4, 1, 2, 2), torch.zeros(4, dtype=torch.int64)
-    d = images.distort(data.Dataset(x, y, x, y, x, y, 1), 0.5, 0.2, split_seed=7)
+    d = images.distort(
+        data.Dataset(x, y, x, y, x, y, 1), DataConfig(contrast=0.5, pixel_noise=0.2, split_seed=7)
+    )
     z, noise = generator(7, "contrast"), generator(7, "pixel_noise")
     for _, distorted, _ in d.parts():  # drawn one part after the other
         factor = torch.exp(0.5 * torch.randn(4, 1, 1, 1, generator=z))

@@ -10,8 +10,9 @@ from bnstudy import norms, run
 from bnstudy.config import Config
 from bnstudy.data import Dataset
 from bnstudy.data.samplers import batches, epoch_order, evaluation_order, generator
-from bnstudy.engine.evaluate import precise_statistics, score
-from bnstudy.engine.train import Optimizer, diverged_at, evaluation_steps, train
+from bnstudy.engine.evaluate import Look
+from bnstudy.engine.optimizer import Optimizer
+from bnstudy.engine.train import diverged_at, evaluation_steps, train
 from bnstudy.engine.vectorize import Folded, Mapped, make_stack
 
 CPU = torch.device("cpu")
@@ -50,9 +51,15 @@ def stack_of(cfg, dataset, seeds, kind=Folded):
     return kind(nets, CPU)
 
 
+def seeded(cfg, seeds):
+    return [cfg.model_copy(update={"seed": s}) for s in seeds]
+
+
 def trained(cfg, dataset, seeds, on_step=lambda step, total: None, kind=Folded):
     stack = stack_of(cfg, dataset, seeds, kind)
-    history = [row for rows in train(stack, dataset, cfg, seeds, on_step) for row in rows]
+    history = [
+        row for rows in train(stack, dataset, seeded(cfg, seeds), (), on_step) for row in rows
+    ]
     return stack, history
 
 
@@ -167,7 +174,7 @@ def test_the_loop_is_torch_optim_on_the_same_batches(optimizer):
         plain.zero_grad()
         F.cross_entropy(net(d.train_x[index]), d.train_y[index]).backward()
         plain.step()
-    list(train(stack, d, cfg, (4,)))
+    list(train(stack, d, seeded(cfg, (4,))))
     expected = torch.cat([p.detach().reshape(-1) for p in net.parameters()])
     # float64 rounding 1e-16, amplified by at most 1e6 over five steps
     assert torch.allclose(stack.flat, expected, rtol=1e-9, atol=1e-9)
@@ -178,7 +185,7 @@ def test_the_loop_is_torch_optim_on_the_same_batches(optimizer):
 def test_schedules():
     d = data()
     make = lambda **o: Optimizer(  # noqa: E731
-        config(**{f"optimizer__{k}": v for k, v in o.items()}).optimizer,
+        [config(**{f"optimizer__{k}": v for k, v in o.items()}).optimizer],
         stack_of(config(), d, (0,)), 8, 180,
     )  # fmt: skip
     step = make(schedule="step", lr=0.4)
@@ -194,12 +201,13 @@ def test_schedules():
 def test_weight_decay_can_leave_gamma_and_beta_alone():
     cfg = config(optimizer__weight_decay=0.1, optimizer__decay_norm=False)
     stack = stack_of(cfg, data(), (0, 1))
-    mask = Optimizer(cfg.optimizer, stack, 4, 3).decayed
+    mask = Optimizer([cfg.optimizer], stack, 4, 3)._decay
     found = {name: block.unique().tolist() for name, block in stack.blocks(mask).items()}
     norm_names = {n for n, m in stack.net.named_modules() if isinstance(m, norms.BatchNorm)}
     assert norm_names
     for name, values in found.items():
-        assert values == [float(name.rpartition(".")[0] not in norm_names)], name
+        expected = 0.1 * (name.rpartition(".")[0] not in norm_names)
+        assert values == pytest.approx([expected], rel=1e-6), name
 
 
 def test_freezing_stops_the_statistics_and_not_the_weights():
@@ -229,7 +237,7 @@ def test_batch_statistics_of_groups_are_those_of_separate_batches(model):
     d = data(n=30)
     stack, _ = trained(cfg, d, (0, 1))
     with stack.training(False), norms.evaluation_mode(stack.net, "batch", 4):
-        together = score(stack, d.test_x, d.test_y, (0, 1), 4)
+        together = Look(stack, d, cfg, (0, 1), None).score("test", 4)
         index = torch.stack([evaluation_order(30, seed, 4)[0] for seed in (0, 1)], dim=1)
         logits = torch.cat([stack.predict(d.test_x[part]) for part in index.split(4)])[:30]
     wanted = d.test_y[index[:30]]
@@ -245,7 +253,7 @@ def test_precise_statistics_are_two_pass_moments_in_the_first_layer():
     stack, _ = trained(cfg, d, (0, 1))
     before = {k: b.clone() for k, b in stack.buffers.items()}
     with stack.training(False):
-        found = precise_statistics(stack, d, cfg, (0, 1))
+        found = Look(stack, d, cfg, (0, 1), None).precise_statistics()
     assert all(torch.equal(b, stack.buffers[k]) for k, b in before.items())
     name = next(iter(norms.batch_norms(stack.net)))
     found = {k: v.view(2, -1) for k, v in found.items()}

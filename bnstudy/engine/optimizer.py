@@ -1,0 +1,99 @@
+"""Moving the flat parameters of a stack: torch.optim's formulas, each network with its numbers."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from bnstudy.config import OptimizerConfig
+from bnstudy.engine.vectorize import Stack
+
+
+class Optimizer:
+    """SGD with heavy-ball momentum, or Adam, over the flat parameters.
+
+    lr follows the schedule: constant, `decay` at each milestone, or half a cosine to zero. The
+    networks' configs differ in lr and weight decay at most.
+    """
+
+    def __init__(
+        self, configs: Sequence[OptimizerConfig], stack: Stack, batch_size: int, total: int
+    ) -> None:
+        self.config, self.stack, self.total = configs[0], stack, total
+        self.base_lr = [c.lr_at(batch_size) for c in configs]
+        self._lr = stack.spread(self.base_lr)
+        self._decay = stack.spread([c.weight_decay for c in configs])
+        self._decays = any(c.weight_decay for c in configs)
+        if self._decays and not self.config.decay_norm:
+            self._decay = self._decay * self._weights_mask()
+        self.first = torch.zeros_like(stack.flat)
+        self.second = torch.zeros_like(stack.flat) if self.config.name == "adam" else None
+        self._average = None
+        if self.config.weight_average:
+            self._average = stack.flat.clone()
+            self._share = batch_size / self.config.weight_average
+
+    def _weights_mask(self) -> Tensor:
+        """1 where weight decay acts: everything but what belongs to a layer marked `is_norm`."""
+        stack = self.stack
+        norms = {name for name, m in stack.net.named_modules() if getattr(m, "is_norm", False)}
+        parts = [
+            torch.full((stack.size * shape.numel(),), float(name.rpartition(".")[0] not in norms))
+            for name, shape in stack.shapes.items()
+        ]
+        return torch.cat(parts).to(stack.flat.device)
+
+    def factor(self, step: int) -> float:
+        """What the schedule makes of the initial learning rate at this step."""
+        config, progress = self.config, step / max(self.total, 1)
+        if config.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        if config.schedule == "step":
+            # 1e-9: a milestone of 1/3 means step 60 of 180, also where 60/180 < 1/3 in floats
+            return config.decay ** sum(progress >= m - 1e-9 for m in config.milestones)
+        return 1.0
+
+    def lr(self, step: int, network: int = 0) -> float:
+        """Learning rate of a network at this step."""
+        return self.base_lr[network] * self.factor(step)
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> None:
+        """Move the stack's parameters along the gradient it holds."""
+        config, flat, gradient = self.config, self.stack.flat, self.stack.grad
+        if self._decays:
+            gradient = gradient.addcmul(flat, self._decay) if isinstance(
+                self._decay, Tensor
+            ) else gradient.add(flat, alpha=self._decay)  # fmt: skip
+        if self.second is None:
+            # one pass over memory instead of two: first = momentum * first + gradient
+            torch.add(gradient, self.first, alpha=config.momentum, out=self.first)
+            self._move(self.first, self.factor(step))
+        else:
+            beta1, beta2 = config.momentum, config.beta2
+            self.first.mul_(beta1).add_(gradient, alpha=1 - beta1)
+            self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            root = (self.second / (1 - beta2 ** (step + 1))).sqrt_().add_(1e-8)
+            self._move(self.first / root, self.factor(step) / (1 - beta1 ** (step + 1)))
+        if self._average is not None:
+            # at first the plain mean: the horizon is not yet filled
+            share = max(1 / (step + 1), self._share)
+            self._average.mul_(1 - share).add_(flat, alpha=share)
+
+    def _move(self, direction: Tensor, factor: float) -> None:
+        if isinstance(self._lr, Tensor):
+            self.stack.flat.addcmul_(direction, self._lr, value=-factor)
+        else:
+            self.stack.flat.sub_(direction, alpha=self._lr * factor)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The averaged weights in the stack within the block; bits as before after it."""
+        before = self.stack.flat.clone()
+        self.stack.flat.copy_(self._average)
+        try:
+            yield
+        finally:
+            self.stack.flat.copy_(before)
