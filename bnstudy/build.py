@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnstudy import entry, models, norms
+from bnstudy import entry, models, norms, probes
 from bnstudy.config import Config, NormConfig
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError, unknown
@@ -108,6 +108,13 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             f"train.batch_size={size} is larger than the training set ({n} examples of "
             f"{config.data.name}): use at most {n}"
         )
+    probes.find(config.evaluate.probes)
+    for key in ("classes_per_batch", "classes_per_task"):
+        if (getattr(config.train, key) or 0) > dataset.num_classes:
+            raise UserError(
+                f"train.{key}={getattr(config.train, key)}: {config.data.name} has "
+                f"{dataset.num_classes} classes"
+            )
     arm = f"model={config.model.name} norm={config.norm.name} train.batch_size={size}"
     with torch.device("meta"):
         try:

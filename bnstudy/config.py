@@ -194,6 +194,9 @@ class TrainConfig(Part):
     classes_per_task: int | None = later(
         None, "a stream: classes come in groups of this size, one group after the other", ge=1
     )
+    precision: Literal["float32", "tf32", "bf16"] = later(
+        "float32", "of matrix products in training; tf32 on GPUs only; evaluation is in float32"
+    )
 
     @model_validator(mode="after")
     def _classes(self) -> "TrainConfig":
@@ -285,8 +288,9 @@ class Config(Parts):
         if self.model.name in KNOWN:
             for name in NUMBERS:
                 if self.data.name in EMBEDDED or not name.startswith("data."):
-                    # nothing of it, or no average, is another kind of training
-                    plain[name] = bool(plain[name])
+                    # a cumulative mean, or no noise, is another kind of training
+                    kind = name in ("norm.momentum", "data.pixel_noise")
+                    plain[name] = bool(plain[name]) if kind else None
         return digest(plain)
 
     def flat(self) -> dict[str, Any]:
@@ -371,6 +375,9 @@ class Settings(Parts):
     workers: int | None = Field(None, ge=1, description="processes; null: one per core")
     max_stack: int | None = Field(
         None, ge=1, description="networks trained as one stack; null: by the table of costs"
+    )
+    compile: Literal["auto", "never", "always"] = Field(
+        "auto", description="compiled training steps; auto: where the table of costs says they pay"
     )
     max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
     save_weights: bool = False

@@ -1,11 +1,17 @@
-"""How long a stack will take: a small model with constants measured on a 2-core machine.
+"""What things cost: estimates for plans, and the measured table that decides how stacks train.
 
-An estimate for plans and progress bars only: no decision that touches a result depends on it.
+`seconds` is a small model with constants of a 2-core machine, for plans and progress bars only.
+`stack_size` and `compiles` read the committed table: bits depend on them, so they ask the config
+and that file, never a clock.
 """
 
+import json
+import math
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from bnstudy.config import KNOWN, Config
+from bnstudy.config import EMBEDDED, KNOWN, Config
 
 # one thread of a 2-core x86-64 virtual machine (AMD EPYC), torch 2.15
 STEP = 0.1e-3  # seconds: sampling, loss, optimiser
@@ -36,6 +42,61 @@ def seconds(config: Config, anatomy: Any, size: int) -> float:
     return STACK + steps * step + evaluations * measuring
 
 
-def stack_size(config: Config) -> int:
-    """How many networks train as one stack."""
-    return 8
+TABLE = Path(__file__).with_name("costs.json")  # written by `bnstudy bench engine --adopt`
+WORTH = 2.0  # compiling must save this many times what it costs: the table is another machine's
+STACK_GAIN = 1.1  # a larger stack must be this much cheaper for each network
+
+
+@cache
+def table() -> list[dict[str, Any]]:
+    """Measured milliseconds a step by model, image side, batch and device, eager and compiled.
+
+    The only measurements that a run's bits depend on: the same file decides alike everywhere.
+    """
+    return json.loads(TABLE.read_text())["rows"]
+
+
+def nearest(config: Config, device: str) -> dict[str, Any] | None:
+    """The row of the table for this model on this device, nearest in batch size."""
+    small = config.data.name in EMBEDDED
+    rows = [
+        row
+        for row in table()
+        if row["model"] == config.model.name
+        and row["device"] == device
+        and (row["image"] <= 8) == small
+    ]
+    distance = lambda row: abs(math.log2(row["batch"] / config.train.batch_size))  # noqa: E731
+    return min(rows, key=distance, default=None)
+
+
+def stack_size(config: Config, device: str = "cpu") -> int:
+    """How many networks train as one stack: the size whose step costs least for each network."""
+    row = nearest(config, device)
+    return 8 if row is None else cheapest_stack(row)
+
+
+def cheapest_stack(row: dict[str, Any]) -> int:
+    """The number of networks whose eager step is cheapest for each; a larger one must gain."""
+    best, least = 1, math.inf
+    for size, milliseconds in sorted((int(s), t) for s, t in row["eager"].items()):
+        if milliseconds / size * STACK_GAIN < least:
+            best, least = size, milliseconds / size
+    return best
+
+
+def saved(row: dict[str, Any], steps: int, networks: int) -> float:
+    """Seconds that compiled steps save a stack."""
+    size = min(row["compiled"], key=lambda s: abs(math.log2(int(s) / networks)))
+    # what is saved grows with the stack
+    return (row["eager"][size] - row["compiled"][size]) / int(size) * networks * steps / 1e3
+
+
+def compiles(config: Config, steps: int, networks: int, device: str) -> tuple[bool, str]:
+    """Whether compiled steps pay for a stack, and why; from the config and the table alone."""
+    row = nearest(config, device)
+    if row is None:
+        return False, f"eager: no measurement of model {config.model.name} on {device}"
+    gain, spent = saved(row, steps, networks), row["compile_seconds"]
+    said = f"{steps} steps would save {max(gain, 0):.3g} s, compiling costs {spent:.3g} s"
+    return (True, f"compiled: {said}") if gain > WORTH * spent else (False, f"eager: {said}")

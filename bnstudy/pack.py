@@ -38,6 +38,7 @@ class Pack(BaseModel):
     results_dir: str
     stacks: list[StackPlan]
     device: str
+    compile: str = "auto"
     save_weights: bool
     tracker: TrackerConfig
     study: str

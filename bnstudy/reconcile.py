@@ -41,7 +41,9 @@ def train_missing(request: Request, composer: Composer, dry_run: bool) -> Plan |
             return None
         from bnstudy import run
 
-        run.device(request.settings.device)
+        where = run.device(request.settings.device)
+        for cell in plan.cells:
+            run.precision(cell, where)
         writable(Path(request.settings.results_dir))
         if place != runs and (place / "cache").is_dir():
             shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)

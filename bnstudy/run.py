@@ -1,14 +1,17 @@
 """The one place that knows models, data, engine, store and tracking: it runs packs."""
 
+import importlib.util
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import threading
 import time
 import traceback
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,14 @@ from typing import Any
 import torch
 
 import bnstudy
-from bnstudy import data, probes
+from bnstudy import cost, data, probes
 from bnstudy.build import build, preflight, stackable
-from bnstudy.config import KNOWN, RESULTS_VERSION, Config
+from bnstudy.config import KNOWN, RESULTS_VERSION, Config, DataConfig
 from bnstudy.data.samplers import generator
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import foldable, make_stack
+from bnstudy.engine.vectorize import Folded, Stack, foldable, make_stack
 from bnstudy.errors import UserError
+from bnstudy.machine import keep_memory
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
 from bnstudy.store import Store, stack_id
 from bnstudy.tracking import Tracker
@@ -58,6 +62,7 @@ def run_pack(path: str) -> dict[str, Any]:
     if own_process and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the planner's to handle
     torch.set_num_threads(1)
+    keep_memory()
     # not use_deterministic_algorithms, which does the same and imports the compiler: 3 to 11 s
     torch.set_deterministic_debug_mode("error")
     status = Status(total_seconds=sum(plan.seconds for plan in pack.stacks))
@@ -74,6 +79,22 @@ def run_pack(path: str) -> dict[str, Any]:
         status.failures.append({"label": f"pack {pack.index}", "error": traceback.format_exc()})
     status.write(Path(pack.folder), pack.index)
     return {"done": status.done, "failed": len(status.failures)}
+
+
+@dataclass
+class Job:
+    """Networks that were planned as one stack, and what became of them, in the same order."""
+
+    configs: list[Config]
+    nets: list[torch.nn.Module]
+    datasets: dict[DataConfig, Any]
+    trackers: dict[str, Tracker]  # by cell
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self.history: list[list[dict[str, Any]]] = [[] for _ in self.nets]
+        self.states: list[dict[str, torch.Tensor]] = [{} for _ in self.nets]
+        self.how: list[dict[str, Any]] = [{} for _ in self.nets]
 
 
 class Runner:
@@ -113,43 +134,27 @@ class Runner:
         whole = each[config.data]
         anatomy = preflight(config, whole)
         nets = [build(c, tuple(whole.shape), whole.num_classes) for c in plan.configs]
-        parts = side_by_side(plan.configs, nets)
         trackers = self._trackers(plan)
-        history: list[list[dict[str, Any]]] = [[] for _ in nets]  # by network
-        states: list[dict[str, torch.Tensor]] = [{} for _ in nets]
-        kinds = [""] * len(nets)
-        before, share = self.status.done_seconds, plan.seconds / len(parts)
+        job = Job(plan.configs, nets, each, trackers)
+        waiting = deque(side_by_side(plan.configs, nets))
+        before, share = self.status.done_seconds, plan.seconds / len(waiting)
         try:
-            for number, members in enumerate(parts):
-                configs = [plan.configs[i] for i in members]
-                stack = make_stack(
-                    [nets[i] for i in members], self.device, config.model.name in KNOWN
-                )
-                used = list(dict.fromkeys(c.data for c in configs))
-                dataset = data.join([each[d] for d in used], [used.index(c.data) for c in configs])
-                on_step = self._on_step(before + number * share, share)
-                with torch.random.fork_rng(devices=[]):  # for layers that draw random numbers
-                    torch.set_rng_state(generator(configs[0].seed, "layers").get_state())
-                    for rows in train(
-                        stack,
-                        dataset.to(self.device),
-                        configs,
-                        probes.find(config.evaluate.probes),
-                        on_step,
-                    ):
-                        for i, row in zip(members, rows, strict=True):
-                            history[i].append(row)
-                        for cell, rows_here in by_cell(configs, rows).items():
-                            trackers[cell].log(rows_here)
-                        error = sum(r["test_error"] for r in rows) / len(rows)
-                        self.status.metric = f"test error {100 * error:.1f} %"
-                for k, i in enumerate(members):
-                    kinds[i] = type(stack).__name__.lower() if stack.size > 1 else "single"
-                    if self.pack.save_weights:
-                        states[i] = stack.state(k)
+            while waiting:
+                members = waiting.popleft()
+                on_step = self._on_step(self.status.done_seconds, share)
+                try:
+                    self._train_together(job, members, on_step)
+                    self.status.done_seconds += share
+                except torch.cuda.OutOfMemoryError:
+                    if len(members) == 1:
+                        raise
+                    job.note = "stacks halved until they fitted the GPU's memory"
+                    half = len(members) // 2
+                    waiting.extendleft([members[half:], members[:half]])
+                    share /= 2
         finally:
             self.status.done_seconds = before
-            final = [summary(rows) if rows else {} for rows in history]
+            final = [summary(rows) if rows else {} for rows in job.history]
             for cell, members in by_cell(plan.configs, range(len(nets))).items():
                 trackers[cell].finish({plan.configs[i].seed: final[i] for i in members if final[i]})
         seconds = time.perf_counter() - begin
@@ -181,26 +186,76 @@ class Runner:
                         "dropped_per_epoch": anatomy.train_size % size,
                         "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
                         "lr_initial": c.optimizer.lr_at(size),
-                        "steps": history[i][-1]["step"],
+                        "steps": job.history[i][-1]["step"],
                     },
                     "layers": anatomy.layers,
                     "provenance": provenance,
                     "stack": {
                         "seeds": [plan.configs[j].seed for j in members],
-                        "networks": len(nets),
-                        "kind": kinds[i],
+                        **job.how[i],
                     },
                 }
                 for i in members
                 for c in [plan.configs[i]]
             ]
-            rows = [row for i in members for row in history[i]]
+            rows = [row for i in members for row in job.history[i]]
             weights = None
             if self.pack.save_weights:
-                own = {plan.configs[i].address: states[i] for i in members}
+                own = {plan.configs[i].address: job.states[i] for i in members}
                 weights = lambda path, own=own: torch.save(own, path)  # noqa: E731
             deliveries.append((records, rows, weights))
         self.store.put_all(deliveries)
+
+    def _train_together(
+        self, job: "Job", members: list[int], on_step: Callable[[int, int], None]
+    ) -> None:
+        """Train some of a job's networks as one stack."""
+        configs = [job.configs[i] for i in members]
+        config = configs[0]
+        for i in members:
+            job.history[i] = []
+        used = list(dict.fromkeys(c.data for c in configs))
+        dataset = data.join(
+            [job.datasets[d] for d in used], [used.index(c.data) for c in configs]
+        ).to(self.device)
+        nets = [job.nets[i] for i in members]
+        stack = make_stack(nets, self.device, config.model.name in KNOWN)
+        stack.precision = precision(config, self.device)
+        steps = self._compile(stack, config, config.train.total_steps(dataset.size("train")))
+        asked = probes.find(config.evaluate.probes)
+        with torch.random.fork_rng(devices=[]):  # for layers that draw random numbers
+            torch.set_rng_state(generator(config.seed, "layers").get_state())
+            for rows in train(stack, dataset, configs, asked, on_step):
+                for i, row in zip(members, rows, strict=True):
+                    job.history[i].append(row)
+                for cell, here in by_cell(configs, rows).items():
+                    job.trackers[cell].log(here)
+                error = sum(r["test_error"] for r in rows) / len(rows)
+                self.status.metric = f"test error {100 * error:.1f} %"
+        kind = type(stack).__name__.lower() if stack.size > 1 else "single"
+        for k, i in enumerate(members):
+            job.how[i] = {"networks": stack.size, "kind": kind, "steps": steps}
+            if job.note:
+                job.how[i]["note"] = job.note
+            if self.pack.save_weights:
+                job.states[i] = stack.state(k)
+
+    def _compile(self, stack: Stack, config: Config, steps: int) -> str:
+        """Compile the stack's steps where that is wanted and pays; what was decided and why."""
+        wanted = self.pack.compile
+        if not isinstance(stack, Folded):
+            return "eager: only folded stacks compile"
+        if wanted == "never":
+            return "eager: compile=never"
+        if wanted == "always":
+            pays, reason = True, "compiled: compile=always"
+        else:
+            pays, reason = cost.compiles(config, steps, stack.size, self.device.type)
+        if pays and (missing := no_compiler(self.device)):
+            return f"eager: {missing} ({reason})"
+        if pays:
+            stack.compile()
+        return reason
 
     def _trackers(self, plan: StackPlan) -> dict[str, Tracker]:
         """A mirror for each cell, started."""
@@ -234,6 +289,24 @@ class Runner:
             os._exit(1)  # the planner was killed: nobody would give this process work or end it
         if stop_file(self.pack.folder).exists():
             raise Stopped
+
+
+def precision(config: Config, where: torch.device) -> str:
+    """The precision of training. Raises UserError for tf32 on anything but an NVIDIA GPU."""
+    if config.train.precision == "tf32" and where.type != "cuda":
+        raise UserError(
+            "train.precision=tf32 is a mode of NVIDIA GPUs and this run is on the "
+            f"{where.type.upper()}: use float32 or bf16"
+        )
+    return config.train.precision
+
+
+def no_compiler(where: torch.device) -> str:
+    """Why steps cannot be compiled here; empty when they can."""
+    if where.type == "cuda":
+        return "" if importlib.util.find_spec("triton") else "triton is not installed"
+    named = os.environ.get("CXX", "g++")
+    return "" if shutil.which(named) else f"there is no C++ compiler ({named})"
 
 
 def side_by_side(configs: Sequence[Config], nets: list[torch.nn.Module]) -> list[list[int]]:

@@ -193,6 +193,7 @@ def launch(
                 results_dir=str(Path(request.settings.results_dir).absolute()),
                 stacks=stacks,
                 device=request.settings.device,
+                compile=request.settings.compile,
                 save_weights=request.settings.save_weights,
                 tracker=request.settings.tracker,
                 study=request.study.name if request.study else "",

@@ -1,5 +1,6 @@
 """Commands about norms themselves: audit, theory, fold, bench."""
 
+import json
 import os
 import sys
 import tempfile
@@ -138,18 +139,38 @@ def _weights(config: Any, record: dict[str, Any], store: "Store") -> dict[str, A
 @click.argument("what")
 @click.option("--rounds", default=25, show_default=True, help="Timings of each way.")
 @click.option("--folder", default="results/bench", show_default=True, help="Where results go.")
-def bench(what: str, rounds: int, folder: str) -> None:
-    """Measure speed: bnstudy bench norms."""
-    if what not in BENCHES:
-        raise unknown("benchmark", what, BENCHES)
+@click.option("--adopt", is_flag=True, help="engine: let runs decide by what was measured.")
+def bench(what: str, rounds: int, folder: str, adopt: bool) -> None:
+    """Measure speed: bnstudy bench norms|engine|sweep|report|all."""
+    if what not in (*BENCHES, "all"):
+        raise unknown("benchmark", what, [*BENCHES, "all"])
+    if adopt and what != "engine":
+        raise UserError(f"--adopt belongs to `bnstudy bench engine`, not to {what}")
     import importlib
 
     writable(Path(folder))
-    measured = importlib.import_module(f"bnstudy.bench.{what}")
-    command = f"bnstudy bench {what} --rounds {rounds}"
-    for line in measured.run(Path(folder), rounds, command, lambda t: click.echo(t, err=True)):
-        click.echo(line)
+    for name in BENCHES if what == "all" else (what,):
+        measured = importlib.import_module(f"bnstudy.bench.{name}")
+        command = f"bnstudy bench {name} --rounds {rounds}"
+        click.secho(name, bold=True)
+        for line in measured.run(Path(folder), rounds, command, lambda t: click.echo(t, err=True)):
+            click.echo(line)
+    if adopt:
+        _adopt(Path(folder) / "engine.json")
 
 
-BENCHES = ("norms",)
+def _adopt(measured: Path) -> None:
+    """Make what was measured the table that runs decide by; other devices' rows stay."""
+    from bnstudy.cost import TABLE
+    from bnstudy.pack import write_json
+
+    new = json.loads(measured.read_text())
+    devices = {row["device"] for row in new["costs"]}
+    kept = [r for r in json.loads(TABLE.read_text())["rows"] if r["device"] not in devices]
+    write_json(TABLE, {"command": new["command"], "machine": new["machine"],
+                       "rows": [*kept, *new["costs"]]})  # fmt: skip
+    click.echo(f"{TABLE.name} is written: RESULTS_VERSION must rise if its decisions differ")
+
+
+BENCHES = ("norms", "engine", "sweep", "report")
 commands = (audit, theory, fold, bench)

@@ -62,20 +62,24 @@ def median_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -
     return [float(np.median(ordered)), float(ordered[low]), float(ordered[n - 1 - low])]
 
 
-def keep_memory() -> bool:
-    """Let glibc keep freed memory instead of giving it back; whether it could be asked.
+def write(
+    folder: Path, stem: str, content: dict[str, Any], table: Any, figure: Callable[..., None],
+    rows: Any, panels: tuple[int, int],
+) -> None:  # fmt: skip
+    """stem.json, stem.csv and stem.{svg,pdf,png}; `figure(rows, axes)` draws."""
+    import matplotlib
 
-    Otherwise a timing contains page faults or not depending on what lies on top of the heap: up to
-    25 % at outputs of some MiB, and nothing that the timed code decides. Holds for all ways alike.
-    """
-    import ctypes
+    from bnstudy import figures
+    from bnstudy.pack import write_atomically, write_json
 
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
-        return False
-    trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
-    return bool(mallopt(mmaps, 0) and mallopt(trim, 2**31 - 1) and mallopt(pad, 2**28))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{stem}.json", content)
+    write_atomically(folder / f"{stem}.csv", table.to_csv(index=False))
+    with matplotlib.rc_context(figures.style()):
+        drawing, axes = figures.canvas(panels[1], panels[0])
+        figure(rows, axes)
+        figures.legend(drawing)
+        figures.save(drawing, folder, stem)
 
 
 def machine() -> dict[str, Any]:

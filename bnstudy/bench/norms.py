@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnstudy.bench import interleaved, keep_memory, machine, median_interval
+from bnstudy.bench import interleaved, machine, median_interval, write
+from bnstudy.machine import keep_memory
 from bnstudy.norms import make
 
 # listed before the first run: a LeNet's, small residual networks', and two of ResNet-50's sizes
@@ -180,11 +181,7 @@ def figure(rows: list[dict[str, Any]], axes: Any) -> None:
 
 def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> list[str]:
     """Measure, write norms.json, norms.csv and norms.{svg,pdf,png}; return the lines of a table."""
-    import matplotlib
     import pandas as pd
-
-    from bnstudy import figures
-    from bnstudy.pack import write_atomically, write_json
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cores = machine()["cores"]
@@ -193,13 +190,6 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     rows = measure(rounds, threads, device, say)
     summary = summarize(rows)
     stem = "norms" if device == "cpu" else "norms_cuda"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / f"{stem}.json",
-        {"command": command, "machine": machine(), "device": device, "rounds": rounds,
-         "allocator keeps memory": kept, "limits": LIMITS, "summary": summary,
-         "rows": [{k: v for k, v in r.items() if k != "ratios"} for r in rows]},
-    )  # fmt: skip
     flat = [
         {**{k: r[k] for k in ("norm", "threads", "way", "peak_mib")},
          "shape": "x".join(map(str, r["shape"])),
@@ -207,12 +197,12 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
             for end, v in zip(("", "_low", "_high"), r[k], strict=True)}}
         for r in rows
     ]  # fmt: skip
-    write_atomically(folder / f"{stem}.csv", pd.DataFrame(flat).to_csv(index=False))
-    with matplotlib.rc_context(figures.style()):
-        drawing, axes = figures.canvas(2, 2)
-        figure(rows, axes)
-        figures.legend(drawing)
-        figures.save(drawing, folder, stem)
+    content = {
+        "command": command, "machine": machine(), "device": device, "rounds": rounds,
+        "allocator keeps memory": kept, "limits": LIMITS, "summary": summary,
+        "rows": [{k: v for k, v in r.items() if k != "ratios"} for r in rows],
+    }  # fmt: skip
+    write(folder, stem, content, pd.DataFrame(flat), figure, rows, (2, 2))
     lines = [f"{'norm':<9} {'threads':>7}  {'way':<19} {'time / torch.nn':>24}  worst shape"]
     for s in summary:
         mid, low, high = s["geometric_mean"]

@@ -53,6 +53,7 @@ class Stack:
 
     net: nn.Module
     buffers: dict[str, Tensor]
+    precision = "float32"  # of the forward and backward pass: float32, tf32 or bf16
 
     def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
         self.size = len(nets)
@@ -111,6 +112,22 @@ class Stack:
         raise NotImplementedError
 
     @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The precision of training within the block; weights and sums stay float32."""
+        if self.precision == "bf16":
+            with torch.autocast(self.flat.device.type, torch.bfloat16):
+                yield
+        elif self.precision == "tf32":
+            before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            try:
+                yield
+            finally:
+                torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        else:
+            yield
+
+    @contextmanager
     def training(self, training: bool) -> Iterator[None]:
         """Training or evaluation mode within the block, as before after it."""
         before = self.net.training
@@ -158,6 +175,7 @@ class Folded(Stack):
         for parameter, value in zip(self._leaves, self.blocks(self.flat).values(), strict=True):
             parameter.data = value.view(parameter.shape)
         self.buffers = dict(self.net.named_buffers())
+        self._loss = self._network_loss
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:
         # a counter is one for all seeds; everything else has their channels side by side
@@ -167,14 +185,30 @@ class Folded(Stack):
         }
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.net(x.flatten(1, 2)).view(*y.shape, -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
-        loss = loss.view(y.shape).mean(0)
+        with self.autocast():
+            loss, wrong = self._loss(x, y)
         # not backward(), which adds to .grad: two more passes over memory
         found = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
         torch.cat([g.reshape(-1) for g in found], out=self.grad)
-        wrong = (logits.detach().argmax(-1) != y).float().mean(0)
         return loss.detach(), wrong
+
+    def _network_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.net(x.flatten(1, 2)).view(*y.shape, -1)
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+        wrong = (logits.detach().argmax(-1) != y).float().mean(0)
+        return loss.view(y.shape).mean(0), wrong
+
+    def compile(self) -> None:
+        """From now on `gradient` runs as a compiled graph, forward and backward.
+
+        On a GPU with CUDA graphs. The first call compiles: 10 to 30 s, or about 3 s where the
+        compiler's cache has the same graph. The same mathematics, other bits.
+        """
+        # static shapes: batches are all of one size
+        options = {"triton.cudagraphs": True} if self.flat.is_cuda else None
+        self._loss = torch.compile(
+            self._network_loss, fullgraph=True, dynamic=False, options=options
+        )
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -209,7 +243,9 @@ class Mapped(Stack):
         return {name: b[index] for name, b in self.buffers.items()}
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        found, (loss, wrong) = self._gradient(self.blocks(self.flat), self.buffers, x, y)
+        with self.autocast():
+            blocks = self.blocks(self.flat)
+            found, (loss, wrong) = self._gradient(blocks, self.buffers, x, y)
         torch.cat([found[name].reshape(-1) for name in self.shapes], out=self.grad)
         return loss, wrong
 

@@ -1,0 +1,138 @@
+"""What people wait for around the training: help, planning, tables."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnstudy.bench import machine, median_interval, write
+
+CELLS, SEEDS = 2000, 5
+LIMITS = {"help": 0.5, "plan": 3.0, "table": 5.0}
+LIMIT_GIB = 1.0
+
+
+def filled(root: Path, cells: int) -> list[Any]:
+    """A store with that many cells of SEEDS runs each; the cells' configs."""
+    from bnstudy.config import RESULTS_VERSION, Config, OptimizerConfig
+    from bnstudy.store import Store
+
+    store = Store(root)
+    configs = []
+    for i in range(cells):
+        cell = Config(optimizer=OptimizerConfig(lr=0.001 * (i + 1)))
+        configs.append(cell)
+        records, history = [], []
+        for seed in range(SEEDS):
+            own = cell.model_copy(update={"seed": seed})
+            summary = {f"metric_{k}": 0.1 * k + seed for k in range(40)}
+            records.append(
+                {"address": own.address, "cell": own.cell, "results_version": RESULTS_VERSION,
+                 "seed": seed, "config": own.canonical(), "summary": summary, "layers": [],
+                 "provenance": {"torch": "0", "device": "cpu", "wall_seconds": 1.0}, "stack": {}}
+            )  # fmt: skip
+            history += [{"seed": seed, "step": s, "test_error": 0.5} for s in range(5)]
+        store.put(records, history)
+    return configs
+
+
+def planning(root: Path, configs: list[Any]) -> Callable[[], None]:
+    """Planning a study of which everything is done, from configs to what is missing."""
+    from types import SimpleNamespace
+
+    from bnstudy.store import Store
+    from bnstudy.sweep import make_plan
+
+    request: Any = SimpleNamespace(
+        seeds=tuple(range(SEEDS)), settings=SimpleNamespace(max_stack=None)
+    )
+
+    def plan() -> None:
+        found = make_plan(request, tuple(configs), Store(root), lambda config, count: 0.0)
+        assert not found.stacks
+        assert found.held == len(configs) * SEEDS
+
+    return plan
+
+
+def table_process(root: Path) -> tuple[float, float]:
+    """Seconds and peak GiB of a process that reads the whole table."""
+    code = (
+        "import sys, time, resource; from bnstudy.store import Store; begin = time.perf_counter();"
+        f"n = len(Store(sys.argv[1]).table()); assert n == {CELLS * SEEDS};"
+        "print(time.perf_counter() - begin,"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True
+    )
+    seconds, gib = map(float, done.stdout.split())
+    return seconds, gib
+
+
+def ask_for_help() -> None:
+    """`bnstudy --help` in a process of its own."""
+    words = [sys.executable, "-m", "bnstudy", "--help"]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def figure(rows: dict[str, list[float]], axes: Any) -> None:
+    """Seconds beside the limits."""
+    ax = np.ravel(axes)[0]
+    for i, (name, (mid, low, high)) in enumerate(rows.items()):
+        ax.barh(i, mid, xerr=[[mid - low], [high - mid]], color="#0072B2", capsize=2)
+        ax.plot([LIMITS[name]] * 2, [i - 0.4, i + 0.4], color="#D55E00")
+    ax.set_yticks(range(len(rows)), [LABELS[name] for name in rows])
+    ax.set_xlabel("seconds (line: at most)")
+    ax.set_title("what people wait for")
+
+
+LABELS = {
+    "help": "bnstudy --help",
+    "plan": f"planning {CELLS:,} finished cells",
+    "table": f"table of {CELLS * SEEDS:,} records",
+}
+
+
+def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> list[str]:
+    """Measure and write report.json, report.csv and the figure."""
+    import pandas as pd
+
+    rounds = max(6, rounds // 4)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "runs"
+        configs = filled(root, CELLS)
+        say("the store is filled")
+        plan = planning(root, configs)
+        seconds: dict[str, list[float]] = {name: [] for name in LIMITS}
+        gib = []
+        for i in range(rounds):  # one after the other in each round
+            seconds["help"].append(timed(ask_for_help))
+            seconds["plan"].append(timed(plan))
+            spent, peak = table_process(root)
+            seconds["table"].append(spent)
+            gib.append(peak)
+            say(f"round {i + 1} of {rounds}")
+    found = {name: median_interval(v) for name, v in seconds.items()}
+    content = {"command": command, "machine": machine(), "rounds": rounds, "seconds": found,
+               "table_gib": max(gib), "limits": {**LIMITS, "table_gib": LIMIT_GIB}}  # fmt: skip
+    write(folder, "report", content, pd.DataFrame(seconds), figure, found, (1, 1))
+    lines = [
+        f"{LABELS[name]:<32} {v[0]:.2f} s [{v[1]:.2f}, {v[2]:.2f}]; at most {LIMITS[name]}: "
+        f"{'reached' if v[2] <= LIMITS[name] else 'missed'}"
+        for name, v in found.items()
+    ]
+    return [*lines, f"the table's process: {max(gib):.2f} GiB at most; under {LIMIT_GIB:g}: "
+            f"{'reached' if max(gib) < LIMIT_GIB else 'missed'}"]  # fmt: skip
