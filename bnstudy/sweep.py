@@ -211,13 +211,13 @@ def launch(
         outcome.failures += [f for s in statuses for f in s.failures]
         outcome.tracker = next((s.tracker for s in statuses if s.tracker), "")
         failed = {a for f in outcome.failures for a in f.get("addresses", ())}
-        held = store.held([s.configs[0].cell for s in outcome.missing])
+        held = store.held([c.cell for s in outcome.missing for c in s.configs])
         outcome.missing = [
             s for s in outcome.missing if any(c.address not in held for c in s.configs)
         ]
         outcome.stopped = stopping.is_set()
         outcome.out_of_time = deadline is not None and time.time() > deadline
-        again = [s for s in outcome.missing if s.configs[0].address not in failed]
+        again = [s for s in outcome.missing if not failed & {c.address for c in s.configs}]
         if not again or outcome.stopped or outcome.out_of_time or attempt == RELAUNCHES:
             break
         print(f"{len(again)} stacks are missing because a worker died: launching them again")

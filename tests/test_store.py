@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -469,3 +470,61 @@ def test_a_cell_names_all_its_runs_and_a_run_itself(store):
     assert store.runs(large[0]) == [large[0]]
     with pytest.raises(UserError, match="no run with the address 'zzz'"):
         store.runs("zzz")
+
+
+def two_cells():
+    """Stacks of two cells that were trained together, as `put_all` takes them."""
+    return [
+        ([record(seed, batch_size=size) for seed in (0, 1)], history(), None) for size in (4, 8)
+    ]
+
+
+def test_stacks_trained_together_appear_together(tmp_path):
+    store = Store(tmp_path)
+    names = store.put_all(two_cells())
+    assert len(set(names)) == 2
+    assert len(store.held()) == 4
+    assert not any(n.endswith(".journal") for n in os.listdir(tmp_path / "tmp"))
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_kill_while_stacks_are_moved_in_loses_none_of_them(tmp_path, moved):
+    """The journal is written, `moved` of two stacks are in place, the process dies."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from bnstudy.store import Store
+from test_store import two_cells
+move, calls = Store._move_in, []
+def dying(self, *args):
+    if len(calls) == {moved}:
+        os._exit(9)
+    calls.append(1)
+    move(self, *args)
+Store._move_in = dying
+Store({str(tmp_path)!r}).put_all(two_cells())
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert len(Store(tmp_path).held()) == 4
+    assert os.listdir(tmp_path / "tmp") == []
+    assert len(Store(tmp_path).table()) == 4
+
+
+def test_a_kill_before_the_journal_leaves_nothing(tmp_path):
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from bnstudy.store import Store
+from test_store import two_cells
+write, calls = Store._write_aside, []
+def dying(self, *args):
+    if calls:
+        os._exit(9)
+    calls.append(1)
+    return write(self, *args)
+Store._write_aside = dying
+Store({str(tmp_path)!r}).put_all(two_cells())
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert Store(tmp_path).held() == set()
+    assert os.listdir(tmp_path / "tmp") == []
