@@ -122,7 +122,10 @@ def train(
 def study(
     cfg: str | None, config_dir: tuple[str, ...], dry_run: bool, overrides: tuple[str, ...]
 ) -> None:
-    """Run studies: bnstudy study NAME [NAME ...] [overrides]; without a name, list them."""
+    """Run studies: bnstudy study NAME [NAME ...] [overrides]; without a name, list them.
+
+    NAME is a study, a group of them, or all.
+    """
     from bnstudy import reconcile
 
     names = [o for o in overrides if "=" not in o]
@@ -131,7 +134,7 @@ def study(
         if not names:
             list_studies(composer)
             return
-        studies = [composer.study(name) for name in names]
+        studies = composer.studies(names)
         requests = [composer.request(rest, study=s) for s in studies]
         for request in requests:
             if cfg:
@@ -345,7 +348,7 @@ def list_studies(composer: "Composer") -> None:
     """Name, claim, source and cost of every study."""
     for name in composer.choices("study"):
         found = composer.study(name)
-        click.secho(name, bold=True)
+        click.secho(f"{name}  ({found.group})" if found.group else name, bold=True)
         click.echo(f"  claim   {found.claim}\n  source  {found.source}\n  cost    {found.cost}")
 
 

@@ -119,6 +119,22 @@ class Composer:
         node = OmegaConf.to_container(self.compose([f"+study={name}"]).study, resolve=True)
         return validated(StudyConfig, {"name": name, **node}, f"configs/study/{name}.yaml")
 
+    def studies(self, words: Sequence[str]) -> list[StudyConfig]:
+        """The studies that words name, each once: a study, a group of studies, or `all`."""
+        names = [n for n in self.choices("study") if n != "null"]
+        # a group is read from the files only when a word is no study's name
+        every = [] if set(words) <= set(names) else [self.study(name) for name in names]
+        groups = {s.group for s in every} - {""}
+        found: dict[str, StudyConfig] = {}
+        for word in words:
+            if word in names:
+                found.setdefault(word, self.study(word))
+            elif word in groups or word == "all":
+                found |= {s.name: s for s in every if word in (s.group, "all")}
+            else:
+                raise unknown("study", word, [*names, *sorted(groups), "all"])
+        return list(found.values())
+
     def request(
         self, overrides: Sequence[str], study: StudyConfig | None = None, sweep: bool = True
     ) -> Request:
