@@ -248,6 +248,7 @@ class EvaluateConfig(Part):
     every: int = Field(1, ge=1, description="epochs between evaluations")
     large_batch: int = Field(256, ge=2, description="batch-statistics evaluation, PreciseBN")
     precise_examples: int = Field(10_000, ge=2, description="training examples for PreciseBN")
+    steps: int | None = later(None, "steps between evaluations, instead of epochs", ge=1)
     online: bool = later(False, "predict each training batch before learning from it")
     probes: tuple[str, ...] = later((), "further measurements, by name")
 

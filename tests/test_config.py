@@ -336,6 +336,7 @@ FLIPS = {
     "train.classes_per_task": ({}, 2),
     "optimizer.weight_average": ({}, 50.0),
     "evaluate.online": ({}, True),
+    "evaluate.steps": ({}, 1),
 }
 NOT_FLIPPED = {
     "train.precision": "set on the stack by the worker, see tests/engine",

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "entry": LEAVES,
     "models": {"norms", "stats", "config", "entry", *LEAVES},
     "data": {"norms", "stats", "config", "entry", *LEAVES},
-    "probes": {"norms", "stats", "config", "entry", *LEAVES},
+    "probes": {"norms", "stats", "config", "data", "entry", *LEAVES},
     "store": {"norms", "stats", "config", "entry", *LEAVES},
     # nets and data reach the engine as arguments; it draws its orders of examples itself
     "engine": {"config", "norms", "data.samplers", *LEAVES},

@@ -59,6 +59,12 @@ class Dataset:
         """Examples in a part that one network sees."""
         return len(getattr(self, f"{part}_y")) // self.members
 
+    def labels(self, part: str, network: int) -> "torch.Tensor":
+        """Labels (n,) of a part as one network of the stack sees it."""
+        n, y = self.size(part), getattr(self, f"{part}_y")
+        first = 0 if self.member is None else int(self.member[network]) * n
+        return y[first : first + n]
+
     def take(
         self, part: str, index: "torch.Tensor", noise: "list[torch.Generator] | None" = None
     ) -> "tuple[torch.Tensor, torch.Tensor]":

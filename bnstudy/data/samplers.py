@@ -28,8 +28,9 @@ def classwise_order(
     """An order whose consecutive batches hold `classes` classes each, equally many of each.
 
     Every class is shuffled and cut into pieces of batch_size / classes examples (what is left of
-    it sits this epoch out); pieces are dealt out so that a batch has pieces of different classes
-    as long as that many are left, in random order. (n',) with n' a multiple of batch_size, n' <= n.
+    it sits this epoch out); a batch takes pieces of different classes, as long as that many are
+    left, and deals them out one example of each in turn, so that halves of a batch have the same
+    classes. Batches come in random order. (n',) with n' a multiple of batch_size, n' <= n.
     """
     piece = batch_size // classes
     stacks = []
@@ -42,7 +43,7 @@ def classwise_order(
         # the fullest first, ties at random: otherwise the last batches could not be made up
         lot = torch.rand(len(stacks), generator=generator).tolist()
         ranked = sorted(range(len(stacks)), key=lambda i: (-len(stacks[i]), lot[i]))
-        chosen.append(torch.cat([stacks[i].pop() for i in ranked[:classes]]))
+        chosen.append(torch.stack([stacks[i].pop() for i in ranked[:classes]], 1).flatten())
     order = torch.randperm(len(chosen), generator=generator)
     return torch.cat([chosen[i] for i in order])
 

@@ -1,6 +1,6 @@
 """Measuring a stack, with every source of statistics that batch normalization can be read with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ class Look:
         seeds: one per network.
         update: the optimiser (`lr(step)`, `averaged_weights()`).
         last: whether training is over.
+        measured: what was found at this evaluation so far.
         memory: what probes keep from one evaluation to the next.
     """
 
@@ -47,6 +48,7 @@ class Look:
     seeds: tuple[int, ...]
     update: Any
     last: bool = False
+    measured: Measured = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,15 +56,12 @@ class Look:
         """Whether there are population statistics to read or replace."""
         return bool(batch_norms(self.stack.net))
 
-    def logits(
-        self, part: str, multiple: int = 1, change: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def logits(self, part: str, multiple: int = 1) -> tuple[Tensor, Tensor]:
         """Logits (n, S, K) and labels (n, S) of a part, in one fixed shuffle from (seed, "eval").
 
         Args:
             part: "train", "val" or "test".
             multiple: batches are completed to a multiple of it with examples that are not scored.
-            change: applied to the images of each forward, (N, S, C, H, W).
         """
         n, device = self.data.size(part), self.stack.flat.device
         orders = [evaluation_order(n, seed, multiple)[0] for seed in self.seeds]
@@ -71,15 +70,13 @@ class Look:
         found, labels = [], []
         for rows in index.split(chunk):
             x, y = self.data.take(part, rows)
-            found.append(self.stack.predict(change(x) if change else x))
+            found.append(self.stack.predict(x))
             labels.append(y)
         return torch.cat(found)[:n], torch.cat(labels)[:n]
 
-    def score(
-        self, part: str, multiple: int = 1, change: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def score(self, part: str, multiple: int = 1) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and error of each network, every example scored once."""
-        logits, wanted = self.logits(part, multiple, change)
+        logits, wanted = self.logits(part, multiple)
         loss = F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none").mean(0)
         return loss, (logits.argmax(-1) != wanted).float().mean(0)
 

@@ -54,7 +54,8 @@ def train(
     freeze_step = math.ceil(config.norm.freeze_at * total)
     log = torch.full((3, stack.size, max(total, 1)), math.nan, device=device)
     look = Look(stack, data, config, tuple(c.seed for c in configs), update)
-    due = evaluation_steps(total, per_epoch, config.evaluate.every)
+    every = config.evaluate.steps or per_epoch * config.evaluate.every
+    due = {*range(every, total + 1, every), total}
     since = 0
     if total == 0:
         yield rows(look, configs, probes, log[..., :0], 0)
@@ -97,17 +98,12 @@ class Order:
         n, size, train = self.data.size("train"), self.train.batch_size, self.train
         if not (train.classes_per_batch or train.classes_per_task):
             return batches(epoch_order(n, stream), size)
-        labels = self.data.take("train", torch.arange(n)[:, None])[1][:, network].cpu()
+        labels = self.data.labels("train", network).cpu()
         if train.classes_per_batch:
             order = classwise_order(labels, size, train.classes_per_batch, stream)
         else:
             order = sequential_order(labels, train.classes_per_task, stream)
         return batches(order, size)
-
-
-def evaluation_steps(total: int, per_epoch: int, every: int) -> set[int]:
-    """After which steps to measure: each `every`-th end of an epoch, and the last step."""
-    return {*range(per_epoch * every, total + 1, per_epoch * every), total}
 
 
 def diverged_at(losses: Tensor) -> list[int | None]:
@@ -136,7 +132,7 @@ def rows(
     measured["train_loss"], measured["train_error"] = log[:2, :, since:].mean(-1)
     if config.evaluate.online:
         measured["online_error"] = log[2].mean(-1)
-    look.last = step == look.update.total
+    look.last, look.measured = step == look.update.total, measured
     for probe in probes:
         if look.last or probe.always:
             measured |= probe.measure(look)

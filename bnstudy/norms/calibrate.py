@@ -178,7 +178,13 @@ class Calibrator:
                 mean, var = mean[..., step, :], var[..., step, :]
             estimate = self._estimates.setdefault((name, step), self._kind())
             estimate.add(mean.detach(), var.detach(), count)
+        self._last = {name: count for (name, _), count in self._counts.items()}
         self._counts.clear()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Values behind one statistic of each layer, in the last forward that was taken in."""
+        return self._last
 
     def statistics(self) -> dict[str, Tensor]:
         """running_mean and running_var by buffer name, in the buffers' dtype; layers that never

@@ -2,9 +2,10 @@
 
 A probe is a function `look -> {name: (S,) tensor}`: from a stack in whatever mode it needs, one
 number per network for each name; it leaves the stack as it was. `look` is the engine's view of
-networks, data and config (`engine.evaluate.Look`): `look.score(part, multiple, change)`,
-`look.logits(...)`, `look.batch_statistics(size)`, `look.precise_statistics(...)`. Names become
-columns of the table; those of errors contain "error": a diverged run counts as chance there.
+networks, data and config (`engine.evaluate.Look`): `look.score(part)`, `look.logits(part)`,
+`look.batch_statistics(size)`, `look.precise_statistics(...)`; what the evaluation found so far is
+`look.measured`, what a probe must remember goes to `look.memory`. Names become columns of the
+table; those of errors contain "error": a diverged run counts as chance there.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,7 +29,25 @@ class Probe:
         return locate(self.entry, "evaluate.probes")
 
 
-PROBES: dict[str, Probe] = {}
+PROBES: dict[str, Probe] = {
+    "corruptions": Probe("bnstudy.probes.shift:corruptions"),
+    "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch"),
+    "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", always=True),
+    "precise_samples": Probe("bnstudy.probes.statistics:precise_samples"),
+    "effective_m": Probe("bnstudy.probes.statistics:effective_m"),
+    "renorm": Probe("bnstudy.probes.statistics:renorm", always=True),
+    "composition": Probe("bnstudy.probes.streams:composition"),
+    "forgetting": Probe("bnstudy.probes.streams:forgetting", always=True),
+}
+
+
+def course(look: Any, name: str, value: Any) -> dict[str, Any]:
+    """A value of this evaluation, remembered; after the last, all as `name/01`, `name/02`, ..."""
+    values = look.memory.setdefault(name, [])
+    values.append(value)
+    if not look.last:
+        return {}
+    return {f"{name}/{i:02d}": v for i, v in enumerate(values, start=1)}
 
 
 def find(names: Iterable[str]) -> list[Probe]:

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from bnstudy.data.samplers import batches, epoch_order, evaluation_order, generator
+from bnstudy.data.samplers import (
+    batches,
+    classwise_order,
+    epoch_order,
+    evaluation_order,
+    generator,
+    sequential_order,
+)
 
 
 def draw(seed, purpose):
@@ -55,3 +62,29 @@ def test_evaluation_scores_every_example_once_and_fills_the_last_batch(n, multip
 def test_companions_of_the_last_batch_are_other_examples():
     indices, _ = evaluation_order(10, seed=5, multiple=4)
     assert len(set(indices[8:].tolist())) == 4
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 10])
+def test_batches_of_few_classes_hold_equally_many_of_each_in_both_halves(classes):
+    labels = torch.arange(10).repeat_interleave(12)
+    order = classwise_order(labels, 10 if classes != 5 else 20, classes, generator(0, "order"))
+    size = 10 if classes != 5 else 20
+    assert len(order.unique()) == len(order), "no example twice in an epoch"
+    counts = labels.bincount()
+    piece = size // classes
+    assert len(order) >= (counts // piece * piece).sum() - size, "almost all examples come"
+    for batch in labels[order].view(-1, size):
+        found, times = batch.unique(return_counts=True)
+        assert len(found) == classes
+        assert (times == piece).all()
+        if piece % 2 == 0:
+            assert torch.equal(batch[: size // 2].unique(), batch[size // 2 :].unique())
+
+
+def test_a_stream_of_classes_brings_them_group_by_group():
+    labels = torch.randint(0, 6, (60,), generator=torch.Generator().manual_seed(0))
+    order = sequential_order(labels, 2, generator(0, "order"))
+    assert torch.equal(order.sort().values, torch.arange(60))
+    groups = labels[order] // 2
+    assert torch.equal(groups, groups.sort().values)
+    assert not torch.equal(labels[order], labels[order].sort().values), "shuffled within"

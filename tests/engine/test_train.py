@@ -13,7 +13,7 @@ from bnstudy.data import Dataset, join
 from bnstudy.data.samplers import batches, epoch_order, evaluation_order, generator
 from bnstudy.engine.evaluate import Look
 from bnstudy.engine.optimizer import Optimizer
-from bnstudy.engine.train import diverged_at, evaluation_steps, train
+from bnstudy.engine.train import diverged_at, train
 from bnstudy.engine.vectorize import Folded, Mapped, make_stack
 
 CPU = torch.device("cpu")
@@ -99,10 +99,18 @@ def test_on_step_is_called_once_for_each_step_and_rows_come_at_epochs():
         (6, 1.0, 24), (12, 2.0, 48), (15, 2.5, 60)]  # fmt: skip
 
 
-def test_evaluation_steps():
-    assert evaluation_steps(10, 3, 1) == {3, 6, 9, 10}
-    assert evaluation_steps(12, 3, 2) == {6, 12}
-    assert evaluation_steps(2, 3, 1) == {2}
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"train__epochs": 3.5}, [6, 12, 18, 21]),
+        ({"train__epochs": 4, "evaluate__every": 2}, [12, 24]),
+        ({"train__steps": 5, "evaluate__steps": 2}, [2, 4, 5]),
+        ({"train__steps": 2}, [2]),
+    ],
+)
+def test_when_it_is_evaluated(settings, steps):
+    _, history = trained(config(**settings), data(), (0,))
+    assert [row["step"] for row in history] == steps
 
 
 @pytest.mark.parametrize("kind", [Folded, Mapped])

@@ -1,0 +1,211 @@
+"""Probes against what they claim to measure, computed another way."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bnstudy import data, probes, run
+from bnstudy.config import Config
+from bnstudy.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from bnstudy.engine.evaluate import Look
+from bnstudy.engine.train import train
+from bnstudy.engine.vectorize import make_stack
+from bnstudy.errors import UserError
+from bnstudy.probes import shift, statistics
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Config.model_validate({"data": {"train_size": 200}}).data)
+
+
+def config(model="mlp", norm="batch", batch_size=20, **train):
+    return Config.model_validate(
+        {
+            "data": {"train_size": 200},
+            "model": {"name": model, "hidden": (16,), "width": 4},
+            "norm": {"name": norm},
+            "optimizer": {"lr": 0.05, "lr_rule": "none"},
+            "train": {"batch_size": batch_size, "epochs": 3, **train},
+        }
+    )
+
+
+def trained(cfg, dataset, names, seeds=(0, 1), dtype=None):
+    configs = [cfg.model_copy(update={"seed": s}) for s in seeds]
+    nets = [run.build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
+    stack = make_stack(nets, CPU, known=True)
+    before = None
+    for rows in train(stack, dataset, configs, probes.find(names)):
+        before = rows
+    return stack, before
+
+
+ALL = tuple(probes.PROBES)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_probes_leave_the_training_as_it_is(digits, model, norm):
+    """With and without all probes: the same weights, buffers and metrics to the bit."""
+    plain, rows = trained(config(model, norm), digits, ())
+    probed, more = trained(config(model, norm), digits, ALL)
+    assert torch.equal(plain.flat, probed.flat)
+    for name, buffer in plain.buffers.items():
+        assert torch.equal(buffer, probed.buffers[name]), name
+    for row, other in zip(rows, more, strict=True):
+        assert {k: other[k] for k in row} == row
+        added = other.keys() - row.keys()
+        assert added
+        assert all(isinstance(other[k], float) for k in added)
+        if norm == "layer":
+            assert all("batch" not in k and "precise" not in k for k in added)
+
+
+def test_an_unknown_probe_is_named():
+    with pytest.raises(UserError, match=r"unknown probe 'corruption'\. Did you mean 'corruptions'"):
+        probes.find(["corruption"])
+
+
+def test_effective_m_of_independent_values_is_m():
+    """White noise: every value behind a first-layer mean is independent, m = B * H * W."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 1, 8, 8, generator=g)
+    y = torch.randint(0, 10, (2000,), generator=g)
+    d = data.Dataset(x, y, x[:50], y[:50], x[:50], y[:50], 10)
+    _, (row, _) = trained(config("mlp", batch_size=20, epochs=None, steps=0), d, ("effective_m",))
+    # a variance from 32 means over 16 channels has a relative s.d. of sqrt(2 / (31 * 16)) = 6 %
+    assert row["effective_m/00"] == pytest.approx(20, rel=0.25)
+    # the same image everywhere in pairs: half as many independent examples
+    d = replace(d, train_x=x[:1000].repeat(2, 1, 1, 1))
+    assert row["effective_m"] == min(v for k, v in row.items() if k.startswith("effective_m/"))
+
+
+def test_r_and_d_are_one_and_zero_where_the_running_statistics_are_the_batch_s_own(digits):
+    """One batch holds all examples: its moments are the population's, r = 1 and d = 0.
+
+    Up to Bessel's correction of the running variance, n / (n - 1) with n = 200: log2 of its root
+    is 0.0036; zero steps of averaging remain because momentum is 1.
+    """
+    cfg = config("mlp", batch_size=200, epochs=None, steps=1)
+    cfg = cfg.model_copy(
+        update={
+            "norm": cfg.norm.model_copy(update={"momentum": 1.0}),
+            "optimizer": cfg.optimizer.model_copy(update={"lr": 1e-12}),
+        }
+    )
+    _, rows = trained(cfg, digits, ("renorm",))
+    for row in rows:
+        assert row["log_r/01"] == pytest.approx(0.5 * math.log2(200 / 199), rel=0.05)
+        assert row["d/01"] < 1e-4
+
+
+def test_checkpoints_add_up_what_the_rows_say(digits):
+    cfg = config("mlp")
+    configs = [cfg.model_copy(update={"seed": s}) for s in (0, 1)]
+    nets = [run.build(c, tuple(digits.shape), 10) for c in configs]
+    stack = make_stack(nets, CPU, known=True)
+    history = list(train(stack, digits, configs, probes.find(["checkpoints"])))
+    for i in (0, 1):
+        rows = [r[i] for r in history]
+        gaps = [r["test_error"] - r["test_error_precise"] for r in rows]
+        assert rows[-1]["ema_gap_error"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-6)
+        assert rows[-1]["least_train_loss"] == min(r["train_loss"] for r in rows)
+        assert [rows[-1][f"ema_error/{k:02d}"] for k in (1, 2, 3)] == [
+            r["test_error"] for r in rows
+        ]
+        assert "ema_error/01" not in rows[0]
+
+
+def test_precise_from_all_examples_is_the_engine_s(digits):
+    cfg = config("mlp", batch_size=100)
+    cfg = cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update={"large_batch": 100})})
+    _, rows = trained(cfg, digits, ("precise_samples",))
+    for row in rows:
+        assert row["precise_small_error"] == row["test_error_precise"]
+
+
+@pytest.mark.parametrize("name", ["contrast", "brightness"])
+def test_batch_statistics_undo_contrast_and_brightness_exactly(name, digits):
+    """A linear layer without padding, then BN: a * x + b changes nothing, at any severity.
+
+    Float32 through two layers; one example at a decision boundary may turn: 1 / 400.
+    """
+    d = digits
+    _, rows = trained(config("mlp"), d, ("corruptions",))
+    for row in rows:
+        for severity in SEVERITIES:
+            # eps = 1e-5 beside variances that contrast lowers to 0.15^2 of about 1
+            shifted = row[f"{name}_{severity}_error_batch256"]
+            assert shifted == pytest.approx(row["test_error_large_batch"], abs=1.5 / 400)
+            if name == "brightness" and severity == 5:
+                assert row[f"{name}_{severity}_error"] > shifted + 0.1
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruptions_grow_with_severity_and_repeat(name):
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    distances = [(corrupt(x, name, s) - x).square().mean().item() for s in SEVERITIES]
+    assert distances == sorted(distances)
+    assert distances[0] > 0
+    assert torch.equal(corrupt(x, name, 3), corrupt(x, name, 3))
+    assert corrupt(x.expand(-1, 3, -1, -1), name, 2).shape == (64, 3, 8, 8)
+
+
+def test_calibration_error_by_hand():
+    """Two bins: confidence 0.9 right half the time, confidence 0.6 always right."""
+    p = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    labels = torch.tensor([0, 1, 0, 0])
+    logits = p.log()[:, None].repeat(1, 2, 1)
+    found = shift.calibration_error(logits, labels[:, None].repeat(1, 2))
+    assert found.tolist() == pytest.approx([0.5 * 0.4 + 0.5 * 0.4] * 2, abs=1e-6)
+
+
+def test_mixtures_end_in_their_limits(digits):
+    """A prior of very many examples is the population; alpha and batches are what they say."""
+    stack, _ = trained(config("resnet"), digits, ())
+    look = Look(stack, digits, config("resnet"), (0, 1), None)
+    with stack.training(False):
+        population = look.score("test")
+        with shift.reading(look, "mixture", prior_examples=1e9, evaluation_group_size=4):
+            mixed = look.score("test", 4)
+    assert torch.allclose(mixed[0], population[0], rtol=1e-3)
+    found = shift.evaluation_batch(look)
+    assert {k for k in found if k.startswith("alpha")} == {f"alpha_{a}_error" for a in shift.ALPHAS}
+
+
+def test_composition_is_fair_batches_without_a_skew(digits):
+    cfg = config("mlp", batch_size=20, classes_per_batch=2)
+    _, rows = trained(cfg, digits, ("composition",))
+    for row in rows:
+        assert 0 <= row["composition_error"] <= 1
+        assert 0 <= row["composition_left_out"] < 0.2
+
+
+def test_forgetting_of_a_stream(digits):
+    cfg = config("mlp", batch_size=10, classes_per_task=2, epochs=1)
+    cfg = cfg.model_copy(
+        update={
+            "evaluate": cfg.evaluate.model_copy(update={"steps": 4}),
+            "optimizer": cfg.optimizer.model_copy(update={"lr": 0.2, "schedule": "constant"}),
+        }
+    )
+    _, rows = trained(cfg, digits, ("forgetting",))
+    for row in rows:
+        # five tasks one after another: earlier ones are lost to a good part
+        assert row["forgetting"] > 0.2
+        assert -1 <= row["statistics_loss"] <= 1
+
+
+def test_probe_batches_have_their_own_stream(digits):
+    stack, _ = trained(config("mlp"), digits, ())
+    look = Look(stack, digits, config("mlp"), (0, 1), None)
+    one, other = statistics.batch_moments(look, 10), statistics.batch_moments(look, 10)
+    for name, (mean, var) in one.items():
+        assert mean.shape == (32, 2, 16)
+        assert torch.equal(mean, other[name][0])
+        assert (var >= 0).all()
