@@ -219,6 +219,50 @@ def curves(
     return drawn
 
 
+# Okabe & Ito (2008) again, for curves that are not normalizations; each with a marker of its own
+SERIES = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "p"),
+          ("#56B4E9", "v"), ("#000000", "X"))  # fmt: skip
+
+
+def series(
+    ax: Axes,
+    curves: dict[str, pd.DataFrame],
+    x: str = "x",
+    *,
+    percent: bool = False,
+    log2: bool | None = True,
+    xlabel: str = "",
+    ylabel: str = "",
+    looks: dict[str, Look] | None = None,
+) -> None:
+    """Means with interval bars of named curves that are not normalizations.
+
+    curves: label -> rows with columns x, mean, low, high. log2: a log2 axis, a linear one with
+    ticks where the values are (False), or a linear one with matplotlib's ticks (None). looks:
+    color, marker and label of curves that are normalizations after all.
+    """
+    factor = 100.0 if percent else 1.0
+    ticks: set[float] = set()
+    for i, (name, rows) in enumerate(curves.items()):
+        color, marker = SERIES[i % len(SERIES)]
+        label = name
+        if looks and name in looks:
+            color, marker, label = looks[name]
+        rows = rows.sort_values(x)
+        where = rows[x].to_numpy(dtype=float)
+        ticks |= set(where)
+        if log2:
+            where = where * 2 ** ((i - (len(curves) - 1) / 2) * DODGE)
+        mean, low, high = (factor * rows[c].to_numpy(dtype=float) for c in ("mean", "low", "high"))
+        bars = np.vstack([mean - low, high - mean])
+        ax.errorbar(where, mean, yerr=np.where(np.isfinite(bars), bars, np.nan), color=color,
+                    marker=marker, label=label, elinewidth=0.9, capsize=1.8, zorder=3)  # fmt: skip
+    if log2 is not None:
+        batch_axis(ax, sorted(ticks), log2)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+
+
 def legend(figure: Figure, axes: Iterable[Axes] | None = None, columns: int | None = None) -> Any:
     """One legend above all panels; a label that occurs in several panels is listed once."""
     entries: dict[str, Any] = {}

@@ -119,8 +119,10 @@ def partition(
         for start in range(0, len(family), whole):
             here = family[start : start + whole]
             networks = [c.model_copy(update={"seed": seed}) for c in here for seed in seeds]
-            for first in range(0, len(networks), size):
-                yield networks[first : first + size]
+            # equal parts: 10 networks at 8 a stack are 5 and 5, not 8 and 2
+            part = -(-len(networks) // -(-len(networks) // size))
+            for first in range(0, len(networks), part):
+                yield networks[first : first + part]
 
 
 def balance(stacks: Sequence[StackPlan], workers: int) -> list[list[StackPlan]]:

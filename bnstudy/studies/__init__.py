@@ -134,6 +134,68 @@ def values(table: pd.DataFrame, metric: str, **where: Any) -> dict[int, float]:
     return {seed: 100 * value for seed, value in found.items()}
 
 
+def across(table: pd.DataFrame, columns: dict[float, str]) -> pd.DataFrame:
+    """Columns as a curve: rows of x, mean, low, high over the seeds; columns not there are left
+    out."""
+    frames = [
+        stats.summarize(table.assign(_all=0), "_all", column).assign(x=x)
+        for x, column in columns.items()
+        if column in table and table[column].notna().any()
+    ]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=["x", "mean", "low", "high"])
+
+
+def course(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The columns `name/01`, `name/02`, ... as a curve over checkpoints."""
+    own = sorted(c for c in table if c.startswith(f"{name}/"))
+    return across(table, {float(c.rpartition("/")[2]): c for c in own})
+
+
+def arms(table: pd.DataFrame) -> pd.Series:
+    """The name under which figures know each run's normalization."""
+    names = table["norm.name"].replace({"filter_response": "frn"})
+    for column, name in (("norm.r_max", "renorm"), ("norm.weight_standardization", "ws_group")):
+        if column in table:
+            names = names.mask(table[column].notna() & table[column].astype(bool), name)
+    return names
+
+
+def decomposition(ax: Any, table: pd.DataFrame, axis: str, xlabel: str) -> None:
+    """What training loses to the noise of batch statistics, and what evaluation loses to them.
+
+    Training noise: training error with batch statistics. Mismatch: test error by exponential
+    average minus that by PreciseBN (a stale average), and minus that by batch statistics of the
+    training size (another normalization than in training).
+    """
+    stale = table["test_error"] - table["test_error_precise"]
+    other = table["test_error"] - table["test_error_batch"]
+    table = table.assign(stale=stale, other=other)
+    curves = {
+        "training error, batch statistics": stats.summarize(table, axis, "train_error"),
+        "exponential average minus PreciseBN": stats.summarize(table, axis, "stale"),
+        "exponential average minus batch statistics": stats.summarize(table, axis, "other"),
+    }
+    figures.series(
+        ax, curves, axis, percent=True, xlabel=xlabel, ylabel="error, difference (%, pp)"
+    )
+    ax.axhline(0, color="black", linewidth=0.7)
+    ax.margins(y=0.25)
+    ax.legend(fontsize=6.5, loc="best")
+    ax.set_title("training noise and evaluation mismatch")
+
+
+def values_behind(ax: Any, table: pd.DataFrame, axis: str, xlabel: str) -> None:
+    """m = B * H * W of the layer with the fewest, and the least effective m, against an axis."""
+    curves = {
+        "m (values behind a statistic)": stats.summarize(table, axis, "smallest_m"),
+        "effective m": stats.summarize(table, axis, "effective_m"),
+    }
+    figures.series(ax, curves, axis, xlabel=xlabel, ylabel="values (smallest layer)")
+    ax.set_yscale("log", base=2)
+    ax.legend(fontsize=6.5)
+    ax.set_title("values behind a statistic")
+
+
 def trained(table: pd.DataFrame, what: str, **where: Any) -> tuple[str, bool, str]:
     """The precondition that a cell has learned: mean training error below half of chance."""
     limit = CHANCE_HALF * (1 - 1 / CLASSES)
