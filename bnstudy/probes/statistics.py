@@ -96,7 +96,8 @@ def renorm(look: Any) -> dict[str, Tensor]:
 def checkpoints(look: Any) -> dict[str, Tensor]:
     """The same checkpoints by exponential average and PreciseBN, over the whole training.
 
-    `ema_gap_error`: mean over checkpoints of the difference of their test errors; `log_sd_ratio`:
+    `ema_gap_error`: mean over checkpoints of the difference of their test errors, `late_gap_error`
+    over the second half of them; `log_sd_ratio`:
     log2 of the ratio of their standard deviations over the second half of the checkpoints;
     `least_train_loss`: over all of them. Each checkpoint: `ema_error/01`, `precise_error/01`,
     `batch_error/01`, and `lag/01`, the distance of the running mean from the mean of 32 batch means
@@ -132,6 +133,7 @@ def checkpoints(look: Any) -> dict[str, Tensor]:
         **found,
         **cloud,
         "ema_gap_error": (ema - precise).mean(0),
+        "late_gap_error": (ema - precise)[late:].mean(0),
         "log_sd_ratio": (spread[0] / spread[1]).log2(),
         "least_train_loss": torch.stack(losses).amin(0),
     }

@@ -39,15 +39,16 @@ def arms_of(table: pd.DataFrame) -> list[tuple[float, str, str]]:
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set: a panel an arm, lag, cloud, samples; the published runs last."""
-    return len(sets(table)), len(arms_of(table)) + 4
+    """Two rows for each data set: a panel an arm, lag, cloud, samples, the published runs."""
+    return 2 * len(sets(table)), -(-(len(arms_of(table)) + 4) // 2)
 
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Error over checkpoints by statistics; lag; cloud of batch means; PreciseBN's examples."""
     modes = {"exponential average": "ema_error", "PreciseBN": "precise_error",
              "batch statistics": "batch_error"}  # fmt: skip
-    for row, data in zip(axes, sets(table), strict=True):
+    for i, data in enumerate(sets(table)):
+        row = axes[2 * i : 2 * i + 2].ravel()
         here = select(table, data__name=data)
         arms = arms_of(here)
         for ax, (lr, schedule, title) in zip(row, arms, strict=False):
@@ -57,7 +58,9 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
                            ylabel="test error (%)")  # fmt: skip
             ax.legend(fontsize=6)
             ax.set_title(f"{titled(data, 'lenet')}: {title}")
-        lag, cloud, samples, published = row[-4:]
+        for ax in row[len(arms) + 4 :]:
+            ax.set_axis_off()
+        lag, cloud, samples, published = row[len(arms) : len(arms) + 4]
         curves = {t: course(here[(here[LR] == lr) & (here[SCHEDULE] == s)], "lag")
                   for lr, s, t in arms}  # fmt: skip
         figures.series(lag, curves, log2=None, xlabel="checkpoint (epochs)",
@@ -137,6 +140,11 @@ def claims(table: pd.DataFrame) -> list[Claim]:
                 text=f"{titled(data, 'lenet')}: at lr {lr:g} the exponential average's test error "
                 "exceeds PreciseBN's, mean over checkpoints",
                 published="about +5 pp early in training on ImageNet (digitised)", **common,
+            ),
+            Claim(
+                name=f"{data}: late gap", kind="greater", values=values(large, "late_gap_error"),
+                text=f"{titled(data, 'lenet')}: so it does over the second half of the checkpoints",
+                **common,
             ),
             Claim(
                 name=f"{data}: swings", kind="greater", unit="octaves",
