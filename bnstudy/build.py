@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnstudy import entry, models, norms, probes
-from bnstudy.config import Config, NormConfig
+from bnstudy.config import KNOWN, Config, NormConfig
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError, unknown
 
@@ -27,7 +27,7 @@ class Anatomy:
 
 # settings that may stay when another norm is chosen, or that concern no norm layer
 ANY_NORM = ("name", "eps", "affine", "momentum", "backend", "gamma_init", "freeze_at", "entry",
-            "source", "weight_standardization")  # fmt: skip
+            "source", "weight_standardization", "sync")  # fmt: skip
 
 
 def norm_factory(config: NormConfig) -> models.NormFactory:
@@ -51,7 +51,11 @@ def norm_factory(config: NormConfig) -> models.NormFactory:
                 f"norm.freeze_at={config.freeze_at}: {config.name} norm has no population "
                 "statistics to freeze"
             )
+        if config.sync and "process_group" not in allowed:
+            raise UserError(f"norm.sync=true: {config.name} norm has no statistics to share")
         given = {k: getattr(config, k) for k in allowed if k in NormConfig.model_fields}
+        if config.sync:
+            given["process_group"] = "world"
         try:
             make = norms.make(config.name, **given)
         except ValueError as error:
@@ -109,6 +113,11 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             f"{config.data.name}): use at most {n}"
         )
     probes.find(config.evaluate.probes)
+    if config.train.processes > 1 and config.model.name not in KNOWN:
+        raise UserError(
+            f"train.processes={config.train.processes} is there for model={', '.join(KNOWN)}, not "
+            f"for {config.model.name}"
+        )
     for key in ("classes_per_batch", "classes_per_task"):
         if (getattr(config.train, key) or 0) > dataset.num_classes:
             raise UserError(

@@ -135,6 +135,7 @@ class NormConfig(Part):
     renorm_warmup: tuple[int, int, int] | None = later(
         None, "steps (hold, r_full, d_full): bounds rise from hold to there"
     )
+    sync: bool = later(False, "batch: statistics over all processes of train.processes")
     weight_standardization: bool = later(False, "standardize the weights of convolutions, linears")
     entry: str = Field("", description="norm=custom: package.module:factory")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
@@ -194,9 +195,21 @@ class TrainConfig(Part):
     classes_per_task: int | None = later(
         None, "a stream: classes come in groups of this size, one group after the other", ge=1
     )
+    processes: int = later(
+        1, "processes that share each batch; each normalizes its own part unless norm.sync", ge=1
+    )
     precision: Literal["float32", "tf32", "bf16"] = later(
         "float32", "of matrix products in training; tf32 on GPUs only; evaluation is in float32"
     )
+
+    @model_validator(mode="after")
+    def _parts(self) -> "TrainConfig":
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"train.processes={self.processes} does not divide "
+                f"train.batch_size={self.batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _classes(self) -> "TrainConfig":

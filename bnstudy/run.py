@@ -1,5 +1,6 @@
 """The one place that knows models, data, engine, store and tracking: it runs packs."""
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -10,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from bnstudy import cost, data, probes
 from bnstudy.build import build, preflight, stackable
 from bnstudy.config import KNOWN, RESULTS_VERSION, Config, DataConfig
 from bnstudy.data.samplers import generator
+from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Folded, Stack, foldable, make_stack
 from bnstudy.errors import UserError
@@ -218,26 +220,34 @@ class Runner:
         dataset = data.join(
             [job.datasets[d] for d in used], [used.index(c.data) for c in configs]
         ).to(self.device)
-        nets = [job.nets[i] for i in members]
-        stack = make_stack(nets, self.device, config.model.name in KNOWN)
-        stack.precision = precision(config, self.device)
-        steps = self._compile(stack, config, config.train.total_steps(dataset.size("train")))
-        asked = probes.find(config.evaluate.probes)
+        world = config.train.processes
+        if world > 1:
+            said = together(world, train_part, configs, str(self.runs))
+            rows_of = told(said, on_step)
+            how = {"networks": len(members), "kind": "folded", "steps": f"eager: {world} processes"}
+        else:
+            nets = [job.nets[i] for i in members]
+            stack = make_stack(nets, self.device, config.model.name in KNOWN)
+            stack.precision = precision(config, self.device)
+            steps = self._compile(stack, config, config.train.total_steps(dataset.size("train")))
+            asked = probes.find(config.evaluate.probes)
+            rows_of = train(stack, dataset, configs, asked, on_step)
+            kind = type(stack).__name__.lower() if stack.size > 1 else "single"
+            how = {"networks": stack.size, "kind": kind, "steps": steps}
         with torch.random.fork_rng(devices=[]):  # for layers that draw random numbers
             torch.set_rng_state(generator(config.seed, "layers").get_state())
-            for rows in train(stack, dataset, configs, asked, on_step):
+            for rows in rows_of:
                 for i, row in zip(members, rows, strict=True):
                     job.history[i].append(row)
                 for cell, here in by_cell(configs, rows).items():
                     job.trackers[cell].log(here)
                 error = sum(r["test_error"] for r in rows) / len(rows)
                 self.status.metric = f"test error {100 * error:.1f} %"
-        kind = type(stack).__name__.lower() if stack.size > 1 else "single"
         for k, i in enumerate(members):
-            job.how[i] = {"networks": stack.size, "kind": kind, "steps": steps}
-            if job.note:
-                job.how[i]["note"] = job.note
+            job.how[i] = how | ({"note": job.note} if job.note else {})
             if self.pack.save_weights:
+                if world > 1:
+                    raise UserError("save_weights=true is not there for train.processes > 1")
                 job.states[i] = stack.state(k)
 
     def _compile(self, stack: Stack, config: Config, steps: int) -> str:
@@ -291,6 +301,35 @@ class Runner:
             raise Stopped
 
 
+def train_part(
+    shard: Shard, tell: Callable[[Any], None], configs: list[Config], runs: str
+) -> Iterator[list[dict[str, Any]]]:
+    """One of several processes that train a stack: builds what it needs, trains its part."""
+    keep_memory()
+    config = configs[0]
+    dataset = dataset_of(config, Path(runs))
+    nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
+    stack = make_stack(nets, torch.device("cpu"), known=True)
+    asked = probes.find(config.evaluate.probes)
+
+    def on_step(step: int, total: int) -> None:
+        tell((step, total) if step % 10 == 0 else None)
+
+    yield from train(stack, dataset, configs, asked, on_step, shard)
+
+
+def told(
+    said: Iterator[tuple[str, Any]], on_step: Callable[[int, int], None]
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows from other processes; what they tell of their steps goes to `on_step`."""
+    with contextlib.closing(said):  # also when on_step stops it: the processes end
+        for kind, what in said:
+            if kind == "item":
+                yield what
+            else:
+                on_step(*what)
+
+
 def precision(config: Config, where: torch.device) -> str:
     """The precision of training. Raises UserError for tf32 on anything but an NVIDIA GPU."""
     if config.train.precision == "tf32" and where.type != "cuda":
@@ -311,6 +350,8 @@ def no_compiler(where: torch.device) -> str:
 
 def side_by_side(configs: Sequence[Config], nets: list[torch.nn.Module]) -> list[list[int]]:
     """Which networks train as one stack: all; where they do not fold, those of a cell; or none."""
+    if configs[0].train.processes > 1:  # processes are dear to start: one set for all
+        return [list(range(len(nets)))]
     if not stackable(nets[0]):
         return [[i] for i in range(len(nets))]
     if configs[0].model.name in KNOWN and foldable(nets[0]):

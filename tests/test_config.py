@@ -339,6 +339,8 @@ FLIPS = {
     "evaluate.steps": ({}, 1),
 }
 NOT_FLIPPED = {
+    "train.processes": "in processes of their own, see tests/engine/test_distributed.py",
+    "norm.sync": "with several processes only, see tests/engine/test_distributed.py",
     "train.precision": "set on the stack by the worker, see tests/engine",
     "evaluate.probes": "more columns beside the same ones, see tests/probes",
     "data.fingerprint": "found from the files, not set: other files are other examples",

@@ -126,7 +126,8 @@ def evaluate(look: Look) -> Measured:
     """
     config, stack = look.config, look.stack
     large = min(config.evaluate.large_batch, look.data.size("test"))
-    size = config.norm.group_size or config.train.batch_size
+    apart = 1 if config.norm.sync else config.train.processes
+    size = config.norm.group_size or config.train.batch_size // apart
     result: Measured = {}
 
     def measure(suffix: str, group: int = 1) -> None:

@@ -15,11 +15,13 @@ from bnstudy.data.samplers import (
     generator,
     sequential_order,
 )
+from bnstudy.engine.distributed import Shard
 from bnstudy.engine.evaluate import Look, evaluate
 from bnstudy.engine.optimizer import Optimizer
 from bnstudy.engine.vectorize import Stack
 
 Row = dict[str, Any]
+WHOLE = Shard()
 
 
 def train(
@@ -28,6 +30,7 @@ def train(
     configs: Sequence[Config],
     probes: Sequence[Any] = (),
     on_step: Callable[[int, int], None] = lambda step, total: None,
+    shard: Shard = WHOLE,
 ) -> Iterator[list[Row]]:
     """Train a stack; yield, after each evaluation, one row of measurements per network.
 
@@ -43,6 +46,8 @@ def train(
         probes: further measurements: objects with `measure(look) -> {name: (S,)}` and `always`
             (after every evaluation, else after the last).
         on_step: called before each optimiser step with (step, total); may raise to stop.
+        shard: this process's part of every batch, where several train the stack; only the first
+            of them measures and yields.
     """
     config = configs[0]
     n, size, device = data.size("train"), config.train.batch_size, stack.flat.device
@@ -66,13 +71,16 @@ def train(
                 for module in stack.net.modules():
                     if hasattr(module, "frozen"):
                         module.frozen = True
-            x, y = data.take("train", next(order).to(device), noise)
+            # the whole batch, then this process's part: the noise is the same for any number
+            x, y = map(shard.part, data.take("train", next(order).to(device), noise))
             if config.evaluate.online:
                 with stack.training(False):
                     log[2, :, step] = (stack.predict(x).argmax(-1) != y).float().mean(0)
-            log[0, :, step], log[1, :, step] = stack.gradient(x, y)
+            loss, wrong = stack.gradient(x, y)
+            shard.average(stack, loss, wrong)
+            log[0, :, step], log[1, :, step] = loss, wrong
             update(step)
-            if step + 1 in due:
+            if step + 1 in due and shard.speaks:
                 yield rows(look, configs, probes, log[..., : step + 1], since)
                 since = step + 1
 
