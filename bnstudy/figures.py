@@ -234,12 +234,14 @@ def series(
     xlabel: str = "",
     ylabel: str = "",
     looks: dict[str, Look] | None = None,
+    dashed: Iterable[str] = (),
 ) -> None:
     """Means with interval bars of named curves that are not normalizations.
 
     curves: label -> rows with columns x, mean, low, high. log2: a log2 axis, a linear one with
     ticks where the values are (False), or a linear one with matplotlib's ticks (None). looks:
-    color, marker and label of curves that are normalizations after all.
+    color, marker and label of curves that are normalizations after all; dashed: names of curves
+    that are drawn dashed and hollow.
     """
     factor = 100.0 if percent else 1.0
     ticks: set[float] = set()
@@ -256,7 +258,9 @@ def series(
         mean, low, high = (factor * rows[c].to_numpy(dtype=float) for c in ("mean", "low", "high"))
         bars = np.vstack([mean - low, high - mean])
         ax.errorbar(where, mean, yerr=np.where(np.isfinite(bars), bars, np.nan), color=color,
-                    marker=marker, label=label, elinewidth=0.9, capsize=1.8, zorder=3)  # fmt: skip
+                    marker=marker, label=label, elinewidth=0.9, capsize=1.8, zorder=3,
+                    linestyle=(0, (4, 1.5)) if name in dashed else "-",
+                    fillstyle="none" if name in dashed else "full")  # fmt: skip
     if log2 is not None:
         batch_axis(ax, sorted(ticks), log2)
     ax.set_xlabel(xlabel)

@@ -50,9 +50,9 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
                 looks[norm] = figures.look(norm)
             label = "batch, test statistics"
             curves[label] = across(batch, {s: adapted(batch, name, s) for s in SEVERITIES})
-            looks[label] = figures.Look("#D55E00", "$\\circ$", label)
-            figures.series(ax, curves, percent=True, log2=False, looks=looks, xlabel="severity",
-                           ylabel="test error (%)")  # fmt: skip
+            looks[label] = figures.look("batch")._replace(label=label)
+            figures.series(ax, curves, percent=True, log2=False, looks=looks, dashed=[label],
+                           xlabel="severity", ylabel="test error (%)")  # fmt: skip
             ax.set_title(f"{titled(data, model)}: {name}")
         flat[0].legend(fontsize=6)
         _batches(flat[5], batch)
