@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bnstudy.config import EMBEDDED, KNOWN, Config
+from bnstudy.probes import PROBES
 
 # one thread of a 2-core x86-64 virtual machine (AMD EPYC), torch 2.15
 STEP = 0.1e-3  # seconds: sampling, loss, optimiser
@@ -28,7 +29,8 @@ def seconds(config: Config, anatomy: Any, size: int) -> float:
     """Estimated seconds for a stack of `size` seeds on one core."""
     steps = config.train.total_steps(anatomy.train_size)
     per_epoch = max(anatomy.train_size // config.train.batch_size, 1)
-    evaluations = -(-steps // (per_epoch * config.evaluate.every))
+    every = config.evaluate.steps or per_epoch * config.evaluate.every
+    evaluations = -(-steps // every)
     modules = MODULE * anatomy.modules
     modules += SPATIAL * anatomy.modules * any(la["positions"] > 1 for la in anatomy.layers)
     overhead = STEP + modules * (MAPPED if size > 1 and config.model.name not in KNOWN else 1)
@@ -39,7 +41,13 @@ def seconds(config: Config, anatomy: Any, size: int) -> float:
     precise = min(config.evaluate.precise_examples, anatomy.train_size) if batch else 0
     # evaluation is bound by memory, not by arithmetic: 1.5 times a training forward's price
     measuring = 1.5 * forward * (scored + precise) + 10 * overhead
-    return STACK + steps * step + evaluations * measuring
+    asked = [PROBES[name] for name in config.evaluate.probes if name in PROBES]
+    passes = sum(probe.passes * (evaluations if probe.always else 1) for probe in asked)
+    probing = passes * (1.5 * forward * anatomy.test_size + 2 * overhead)
+    processes = config.train.processes
+    if processes > 1:  # each starts anew, and they wait for each other at every step
+        step, measuring = 4 * processes * step, measuring + START
+    return STACK + steps * step + evaluations * measuring + probing
 
 
 TABLE = Path(__file__).with_name("costs.json")  # written by `bnstudy bench engine --adopt`

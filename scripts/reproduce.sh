@@ -4,9 +4,11 @@
 source "$(dirname "$0")/setup.sh"
 scale=${1:-quick}
 
-for study in batch_size normalization_batch; do
-  bnstudy study "$study" "scale=$scale"
-  newest=$(ls -td results/runs/studies/"$study"/"$scale"-*/ | head -n 1)
+bnstudy study all "scale=$scale"
+for folder in results/runs/studies/*/; do
+  study=$(basename "$folder")
+  newest=$(ls -td "$folder$scale"-*/ 2>/dev/null | head -n 1)
+  [ -n "$newest" ] || continue
   mkdir -p "results/$study"
   for file in table.csv figure.svg figure.png claims.json study.json; do
     cp "$newest/$file" "results/$study/$file"

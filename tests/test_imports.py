@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"config", "norms", "data.samplers", *LEAVES},
     "pack": {"config", *LEAVES},
     "tracking": {"config", *LEAVES},
-    "cost": {"config", *LEAVES},
+    "cost": {"config", "probes", *LEAVES},
     "compose": {"config", *LEAVES},
     "progress": {"pack", *LEAVES},
     "doctor": {"config", "data", *LEAVES},

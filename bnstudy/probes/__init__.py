@@ -18,9 +18,13 @@ from bnstudy.errors import unknown
 
 @dataclass(frozen=True)
 class Probe:
-    """A measurement: after every evaluation, or only when training is over."""
+    """A measurement: after every evaluation (`always`), or only when training is over.
+
+    `passes` says about how many forwards over the test part it makes: for estimates of time.
+    """
 
     entry: str
+    passes: float
     always: bool = False
 
     @property
@@ -30,14 +34,14 @@ class Probe:
 
 
 PROBES: dict[str, Probe] = {
-    "corruptions": Probe("bnstudy.probes.shift:corruptions"),
-    "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch"),
-    "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", always=True),
-    "precise_samples": Probe("bnstudy.probes.statistics:precise_samples"),
-    "effective_m": Probe("bnstudy.probes.statistics:effective_m"),
-    "renorm": Probe("bnstudy.probes.statistics:renorm", always=True),
-    "composition": Probe("bnstudy.probes.streams:composition"),
-    "forgetting": Probe("bnstudy.probes.streams:forgetting", always=True),
+    "corruptions": Probe("bnstudy.probes.shift:corruptions", 60),
+    "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),
+    "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 3, always=True),
+    "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 8),
+    "effective_m": Probe("bnstudy.probes.statistics:effective_m", 1),
+    "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
+    "composition": Probe("bnstudy.probes.streams:composition", 1),
+    "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
 }
 
 
