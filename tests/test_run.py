@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from bnstudy import run
-from bnstudy.config import Config
+from bnstudy.config import Config, TrackerConfig
 from bnstudy.data import Dataset
 from bnstudy.errors import UserError
+from bnstudy.pack import Pack, StackPlan, Status
 
 
 def data(n=20, shape=(1, 8, 8), classes=10) -> Dataset:
@@ -81,3 +82,96 @@ def test_lenet_adapts_to_small_images():
     assert len(run.preflight(config("lenet"), data()).layers) == 4
     big = run.preflight(config("lenet"), data(shape=(1, 28, 28)))
     assert [layer["positions"] for layer in big.layers] == [24 * 24, 8 * 8, 1, 1]
+
+
+def planned(tmp_path, configs, **settings):
+    """A worker with one stack to train."""
+    pack = Pack(
+        index=0, folder=str(tmp_path), results_dir=str(tmp_path), device="cpu", save_weights=False,
+        stacks=[StackPlan(configs=configs, seconds=1.0)], study="", command="a test",
+        tracker=TrackerConfig(mode="disabled"), **settings,
+    )  # fmt: skip
+    return run.Runner(pack, Status(), None), pack.stacks[0]
+
+
+def tiny(**optimizer):
+    return Config.model_validate(
+        {
+            "model": {"name": "mlp", "hidden": (6,)},
+            "data": {"train_size": 40},
+            "train": {"batch_size": 8, "steps": 3},
+            "optimizer": optimizer,
+        }
+    )
+
+
+def test_a_stack_of_two_cells_is_stored_as_two_cells(tmp_path):
+    cells = [tiny(lr=0.1), tiny(lr=0.2)]
+    configs = [c.model_copy(update={"seed": s}) for c in cells for s in (3, 5)]
+    worker, plan = planned(tmp_path, configs)
+    worker.run(plan)
+    assert worker.status.failures == []
+    for cell in cells:
+        held = worker.store.held([cell.cell])
+        assert held == {cell.model_copy(update={"seed": s}).address for s in (3, 5)}
+    record = worker.store.get(configs[0].address)
+    assert record["stack"]["networks"] == 4
+    assert record["stack"]["kind"] == "folded"
+    assert record["stack"]["steps"].startswith("eager: 3 steps would save")
+    assert record["summary"]["lr_initial"] == cells[0].optimizer.lr_at(8)
+    history = worker.store.history(configs[3].address)
+    assert history["seed"].unique().tolist() == [5]
+
+
+def test_a_stack_that_does_not_fit_is_halved_and_says_so(tmp_path, monkeypatch):
+    configs = [tiny().model_copy(update={"seed": s}) for s in range(5)]
+    worker, plan = planned(tmp_path, configs)
+    whole, sizes = run.Runner._train_together, []
+
+    def small_memory(self, job, members, on_step):
+        sizes.append(len(members))
+        if len(members) > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        whole(self, job, members, on_step)
+
+    monkeypatch.setattr(run.Runner, "_train_together", small_memory)
+    worker.run(plan)
+    assert worker.status.failures == []
+    assert sizes == [5, 2, 3, 1, 2]
+    records = [worker.store.get(c.address) for c in configs]
+    assert [r["stack"]["networks"] for r in records] == [2, 2, 1, 2, 2]
+    assert {r["stack"]["note"] for r in records} == {
+        "stacks halved until they fitted the GPU's memory"
+    }
+    assert [r["seed"] for r in records] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [("never", "eager: compile=never"), ("auto", "eager: 3 steps would save")]
+)
+def test_the_record_says_why_steps_are_not_compiled(tmp_path, wanted, said):
+    worker, plan = planned(tmp_path, [tiny()], compile=wanted)
+    worker.run(plan)
+    assert worker.store.get(plan.configs[0].address)["stack"]["steps"].startswith(said)
+
+
+def test_without_a_compiler_steps_stay_eager_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    worker, plan = planned(tmp_path, [tiny()], compile="always")
+    worker.run(plan)
+    said = worker.store.get(plan.configs[0].address)["stack"]["steps"]
+    assert "there is no C++ compiler (no-such-compiler)" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes_per_batch": 16, "batch_size": 16}, "classes_per_batch=16: digits has 10"),
+        ({"classes_per_task": 11}, "classes_per_task=11: digits has 10 classes"),
+    ],
+)
+def test_more_classes_than_there_are_is_refused(change, said):
+    cfg = tiny()
+    cfg = cfg.model_copy(update={"train": cfg.train.model_copy(update=change)})
+    with pytest.raises(UserError, match=said):
+        run.preflight(cfg, data(n=40))
