@@ -75,13 +75,16 @@ def together(
             for rank in range(world)
         ]
         # before they start: a library reads it when it is loaded
-        before = os.environ.get("OMP_NUM_THREADS")
+        before, method = os.environ.get("OMP_NUM_THREADS"), mp.get_start_method(allow_none=True)
         os.environ["OMP_NUM_THREADS"] = "1"
+        # a worker of joblib tells its children to start theirs in joblib's way, unknown to them
+        mp.set_start_method("spawn", force=True)
         try:
             for process in processes:
                 process.start()
             yield from _listen(processes, said)
         finally:
+            mp.set_start_method(method, force=True)
             if before is None:
                 del os.environ["OMP_NUM_THREADS"]
             else:

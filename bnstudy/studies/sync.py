@@ -66,7 +66,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
 def claims(table: pd.DataFrame) -> list[Claim]:
     """The loss apart, and the equality when synchronised, at the most processes."""
     table = prepared(table)
-    most = int(table[PROCESSES].max())
+    most = max(int(table[PROCESSES].max()), 2)  # also where only one process's runs are there
     found = []
     for number, (data, model) in enumerate(panels(table)):
         here = select(table, data__name=data, model__name=model)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from joblib import Parallel, delayed
 
 from bnstudy import run
 from bnstudy.config import Config
@@ -95,6 +96,15 @@ def test_a_process_that_fails_is_named_and_the_others_end(work, said):
     with pytest.raises(RuntimeError, match=f"(?s)process 1 of 2.*{said}"):
         list(together(2, work))
     assert time.monotonic() - begin < 60, "nobody waits for the time limit"
+
+
+def ranks(shard, tell):
+    yield shard.world
+
+
+def test_processes_start_inside_a_worker_too():
+    found = Parallel(n_jobs=2)(delayed(lambda: list(together(2, ranks)))() for _ in range(2))
+    assert found == [[("item", 2)]] * 2
 
 
 def test_what_has_no_statistics_to_share_is_refused():
