@@ -62,7 +62,8 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
             curves[f"|log2 r|, groups of {size:.0f}"] = course(rows, "log_r")
             curves[f"|d|, groups of {size:.0f}"] = course(rows, "d")
         figures.series(row[2], curves, log2=None, xlabel="evaluation", ylabel="mean, before bounds")
-        row[2].legend(fontsize=6)
+        row[2].legend(fontsize=6, ncol=2, loc="upper right")
+        row[2].set_ylim(0, 1.4 * row[2].get_ylim()[1])  # room for the legend
         row[2].set_title("Batch Renormalization: r and d")
         values_behind(row[3], batch, "size", XLABEL)
 

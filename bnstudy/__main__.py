@@ -1,0 +1,5 @@
+"""`python -m bnstudy`: the command line."""
+
+from bnstudy.cli import main
+
+main()
