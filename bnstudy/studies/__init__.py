@@ -127,6 +127,15 @@ def select(table: pd.DataFrame, **where: Any) -> pd.DataFrame:
     return table
 
 
+def extended(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The table with these columns, new or in the place of old ones.
+
+    Not `assign`, which inserts into tables of hundreds of columns and warns of its slowness.
+    """
+    kept = table.drop(columns=[name for name in columns if name in table])
+    return pd.concat([kept, pd.DataFrame(columns, index=table.index)], axis=1)
+
+
 def values(table: pd.DataFrame, metric: str, **where: Any) -> dict[int, float]:
     """Seed -> metric of one cell, in percent (percentage points when differenced)."""
     rows = select(table, **where)
@@ -138,7 +147,7 @@ def across(table: pd.DataFrame, columns: dict[float, str]) -> pd.DataFrame:
     """Columns as a curve: rows of x, mean, low, high over the seeds; columns not there are left
     out."""
     frames = [
-        stats.summarize(table.assign(_all=0), "_all", column).assign(x=x)
+        stats.summarize(extended(table[["seed", column]], _all=0), "_all", column).assign(x=x)
         for x, column in columns.items()
         if column in table and table[column].notna().any()
     ]
@@ -169,7 +178,7 @@ def decomposition(ax: Any, table: pd.DataFrame, axis: str, xlabel: str) -> None:
     """
     stale = table["test_error"] - table["test_error_precise"]
     other = table["test_error"] - table["test_error_batch"]
-    table = table.assign(stale=stale, other=other)
+    table = extended(table, stale=stale, other=other)
     curves = {
         "training error, batch statistics": stats.summarize(table, axis, "train_error"),
         "exponential average minus PreciseBN": stats.summarize(table, axis, "stale"),

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, panels, select, titled, trained, values
+from bnstudy.studies import comparable, extended, panels, select, titled, trained, values
 
 B = "train.batch_size"
 XLABEL = "batch size"
@@ -36,7 +36,7 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Test error, training loss, BN's evaluation modes; below, published and paired differences."""
-    table = table.assign(diverged=table["diverged_at"].notna())
+    table = extended(table, diverged=table["diverged_at"].notna())
     for row, (data, model) in zip(axes, panels(table), strict=False):
         here = select(table, data__name=data, model__name=model)
         title = titled(data, model)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import arms, comparable, panels, select, titled, trained, values
+from bnstudy.studies import arms, comparable, extended, panels, select, titled, trained, values
 
 CLASSES = "train.classes_per_batch"
 XLABEL = "classes in a batch"
@@ -28,7 +28,8 @@ PUBLISHED = {
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the arm's name; batch norm on halves of the batch is `ghost`."""
     halves = table["norm.group_size"].notna() if "norm.group_size" in table else False
-    return table.assign(
+    return extended(
+        table,
         arm=arms(table).mask(halves, "ghost"),
         leak=table["test_error"] - table["composition_error"],
     )

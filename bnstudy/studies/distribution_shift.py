@@ -10,7 +10,7 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import across, comparable, panels, select, titled, trained, values
+from bnstudy.studies import across, comparable, extended, panels, select, titled, trained, values
 
 CLAIMED = ("noise", "blur", "jpeg")
 SHOWN = ("contrast", "brightness", *CLAIMED)
@@ -111,7 +111,7 @@ def recovery(rows: pd.DataFrame, names: tuple[str, ...]) -> dict[int, float]:
     """Seed -> mean over corruptions and severities of plain minus adapted error, in pp."""
     pairs = [(f"{n}_{s}_error", adapted(rows, n, s)) for n in names for s in SEVERITIES]
     gain = sum(rows[plain] - rows[own] for plain, own in pairs) / len(pairs)
-    return values(rows.assign(gain=gain), "gain")
+    return values(extended(rows, gain=gain), "gain")
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -156,8 +156,9 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         group = select(here, norm__name="group")
         if len(group):
             plain = lambda rows: values(  # noqa: E731
-                rows.assign(
-                    mean=rows[[f"{n}_{s}_error" for n in CLAIMED for s in SEVERITIES]].mean(axis=1)
+                extended(
+                    rows,
+                    mean=rows[[f"{n}_{s}_error" for n in CLAIMED for s in SEVERITIES]].mean(axis=1),
                 ),
                 "mean",
             )

@@ -102,7 +102,7 @@ def _published(ax, here: pd.DataFrame, arms, data: str) -> None:
     ax.plot([0] * len(accuracy), [100 * a for a in accuracy], linestyle="none", marker="o",
             color="#000000")  # fmt: skip
     lr, schedule, _ = arms[0]
-    own = here[(here[LR] == lr) & (here[SCHEDULE] == schedule)]
+    own = here[(here[LR] == lr) & (here[SCHEDULE] == schedule)].sort_values("seed")
     for i, (column, color) in enumerate(
         (("test_error", "#D55E00"), ("test_error_precise", "#0072B2")), start=1
     ):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, panels, select, titled, trained, values
+from bnstudy.studies import comparable, extended, panels, select, titled, trained, values
 
 SIZE, FREEZE = "norm.group_size", "norm.freeze_at"
 SOURCE = "Wu & Johnson 2021, figure 6"
@@ -30,7 +30,7 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Test error by the frozen part, a curve for each group size."""
-    table = table.assign(frozen=100 * (1 - table[FREEZE]))
+    table = extended(table, frozen=100 * (1 - table[FREEZE]))
     for ax, (data, model) in zip(axes[0], panels(table), strict=False):
         here = select(table, data__name=data, model__name=model)
         curves = {

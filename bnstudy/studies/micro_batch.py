@@ -14,6 +14,7 @@ from bnstudy.studies import (
     comparable,
     course,
     decomposition,
+    extended,
     panels,
     select,
     titled,
@@ -36,7 +37,7 @@ PUBLISHED = {
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the arm's name, and the whole batch's size where statistics are of all of it."""
-    return table.assign(arm=arms(table), size=table[SIZE].fillna(table["train.batch_size"]))
+    return extended(table, arm=arms(table), size=table[SIZE].fillna(table["train.batch_size"]))
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:

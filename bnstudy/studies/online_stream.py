@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import arms, comparable, select, titled, values
+from bnstudy.studies import arms, comparable, extended, select, titled, values
 
 TASK, SIZE = "train.classes_per_task", "train.batch_size"
 CHANCE = 0.9
@@ -26,7 +26,7 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Bars by normalization."""
-    table = table.assign(arm=arms(table))
+    table = extended(table, arm=arms(table))
     for row, (data, here) in zip(axes, table.groupby("data.name"), strict=True):
         one, tasks = here[here[TASK].isna()], here[here[TASK].notna()]
         for ax, rows, column, label, title in (
@@ -61,7 +61,7 @@ def learned(rows: pd.DataFrame, what: str) -> tuple[str, bool, str]:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Statistics in forgetting; continual norm; batch norm one example at a time."""
-    table = table.assign(arm=arms(table))
+    table = extended(table, arm=arms(table))
     found = []
     for number, (data, here) in enumerate(table.groupby("data.name")):
         one, tasks = here[here[TASK].isna()], here[here[TASK].notna()]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, panels, select, titled, trained, values
+from bnstudy.studies import comparable, extended, panels, select, titled, trained, values
 
 PROCESSES, SYNC = "train.processes", "norm.sync"
 MARGIN = 1.0  # pp
@@ -27,7 +27,7 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the columns that a grid of one process lacks."""
     for column, neutral in ((PROCESSES, 1), (SYNC, False)):
         filled = table[column] if column in table else pd.Series(neutral, index=table.index)
-        table = table.assign(**{column: filled.fillna(neutral).infer_objects(copy=False)})
+        table = extended(table, **{column: filled.fillna(neutral).infer_objects()})
     return table
 
 
