@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,18 +31,36 @@ ANY_NORM = ("name", "eps", "affine", "momentum", "backend", "gamma_init", "freez
             "source", "weight_standardization", "sync")  # fmt: skip
 
 
-def norm_factory(config: NormConfig) -> models.NormFactory:
+def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFactory:
     """channels -> norm layer, marked `is_norm`.
+
+    Args:
+        config: name and settings.
+        steps: in a recurrent network, the length of the longest training sequence; its factory also
+            takes keyword arguments of the norm, which one that does not have them ignores.
 
     Raises:
         UserError: unknown name, or a setting that this norm does not have.
     """
+    kind = norms.NORMS.get(config.name)
+    if steps is not None:
+        if config.name not in RECURRENT_NORMS:
+            raise UserError(
+                f"norm={config.name} in a recurrent network: choose one of "
+                f"{', '.join(RECURRENT_NORMS)}"
+            )
+        kind = norms.StepBatchNorm if config.name == "batch" else kind
+        if config.time_steps is not None and config.time_steps < steps:
+            raise UserError(
+                f"norm.time_steps={config.time_steps} is below the longest training sequence "
+                f"({steps} steps): give {steps} or more, or leave it out"
+            )
     if config.name == "custom":
         make = entry.locate(config.entry, "norm.entry")
     else:
         if config.name not in norms.NORMS:
             raise unknown("norm", config.name, [*norms.NORMS, "custom"])
-        allowed = norms.parameters_of(norms.NORMS[config.name])
+        allowed = norms.parameters_of(kind)
         for key, field in NormConfig.model_fields.items():
             value = getattr(config, key)
             if key not in ANY_NORM and key not in allowed and value != field.default:
@@ -56,17 +75,31 @@ def norm_factory(config: NormConfig) -> models.NormFactory:
         given = {k: getattr(config, k) for k in allowed if k in NormConfig.model_fields}
         if config.sync:
             given["process_group"] = "world"
+        if kind is norms.StepBatchNorm:
+            given["time_steps"] = config.time_steps or steps
         try:
-            make = norms.make(config.name, **given)
+            make = partial(kind, **given) if steps else norms.make(config.name, **given)
+            if steps and not config.num_groups:
+                make(64)
         except ValueError as error:
             raise UserError(f"norm={config.name}: {error}") from None
 
-    def marked(channels: int) -> nn.Module:
-        layer = make(channels)
+    def marked(channels: int, **more: Any) -> nn.Module:
+        layer = make(channels, **{k: v for k, v in more.items() if k in allowed})
         layer.is_norm = True
         return layer
 
     return marked
+
+
+RECURRENT_NORMS = ("none", "batch", "layer", "group")  # of one example, or of one time step
+
+
+def network(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The network of a config, its weights drawn from torch's global generator."""
+    steps = shape[-1] if config.model.name == "recurrent" else None
+    norm = norm_factory(config.norm, steps)
+    return models.build(config.model, shape, num_classes, norm)
 
 
 def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -76,7 +109,7 @@ def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module
     """
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(config.seed, "init").get_state())
-        net = models.build(config.model, shape, num_classes, norm_factory(config.norm))
+        net = network(config, shape, num_classes)
     return norms.standardize_weights(net) if config.norm.weight_standardization else net
 
 
@@ -113,11 +146,19 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             f"{config.data.name}): use at most {n}"
         )
     probes.find(config.evaluate.probes)
-    if config.train.processes > 1 and config.model.name not in KNOWN:
+    several = [name for name in KNOWN if name != "recurrent"]
+    if config.train.processes > 1 and config.model.name not in several:
         raise UserError(
-            f"train.processes={config.train.processes} is there for model={', '.join(KNOWN)}, not "
-            f"for {config.model.name}"
+            f"train.processes={config.train.processes} is there for model={', '.join(several)}, "
+            f"not for {config.model.name}"
         )
+    if len(shape) == 2 and config.model.name not in ("recurrent", "custom"):
+        raise UserError(
+            f"model={config.model.name} reads images, and data={config.data.name} with "
+            f"data.sequence={config.data.sequence} is sequences: choose model=recurrent"
+        )
+    if len(shape) == 2 and (config.train.classes_per_batch or config.train.classes_per_task):
+        raise UserError("train.classes_per_batch and classes_per_task order images, not sequences")
     for key in ("classes_per_batch", "classes_per_task"):
         if (getattr(config.train, key) or 0) > dataset.num_classes:
             raise UserError(
@@ -127,7 +168,7 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
     arm = f"model={config.model.name} norm={config.norm.name} train.batch_size={size}"
     with torch.device("meta"):
         try:
-            net = models.build(config.model, shape, dataset.num_classes, norm_factory(config.norm))
+            net = network(config, shape, dataset.num_classes)
         except UserError:
             raise
         except ValueError as error:
@@ -142,28 +183,32 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
                 nonlocal current
                 current = name
                 cost["modules"] += 1
-                if getattr(module, "is_norm", False):
+                if getattr(module, "is_norm", False) and name not in {la["name"] for la in layers}:
                     layers.append(_describe(name, module, config, inputs[0]))
 
             return hook
 
         def after(module, inputs, output):
             weight = getattr(module, "weight", None)
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if hasattr(module, "macs"):
+                cost["macs"] += module.macs(shape[-1])
+            elif isinstance(module, nn.Linear | nn.Conv2d):
                 cost["macs"] += weight.numel() * output.shape[2:].numel()
 
         for name, module in net.named_modules():
             if not list(module.children()):
                 module.register_forward_pre_hook(before(name))
+            if not list(module.children()) or hasattr(module, "macs"):
                 module.register_forward_hook(after)
         try:
             logits = net.train()(torch.empty(size, *shape))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{arm}: layer '{current}': {error}") from None
-    if tuple(logits.shape) != (size, dataset.num_classes):
+    wanted = (size, *dataset.train_y.shape[1:], dataset.num_classes)
+    if tuple(logits.shape) != wanted:
         raise UserError(
-            f"model={config.model.name} gives {tuple(logits.shape)}, "
-            f"not logits ({size}, {dataset.num_classes})"
+            f"model={config.model.name} gives {tuple(logits.shape)} for data={config.data.name}, "
+            f"not logits {wanted}"
         )
     parameters = sum(p.numel() for p in net.parameters())
     return Anatomy(layers, cost["modules"], cost["macs"], n, len(dataset.test_y), parameters)
@@ -171,7 +216,10 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
 
 def _describe(name: str, layer: nn.Module, config: Config, x: torch.Tensor) -> dict[str, Any]:
     """One norm layer: its channels C, positions H*W, and m, the values behind one statistic."""
-    channels, positions = x.shape[1], math.prod(x.shape[2:])
+    channels = layer.num_features if hasattr(layer, "num_features") else x.shape[1]
+    positions = math.prod(x.shape[1:]) // channels
+    if isinstance(layer, norms.StepBatchNorm) and config.norm.scope != "sequence":
+        positions = 1  # every step has statistics of its own
     groups = getattr(layer, "num_groups", None)
     examples = config.norm.group_size or config.train.batch_size
     m = channels // groups * positions if groups else examples * positions

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 RESULTS_VERSION = 2
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
 # models whose forward treats all channels alike, so that seeds can be channels of one network
-KNOWN = ("mlp", "lenet", "resnet")
+KNOWN = ("mlp", "lenet", "resnet", "recurrent")
 # numbers in which the networks of one stack may differ, beside the seed
 NUMBERS = (
     "optimizer.lr",
@@ -29,6 +29,7 @@ NUMBERS = (
     "data.contrast",
     "data.pixel_noise",
 )
+IGNORED = -100  # the label of what has none: a step where nothing is asked, padding
 EMBEDDED = ("digits", "contrast_digits")  # data so small that a stack may hold several copies
 HERE = Path(__file__).parent
 # in a checkout the folder lies beside the package, in an installed wheel inside it
@@ -84,7 +85,17 @@ class DataConfig(Part):
     noise_every_step: bool = later(
         False, "pixel noise of training images is drawn anew at each step; test images keep theirs"
     )
-    image_size: int | None = Field(None, ge=4, description="folders: resize the short side, crop")
+    image_size: int | None = Field(
+        None, ge=4, description="folders: resize the short side, crop; sequences of images: resize"
+    )
+    sequence: Literal["none", "rows", "pixels", "permuted"] = later(
+        "none", "images as sequences: of rows, of pixels, of pixels in one fixed random order"
+    )
+    length: int | None = later(None, "text, adding, parity, copy: steps in a sequence", ge=1)
+    min_length: int | None = later(
+        None, "sequences are cut to lengths drawn evenly from here to the full one", ge=1
+    )
+    path: str | None = machine(None, "text: a UTF-8 file; default: Python's own help topics")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
     entry: str = Field("", description="data=custom: package.module:function")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
@@ -99,9 +110,16 @@ class ModelConfig(Part):
     depth: int = Field(8, ge=8, description="resnet: 6n + 2 layers")
     width: int = Field(8, ge=1, description="resnet: channels of the first stage")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (64, 32), min_length=1, description="mlp: hidden widths"
+        (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
     arch: str = later("", "torchvision: name of a classifier")
+    cell: Literal["tanh", "lstm", "gru"] = later("lstm", "recurrent: kind of cell")
+    recurrent_init: Literal["orthogonal", "identity"] = later(
+        "orthogonal", "recurrent: initial hidden-to-hidden matrices"
+    )
+    initial_noise: float = later(
+        0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0
+    )
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 
@@ -134,6 +152,16 @@ class NormConfig(Part):
     d_max: float | None = later(None, "Batch Renormalization: bound of |d|", ge=0)
     renorm_warmup: tuple[int, int, int] | None = later(
         None, "steps (hold, r_full, d_full): bounds rise from hold to there"
+    )
+    scope: Literal["step", "shared", "sequence"] = later(
+        "step", "batch in a recurrent network: statistics per step, one for all, or per sequence"
+    )
+    time_steps: int | None = later(
+        None, "batch in a recurrent network: T_max; null: the longest training sequence", ge=1
+    )
+    min_count: int = later(2, "valid examples that a time step's statistics need", ge=2)
+    below_min: Literal["last_step", "error"] = later(
+        "last_step", "with fewer: the last step's statistics, counted, or an error"
     )
     sync: bool = later(False, "batch: statistics over all processes of train.processes")
     weight_standardization: bool = later(False, "standardize the weights of convolutions, linears")
@@ -170,6 +198,9 @@ class OptimizerConfig(Part):
     schedule: Literal["constant", "step", "cosine"] = "step"
     milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
     decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
+    clip_norm: float | None = later(
+        None, "gradients are scaled down to this norm, each network's by itself", gt=0
+    )
     weight_average: float | None = later(
         None,
         "horizon, in examples, of an exponential average of the weights, evaluated beside",

@@ -255,6 +255,10 @@ class Runner:
         wanted = self.pack.compile
         if not isinstance(stack, Folded):
             return "eager: only folded stacks compile"
+        if not getattr(stack.net, "compiles", True):
+            return (
+                "eager: loops over time are compiled step by step, which costs more than it saves"
+            )
         if wanted == "never":
             return "eager: compile=never"
         if wanted == "always":

@@ -84,7 +84,7 @@ def test_where_data_lie_is_not_in_the_address():
 def test_every_machine_field_is_outside_the_address():
     machines = set(schema_keys()) - set(axis_keys())
     parts = {key for key in machines if key.partition(".")[0] in Config.model_fields}
-    assert parts == {"data.root", "data.download"}
+    assert parts == {"data.root", "data.download", "data.path"}
 
 
 def test_a_cell_leaves_out_the_seed_and_nothing_else():
@@ -280,6 +280,10 @@ TINY = {
     "evaluate__large_batch": 100,
 }
 RESNET = {"model__name": "resnet", "model__width": 2, "train__steps": 2}
+PARITY = {
+    "data__name": "parity", "data__length": 12, "model__name": "recurrent", "train__steps": 2,
+}  # fmt: skip
+ROWS = {"data__sequence": "rows", "model__name": "recurrent", "train__steps": 2}
 # field -> (what else is set so that the field matters, the other value)
 FLIPS = {
     "data.name": ({"data__root": "images"}, "image_folder"),
@@ -337,12 +341,23 @@ FLIPS = {
     "optimizer.weight_average": ({}, 50.0),
     "evaluate.online": ({}, True),
     "evaluate.steps": ({}, 1),
+    "data.sequence": (ROWS, "pixels"),
+    "data.length": (PARITY, 13),
+    "data.min_length": (PARITY, 4),
+    "model.cell": (PARITY, "gru"),
+    "model.recurrent_init": (PARITY, "identity"),
+    "model.initial_noise": (PARITY, 0.1),
+    "norm.scope": (PARITY, "sequence"),
+    "norm.min_count": ({**PARITY, "data__min_length": 2}, 5),
+    "optimizer.clip_norm": ({}, 0.01),
 }
 NOT_FLIPPED = {
     "train.processes": "in processes of their own, see tests/engine/test_distributed.py",
     "norm.sync": "with several processes only, see tests/engine/test_distributed.py",
     "train.precision": "set on the stack by the worker, see tests/engine",
     "evaluate.probes": "more columns beside the same ones, see tests/probes",
+    "norm.time_steps": "for test sequences beyond it, see tests/norms/test_step_batch_norm.py",
+    "norm.below_min": "an error in the place of a result, see tests/norms/test_step_batch_norm.py",
     "data.fingerprint": "found from the files, not set: other files are other examples",
     "data.source": "found from the entry's source, not set",
     "model.source": "found from the entry's source, not set",

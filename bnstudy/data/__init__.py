@@ -26,8 +26,14 @@ DATASETS = {
     "fashion_mnist": "bnstudy.data.images:packed",
     "cifar10": "bnstudy.data.images:packed",
     "image_folder": "bnstudy.data.images:image_folder",
+    "text": "bnstudy.data.text:load",
+    "adding": "bnstudy.data.sequences:adding",
+    "parity": "bnstudy.data.sequences:parity",
+    "copy": "bnstudy.data.sequences:copy",
     "custom": "bnstudy.data.custom:load",
 }
+SEQUENCES = ("text", "adding", "parity", "copy")  # not of images
+LENGTH = 50  # steps, unless data.length says otherwise
 PARTS = ("train", "val", "test")
 
 
@@ -38,6 +44,9 @@ class Dataset:
     Images `*_x` are float32 of shape (n, C, H, W), labels `*_y` int64 of shape (n,) in
     [0, num_classes). What `load` returns is normalized per channel; what a loader (or an entry of
     one's own) returns is not, its grey range is [0, 1].
+
+    Sequences are (n, F + 1, T), the last channel their mask, or tokens (n, 1, T) below
+    `vocabulary`, -1 where padded; their labels are (n, T), IGNORED where nothing is asked.
 
     `info` says what was used: `sizes` of the parts, `available` training examples, `mean` and
     `std` per channel in units of the grey range, and for folders the names of the `classes`.
@@ -54,6 +63,7 @@ class Dataset:
     noise: "torch.Tensor | None" = None
     member: "torch.Tensor | None" = None
     members: int = 1
+    vocabulary: int | None = None
 
     def size(self, part: str) -> int:
         """Examples in a part that one network sees."""
@@ -85,8 +95,10 @@ class Dataset:
         return images, labels
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one example."""
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image, (F + 1, T) of one sequence; tokens count as one-hot channels."""
+        if self.vocabulary:
+            return self.vocabulary + 1, self.train_x.shape[2]
         return tuple(self.train_x.shape[1:])
 
     def parts(self) -> "Iterator[tuple[str, torch.Tensor, torch.Tensor]]":
@@ -138,16 +150,18 @@ def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
     """
     if cfg.name not in DATASETS:
         raise unknown("data set", cfg.name, DATASETS)
-    if cfg.image_size is not None and cfg.name not in ("image_folder", "custom"):
+    resized = cfg.name in ("image_folder", "custom") or cfg.sequence != "none"
+    if cfg.image_size is not None and not resized:
         raise UserError(
-            f"data.image_size={cfg.image_size} resizes the images of data=image_folder; "
-            f"the size of data={cfg.name} is fixed. Leave it out."
+            f"data.image_size={cfg.image_size} resizes the images of data=image_folder, and those "
+            f"that data.sequence reads; the size of data={cfg.name} is fixed. Leave it out."
         )
     if cfg.entry and cfg.name != "custom":
         raise UserError(
             f"data.entry={cfg.entry} is for data=custom: given data={cfg.name}. "
             "Leave it out or choose data=custom."
         )
+    cfg = _sequence(cfg)
     source = source_hash(cfg.entry, "data.entry") if cfg.name == "custom" else ""
     found = {"fingerprint": fingerprint(cfg, cache_dir), "source": source}
     for key, value in found.items():
@@ -161,6 +175,25 @@ def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
     return cfg.model_copy(update=found)
 
 
+def _sequence(cfg: "DataConfig") -> "DataConfig":
+    """The settings of sequences checked, the length filled in."""
+    made = cfg.name in SEQUENCES
+    if made and cfg.sequence != "none":
+        raise UserError(f"data.sequence={cfg.sequence} reads images; data={cfg.name} is sequences")
+    if made and (cfg.contrast or cfg.pixel_noise):
+        raise UserError(f"data.contrast and data.pixel_noise change images, not data={cfg.name}")
+    if not made and cfg.length is not None:
+        raise UserError(
+            f"data.length={cfg.length} is for data={', '.join(SEQUENCES)}; sequences of images "
+            "are as long as the images, see data.image_size"
+        )
+    if cfg.min_length is not None and not made and cfg.sequence == "none":
+        raise UserError(f"data.min_length={cfg.min_length} is for sequences, see data.sequence")
+    if cfg.path is not None and cfg.name != "text":
+        raise UserError(f"data.path={cfg.path} is for data=text; data={cfg.name} takes data.root")
+    return cfg.model_copy(update={"length": cfg.length or LENGTH}) if made else cfg
+
+
 def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
     """The name of data on disk: a hash over sorted file names and bytes; "" for embedded data.
 
@@ -171,6 +204,10 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
         if cfg.name == "image_folder":
             root = files.root_of(cfg)
             return files.fingerprint(root, files.list_images(root).names(), cache_dir)
+        if cfg.name == "text":
+            from bnstudy.data import text
+
+            return text.fingerprint(cfg)
         if cfg.name in files.PACKED:
             return files.fingerprint(*files.find_packed(cfg), cache_dir)
     except OSError as e:
@@ -192,6 +229,13 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
 
     cfg = resolve(cfg, cache_dir)
     raw = locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
+    if cfg.name in SEQUENCES:
+        return raw
     data = images.distort(raw, cfg)
     data = images.subset(data, cfg)
-    return images.normalize(data, len(raw.train_y), cfg.pixel_noise * cfg.noise_every_step)
+    data = images.normalize(data, len(raw.train_y), cfg.pixel_noise * cfg.noise_every_step)
+    if cfg.sequence != "none":
+        from bnstudy.data import sequences
+
+        data = sequences.of_images(data, cfg)
+    return data

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bnstudy.config import Config
+from bnstudy.config import IGNORED, Config
 from bnstudy.data.samplers import evaluation_order, generator
-from bnstudy.engine.vectorize import Stack
+from bnstudy.engine.vectorize import Stack, score
 from bnstudy.norms import Calibrator, batch_norms, evaluation_mode
 
 CHUNK = 512  # examples in one forward: bounds memory, changes no result
@@ -57,28 +56,46 @@ class Look:
         return bool(batch_norms(self.stack.net))
 
     def logits(self, part: str, multiple: int = 1) -> tuple[Tensor, Tensor]:
-        """Logits (n, S, K) and labels (n, S) of a part, in one fixed shuffle from (seed, "eval").
+        """Logits (n, S, *, K) and labels (n, S, *) of a part.
+
+        In one fixed shuffle from (seed, "eval").
 
         Args:
             part: "train", "val" or "test".
             multiple: batches are completed to a multiple of it with examples that are not scored.
         """
+        found = list(self._chunks(part, multiple))
+        n = self.data.size(part)
+        return tuple(torch.cat(pieces)[:n] for pieces in zip(*found, strict=True))
+
+    def _chunks(self, part: str, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, piece by piece, the unscored companions at the end included."""
         n, device = self.data.size(part), self.stack.flat.device
         orders = [evaluation_order(n, seed, multiple)[0] for seed in self.seeds]
         index = torch.stack(orders, dim=1).to(device)  # (n, S)
-        chunk = max(multiple, CHUNK // multiple * multiple)
-        found, labels = [], []
-        for rows in index.split(chunk):
+        steps = self.data.test_y.shape[1] if self.data.test_y.dim() > 1 else 1
+        most = min(CHUNK, CHUNK * 16 // steps)  # long sequences take more room
+        for rows in index.split(max(multiple, most // multiple * multiple)):
             x, y = self.data.take(part, rows)
-            found.append(self.stack.predict(x))
-            labels.append(y)
-        return torch.cat(found)[:n], torch.cat(labels)[:n]
+            yield self.stack.predict(x), y
 
     def score(self, part: str, multiple: int = 1) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy and error of each network, every example scored once."""
-        logits, wanted = self.logits(part, multiple)
-        loss = F.cross_entropy(logits.movedim(-1, 1), wanted, reduction="none").mean(0)
-        return loss, (logits.argmax(-1) != wanted).float().mean(0)
+        """Mean cross-entropy and error of each network, every example scored once.
+
+        Of sequences: every step that has a label, each weighing the same.
+        """
+        if self.data.test_y.dim() == 1:
+            return score(*self.logits(part, multiple))
+        left, sums = self.data.size(part), torch.zeros(3, self.stack.size)
+        for logits, wanted in self._chunks(part, multiple):
+            logits, wanted = logits[:left], wanted[:left]
+            if not len(wanted):
+                break
+            count = (wanted != IGNORED).sum((0, 2)).cpu()
+            loss, wrong = (value.cpu() for value in score(logits, wanted))
+            sums += torch.stack([loss * count, wrong * count, count])
+            left -= len(wanted)
+        return sums[0] / sums[2], sums[1] / sums[2]
 
     @contextmanager
     def batch_statistics(self, size: int) -> Iterator[None]:
@@ -122,7 +139,9 @@ def evaluate(look: Look) -> Measured:
     statistics of up to `evaluate.precise_examples` training examples; each test batch's own
     statistics, at the batch (or ghost group) size of training and at `evaluate.large_batch`. With
     `optimizer.weight_average` the same of the averaged weights, by exponential average and
-    PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`.
+    PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`. In recurrent networks
+    with batch norm `reused_statistics`: how many steps of training batches had too few valid
+    examples for statistics of their own.
     """
     config, stack = look.config, look.stack
     large = min(config.evaluate.large_batch, look.data.size("test"))
@@ -134,6 +153,9 @@ def evaluate(look: Look) -> Measured:
         loss, error = look.score("test", group)
         result["test_loss" + suffix], result["test_error" + suffix] = loss, error
 
+    reused = [m.reused for m in stack.net.modules() if hasattr(m, "reused")]
+    if reused:
+        result["reused_statistics"] = torch.stack(reused).sum(0).float()
     with stack.training(False):
         measure("")
         _, result["val_error"] = look.score("val")

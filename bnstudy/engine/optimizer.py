@@ -63,6 +63,8 @@ class Optimizer:
     def __call__(self, step: int) -> None:
         """Move the stack's parameters along the gradient it holds."""
         config, flat, gradient = self.config, self.stack.flat, self.stack.grad
+        if config.clip_norm:
+            self._clip(gradient, config.clip_norm)
         if self._decays:
             gradient = gradient.addcmul(flat, self._decay) if isinstance(
                 self._decay, Tensor
@@ -81,6 +83,14 @@ class Optimizer:
             # at first the plain mean: the horizon is not yet filled
             share = max(1 / (step + 1), self._share)
             self._average.mul_(1 - share).add_(flat, alpha=share)
+
+    def _clip(self, gradient: Tensor, limit: float) -> None:
+        """Scale each network's gradient to a norm of at most `limit`, in place."""
+        blocks = [b.flatten(1) for b in self.stack.blocks(gradient).values()]
+        norm = torch.stack([b.square().sum(1) for b in blocks]).sum(0).sqrt()
+        factor = (limit / norm.clamp(min=1e-30)).clamp(max=1)
+        for block in blocks:
+            block.mul_(factor[:, None])
 
     def _move(self, direction: Tensor, factor: float) -> None:
         if isinstance(self._lr, Tensor):

@@ -56,6 +56,9 @@ def train(
     update = Optimizer([c.optimizer for c in configs], stack, size, total)
     order = Order(data, configs)
     noise = [generator(c.seed, "noise") for c in configs]
+    for module in stack.net.modules():
+        if hasattr(module, "streams"):
+            module.streams = [generator(c.seed, "initial_state") for c in configs]
     freeze_step = math.ceil(config.norm.freeze_at * total)
     log = torch.full((3, stack.size, max(total, 1)), math.nan, device=device)
     look = Look(stack, data, config, tuple(c.seed for c in configs), update)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrize
 
+from bnstudy.config import IGNORED
 from bnstudy.norms import (
     BatchNorm,
     Calibrator,
@@ -32,11 +33,30 @@ from bnstudy.norms import (
     InstanceNorm,
     LayerNorm,
     NoNorm,
+    StepBatchNorm,
     batch_norms,
 )
 
 # norms whose statistics stay within a channel, or a group of channels: wider is the same norm
-WIDENED = (NoNorm, BatchNorm, GhostBatchNorm, GroupNorm, LayerNorm, InstanceNorm)
+WIDENED = (
+    NoNorm, BatchNorm, GhostBatchNorm, StepBatchNorm, GroupNorm, LayerNorm, InstanceNorm,
+)  # fmt: skip
+
+
+def score(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and fraction misclassified of each network, (S,), over what has a label.
+
+    Args:
+        logits: (B, S, *, K).
+        y: (B, S, *).
+    """
+    loss = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
+    wrong = (logits.detach().argmax(-1) != y).float()
+    if y.dim() == 2:
+        return loss.mean(0), wrong.mean(0)
+    labelled = y != IGNORED
+    count = labelled.sum((0, 2)).clamp(min=1)
+    return loss.sum((0, 2)) / count, (wrong * labelled).sum((0, 2)) / count
 
 
 class Stack:
@@ -95,8 +115,9 @@ class Stack:
         """Fill `grad` with the gradient of each network's mean cross-entropy on its own batch.
 
         Args:
-            x: (B, S, C, H, W).
-            y: (B, S) class numbers.
+            x: (B, S, C, *).
+            y: class numbers (B, S), or (B, S, T) for each step of a sequence, IGNORED where there
+                is none.
 
         Returns:
             loss (S,), fraction misclassified in the batch (S,).
@@ -175,12 +196,12 @@ class Folded(Stack):
         for parameter, value in zip(self._leaves, self.blocks(self.flat).values(), strict=True):
             parameter.data = value.view(parameter.shape)
         self.buffers = dict(self.net.named_buffers())
-        self._loss = self._network_loss
+        self._loss = self.loss
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:
-        # a counter is one for all seeds; everything else has their channels side by side
+        # a counter is one for all seeds; everything else has their channels side by side, last
         return {
-            name: b if b.dim() == 0 else b.view(self.size, -1)[index]
+            name: b if b.dim() == 0 else b.unflatten(-1, (self.size, -1))[..., index, :]
             for name, b in self.buffers.items()
         }
 
@@ -192,11 +213,10 @@ class Folded(Stack):
         torch.cat([g.reshape(-1) for g in found], out=self.grad)
         return loss.detach(), wrong
 
-    def _network_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """As `gradient`, which it is the graph of."""
         logits = self.net(x.flatten(1, 2)).view(*y.shape, -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
-        wrong = (logits.detach().argmax(-1) != y).float().mean(0)
-        return loss.view(y.shape).mean(0), wrong
+        return score(logits, y)
 
     def compile(self) -> None:
         """From now on `gradient` runs as a compiled graph, forward and backward.
@@ -206,13 +226,13 @@ class Folded(Stack):
         """
         # static shapes: batches are all of one size
         options = {"triton.cudagraphs": True} if self.flat.is_cuda else None
-        self._loss = torch.compile(
-            self._network_loss, fullgraph=True, dynamic=False, options=options
-        )
+        self._loss = torch.compile(self.loss, fullgraph=True, dynamic=False, options=options)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        return self.net(x.flatten(1, 2)).view(len(x), self.size, -1)
+        logits = self.net(x.flatten(1, 2))
+        steps = logits.shape[-2:-1] if logits.dim() > 2 else ()
+        return logits.view(len(x), self.size, *steps, -1)
 
     def observe(self, calibrator: Calibrator, x: Tensor) -> None:
         self.predict(x)
@@ -230,8 +250,8 @@ class Mapped(Stack):
 
         def loss(parameters, buffers, x, y):
             logits = functional_call(self.net, (parameters, buffers), (x,))
-            value = F.cross_entropy(logits, y)
-            return value, (value.detach(), (logits.detach().argmax(-1) != y).float().mean())
+            value, wrong = (part[0] for part in score(logits[:, None], y[:, None]))
+            return value, (value.detach(), wrong)
 
         def call(parameters, buffers, x):
             return functional_call(self.net, (parameters, buffers), (x,))
@@ -294,7 +314,8 @@ def widened(net: nn.Module, size: int) -> nn.Module:
     replacement = _wider(net, size)
     if replacement is not None:
         return replacement
-    wide = copy.copy(net)
+    # a network of this package may know how to widen its own parameters
+    wide = net.widened(size) if hasattr(net, "widened") else copy.copy(net)
     wide._modules = {name: widened(child, size) for name, child in net._modules.items()}
     return wide
 
@@ -331,13 +352,13 @@ def _wider(layer: nn.Module, size: int) -> nn.Module | None:
         for tensors in (wide._parameters, wide._buffers):
             for name, value in tensors.items():
                 if value is not None and value.dim():
-                    repeated = value.detach().repeat(size)
+                    repeated = value.detach().repeat(*[1] * (value.dim() - 1), size)
                     tensors[name] = (
                         nn.Parameter(repeated) if isinstance(value, nn.Parameter) else repeated
                     )
         return wide
     own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-    if own or parametrize.is_parametrized(layer):
+    if (own and not hasattr(layer, "widened")) or parametrize.is_parametrized(layer):
         raise Unfoldable(f"{type(layer).__name__} has no form in which {size} seeds stay apart")
     return None
 

@@ -14,6 +14,7 @@ from bnstudy.config import ModelConfig
 from bnstudy.errors import unknown
 from bnstudy.models.lenet import lenet
 from bnstudy.models.mlp import mlp
+from bnstudy.models.recurrent import recurrent
 from bnstudy.models.resnet import resnet
 from bnstudy.models.torchvision import torchvision
 
@@ -32,6 +33,7 @@ MODELS: dict[str, Builder] = {
     "mlp": mlp,
     "lenet": lenet,
     "resnet": resnet,
+    "recurrent": recurrent,
     "torchvision": torchvision,
     "custom": custom,
 }

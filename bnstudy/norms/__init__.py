@@ -16,6 +16,7 @@ from .fold import Folded, fold, fold_pair, inference_speedup
 from .functional import Moments
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .step_batch_norm import StepBatchNorm
 from .swap import Swap, Swaps, swap_norms
 from .weight_standardization import WeightStandardization, standardize_weights
 
@@ -39,6 +40,7 @@ __all__ = [
     "Norm",
     "OnlineNorm",
     "RMSNorm",
+    "StepBatchNorm",
     "Swap",
     "Swaps",
     "WeightStandardization",

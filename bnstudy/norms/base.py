@@ -95,13 +95,13 @@ def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
 
 @contextmanager
 def attributes(layers: Iterable[nn.Module], **values) -> Iterator[None]:
-    """Set attributes on layers for the duration, also through exceptions."""
+    """Set attributes, on layers that have them, for the duration, also through exceptions."""
     layers = list(layers)
-    before = [{name: getattr(layer, name) for name in values} for layer in layers]
+    before = [{n: getattr(layer, n) for n in values if hasattr(layer, n)} for layer in layers]
     try:
-        for layer in layers:
-            for name, value in values.items():
-                setattr(layer, name, value)
+        for layer, own in zip(layers, before, strict=True):
+            for name in own:
+                setattr(layer, name, values[name])
         yield
     finally:
         for layer, old in zip(layers, before, strict=True):

@@ -21,8 +21,7 @@ class BatchNorm(Norm):
        divide the batch.
        process_group = "world" or a torch.distributed group: the batches of all its processes,
        which may differ in size (in one process: the batch).
-       time_steps = T: the batch at one time step of a sequence, `norm(x, t)`; statistics are kept
-       for each t < T, and in evaluation steps from T on use those of T - 1 (Cooijmans et al. 2017).
+       Statistics for each time step of a sequence: `StepBatchNorm`.
 
     2. Population estimate: running_mean, and running_var, Bessel-corrected.
        momentum: weight of the newest batch (torch's sense, 1 - lambda in the papers); None: all
@@ -65,7 +64,6 @@ class BatchNorm(Norm):
         *,
         group_size: int | None = None,
         process_group: object | None = None,
-        time_steps: int | None = None,
         momentum: float | None = 0.1,
         evaluation: str = "population",
         evaluation_group_size: int | None = None,
@@ -82,7 +80,7 @@ class BatchNorm(Norm):
         one_of("evaluation", evaluation, EVALUATIONS)
         _check(momentum is None or 0 <= momentum <= 1, f"momentum={momentum}: 0 to 1, or None")
         sizes = {"group_size": group_size, "evaluation_group_size": evaluation_group_size}
-        for name, size in {**sizes, "time_steps": time_steps}.items():
+        for name, size in sizes.items():
             _check(size is None or size >= 1, f"{name}={size}: at least 1, or None")
         _check(
             group_size is None or process_group is None,
@@ -105,17 +103,16 @@ class BatchNorm(Norm):
                 f"renorm_warmup={renorm_warmup}: (hold, r_full, d_full) in updates, "
                 "0 <= hold <= r_full, d_full",
             )
-        self.group_size, self.process_group, self.time_steps = group_size, process_group, time_steps
+        self.group_size, self.process_group = group_size, process_group
         self.momentum = momentum
         self.evaluation, self.evaluation_group_size = evaluation, evaluation_group_size
         self.prior_examples, self.alpha = prior_examples, alpha
         self.r_max, self.d_max, self.renorm_warmup = r_max, d_max, renorm_warmup
         self.frozen, self.keep_moments = frozen, keep_moments
         self._kept: Moments | tuple[Tensor, Tensor, Tensor] | None = None
-        steps = () if time_steps is None else (time_steps,)
-        self.register_buffer("running_mean", torch.zeros(*steps, num_features))
-        self.register_buffer("running_var", torch.ones(*steps, num_features))
-        self.register_buffer("num_batches_tracked", torch.zeros(steps, dtype=torch.long))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
 
     @property
     def stackable(self) -> bool:
@@ -127,13 +124,13 @@ class BatchNorm(Norm):
         self.running_var.fill_(1)
         self.num_batches_tracked.zero_()
 
-    def forward(self, x: Tensor, step: int | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         if self.training and not self.frozen:
             if self._is_plain():
                 return self._kernel(x, self.running_mean, self.running_var, update=True)
-            return self._train(x, step)
-        mean, var, _ = self._population(step)
+            return self._train(x)
+        mean, var = self.running_mean, self.running_var
         if self.training or self.evaluation == "population":
             if self.backend == "fused":
                 return self._kernel(x, mean, var, update=False)
@@ -155,7 +152,6 @@ class BatchNorm(Norm):
             and isinstance(self.momentum, float | int)
             and self.group_size is None
             and self.process_group is None
-            and self.time_steps is None
             and self.r_max is None
         )
 
@@ -175,8 +171,8 @@ class BatchNorm(Norm):
             self.__dict__["_kept"] = (mean.detach(), invstd.detach(), x.detach())
         return y
 
-    def _train(self, x: Tensor, step: int | None) -> Tensor:
-        population = self._population(step)
+    def _train(self, x: Tensor) -> Tensor:
+        population = (self.running_mean, self.running_var, self.num_batches_tracked)
         gamma, beta = self.weight, self.bias
         inner = (gamma, beta) if self.r_max is None else (None, None)
         if processes(self.process_group) > 1:
@@ -274,22 +270,6 @@ class BatchNorm(Norm):
 
     # --- shapes --------------------------------------------------------------------------------
 
-    def _population(self, step: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """running_mean, running_var and num_batches_tracked; those of a time step as views."""
-        if self.time_steps is None:
-            return self.running_mean, self.running_var, self.num_batches_tracked
-        _check(
-            step is not None and step >= 0,
-            f"statistics per time step: call norm(x, t) with t from 0; got t={step}",
-        )
-        _check(
-            step < self.time_steps or not self.training,
-            f"time step {step} in training, but time_steps={self.time_steps}: give the length of "
-            "the longest training sequence",
-        )
-        step = min(step, self.time_steps - 1)
-        return self.running_mean[step], self.running_var[step], self.num_batches_tracked[step]
-
     def _examples(self, x: Tensor, group_size: int | None) -> int:
         size = x.shape[0] if group_size is None else group_size
         _check(
@@ -304,7 +284,7 @@ class BatchNorm(Norm):
             raise ValueError(_one_value(x, examples))
 
     def extra_repr(self) -> str:
-        shown = ("momentum", "group_size", "process_group", "time_steps", "r_max", "d_max")
+        shown = ("momentum", "group_size", "process_group", "r_max", "d_max")
         parts = [f"{name}={getattr(self, name)}" for name in shown if getattr(self, name)]
         if self.evaluation != "population":
             parts.append(f"evaluation={self.evaluation}")

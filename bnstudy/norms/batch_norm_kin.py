@@ -35,14 +35,14 @@ class ContinualNorm(BatchNorm):
         super().__init__(num_features, **batch_norm)
         self.num_groups = groups_of(num_features, num_groups, channels_per_group)
 
-    def forward(self, x: Tensor, step: int | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         if x.numel() <= x.shape[0] * self.num_groups:
             raise ValueError(
                 f"ContinualNorm on {tuple(x.shape)}: each of the {self.num_groups} groups holds "
                 "one value, so the group norm inside gives a constant; use fewer groups"
             )
-        return super().forward(torch.group_norm(x, self.num_groups, None, None, self.eps), step)
+        return super().forward(torch.group_norm(x, self.num_groups, None, None, self.eps))
 
 
 class NoisyBatchNorm(BatchNorm):
@@ -79,8 +79,8 @@ class NoisyBatchNorm(BatchNorm):
         self.noise_mean, self.noise_std, self.jitter = noise_mean, noise_std, jitter
         self.generator: torch.Generator | None = None
 
-    def forward(self, x: Tensor, step: int | None = None) -> Tensor:
-        y = super().forward(x, step)
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
         if not self.training:
             return y
         place = {"device": y.device, "dtype": y.dtype, "generator": self.generator}

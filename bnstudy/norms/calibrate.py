@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .base import attributes, one_of
 from .batch_norm import EVALUATIONS, BatchNorm
+from .step_batch_norm import StepBatchNorm
 
 STATISTICS = ("running_mean", "running_var")
 ESTIMATORS = ("population", "mean_of_batches")
@@ -59,18 +60,22 @@ class PooledMoments:
     """
 
     def __init__(self):
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.count, self.mean, self.squares = torch.zeros(()), 0.0, 0.0
 
-    def add(self, mean: Tensor, var_unbiased: Tensor, count: int) -> None:
+    def add(self, mean: Tensor, var_unbiased: Tensor, count: int | Tensor) -> None:
         mean, var = mean.double(), var_unbiased.double()
+        count = torch.as_tensor(count, dtype=torch.float64)  # 0 where this batch had no value
         total = self.count + count
-        delta = mean - self.mean
-        self.squares = self.squares + var * (count - 1) + delta**2 * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
+        delta, share = mean - self.mean, count / total.clamp(min=1)
+        self.squares = self.squares + var * (count - 1).clamp(min=0) + delta**2 * self.count * share
+        self.mean = self.mean + delta * share
         self.count = total
 
     def result(self) -> tuple[Tensor, Tensor]:
-        return self.mean, self.squares / self.count
+        return self.mean, self.squares / self.count.clamp(min=1)
+
+    def seen(self) -> Tensor:
+        return self.count > 0
 
 
 class MeanOfBatches:
@@ -80,15 +85,20 @@ class MeanOfBatches:
     """
 
     def __init__(self):
-        self.batches, self.mean, self.var = 0, 0.0, 0.0
+        self.batches, self.mean, self.var = torch.zeros(()), 0.0, 0.0
 
-    def add(self, mean: Tensor, var_unbiased: Tensor, count: int) -> None:
-        self.batches += 1
-        self.mean = self.mean + mean.double()
-        self.var = self.var + var_unbiased.double()
+    def add(self, mean: Tensor, var_unbiased: Tensor, count: int | Tensor) -> None:
+        seen = (torch.as_tensor(count) > 0).double()
+        self.batches = self.batches + seen
+        self.mean = self.mean + mean.double() * seen
+        self.var = self.var + var_unbiased.double() * seen
 
     def result(self) -> tuple[Tensor, Tensor]:
-        return self.mean / self.batches, self.var / self.batches
+        batches = self.batches.clamp(min=1)
+        return self.mean / batches, self.var / batches
+
+    def seen(self) -> Tensor:
+        return self.batches > 0
 
 
 class Calibrator:
@@ -118,8 +128,8 @@ class Calibrator:
         if not self.layers:
             raise ValueError("nothing to calibrate: the model has no BatchNorm layer")
         self._kind = PooledMoments if estimator == "population" else MeanOfBatches
+        self._estimates: dict[str, PooledMoments | MeanOfBatches] = {}
         # by (layer, time step), the step None where a layer keeps one set of statistics
-        self._estimates: dict[tuple[str, int | None], PooledMoments | MeanOfBatches] = {}
         self._counts: dict[tuple[str, int | None], int] = {}
 
     def __enter__(self) -> Self:
@@ -129,8 +139,12 @@ class Calibrator:
             layer.register_forward_pre_hook(self._counter(name), with_kwargs=True)
             for name, layer in self.layers.items()
         ]
+        for layer in layers:
+            if isinstance(layer, StepBatchNorm):
+                layer.examples.zero_()
         self._mode = attributes(
             layers,
+            below_min="last_step",
             training=True,
             momentum=1.0,
             group_size=None,
@@ -169,14 +183,17 @@ class Calibrator:
         """
         if not self._counts:
             raise ValueError("update() before any forward through a BatchNorm layer")
-        for (name, step), count in self._counts.items():
+        for name, count in {name: count for (name, _), count in self._counts.items()}.items():
             mean, var = (
                 self.layers[name].get_buffer(key) if buffers is None else buffers[_join(name, key)]
                 for key in STATISTICS
             )
-            if step is not None:
-                mean, var = mean[..., step, :], var[..., step, :]
-            estimate = self._estimates.setdefault((name, step), self._kind())
+            layer = self.layers[name]
+            if isinstance(layer, StepBatchNorm):  # with momentum 1, of this batch alone
+                networks = layer.examples.shape[1]
+                count = layer.examples.repeat_interleave(layer.num_features // networks, 1)
+                layer.examples.zero_()
+            estimate = self._estimates.setdefault(name, self._kind())
             estimate.add(mean.detach(), var.detach(), count)
         self._last = {name: count for (name, _), count in self._counts.items()}
         self._counts.clear()
@@ -187,22 +204,28 @@ class Calibrator:
         return self._last
 
     def statistics(self) -> dict[str, Tensor]:
-        """running_mean and running_var by buffer name, in the buffers' dtype; layers that never
-        ran are left out. Raises ValueError when no batch was seen, or none at a time step."""
+        """running_mean and running_var by buffer name, in the buffers' dtype.
+
+        Layers that never ran are left out; a time step that no sequence reached has the statistics
+        of the last one that was reached. Raises ValueError when no batch was seen.
+        """
         if not self._estimates:
             raise ValueError("no batches: population statistics need at least one forward")
         found = {}
-        for name in dict.fromkeys(name for name, _ in self._estimates):
+        for name, estimate in self._estimates.items():
             layer = self.layers[name]
-            steps = [None] if layer.time_steps is None else range(layer.time_steps)
-            missing = [step for step in steps if (name, step) not in self._estimates]
-            if missing:
-                raise ValueError(f"no batch reached time step {missing[0]} of layer {name!r}")
-            rows = [self._estimates[name, step].result() for step in steps]
-            for key, values in zip(STATISTICS, zip(*rows, strict=True), strict=True):
-                value = values[0] if layer.time_steps is None else torch.stack(values, -2)
+            for key, value in zip(STATISTICS, estimate.result(), strict=True):
+                if isinstance(layer, StepBatchNorm):
+                    value = _carried(value, estimate.seen())
                 found[_join(name, key)] = value.to(layer.running_mean.dtype)
         return found
+
+
+def _carried(values: Tensor, seen: Tensor) -> Tensor:
+    """(T, C) with each row that was not seen replaced by the last one before it that was."""
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    last = torch.where(seen, rows, 0).cummax(0).values
+    return values.gather(0, last)
 
 
 def _join(name: str, key: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from .base import Norm
 from .batch_norm import BatchNorm
 from .batch_norm_kin import ContinualNorm, NoisyBatchNorm
+from .step_batch_norm import StepBatchNorm
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED)
@@ -191,7 +192,7 @@ def _why_not(norm: nn.Module) -> str | None:
         return f"{kind} is in training mode: its statistics come from the batch"
     if norm.running_mean is None:
         return f"{kind} keeps no population statistics"
-    if getattr(norm, "time_steps", None) is not None:
+    if isinstance(norm, StepBatchNorm):
         return f"{kind} has other statistics at every time step"
     evaluation = getattr(norm, "evaluation", "population")
     if evaluation != "population":

@@ -29,7 +29,7 @@ class Moments(NamedTuple):
 
     mean: Tensor
     var_biased: Tensor
-    count: int  # values in each set
+    count: int  # values in each set; a tensor where sets differ
 
 
 def normalize(
@@ -55,6 +55,24 @@ def moments(x: Tensor, examples: int, channels: int) -> Moments:
     """The moments alone, differentiable."""
     sets = _sets(x, examples, channels)
     return _moments(sets, *_mean_and_variance(sets, centred=True))
+
+
+def masked_moments(x: Tensor, mask: Tensor, examples: int) -> Moments:
+    """Moments of the valid values in each group of `examples` consecutive rows, differentiable.
+
+    x (N, C); mask (N, G), true where valid, each column for C / G consecutive channels. Shapes of
+    mean and variance (groups, G, C / G), of the count (groups, G, 1), a tensor here. Where nothing
+    is valid: 0, 0 and 0.
+    """
+    groups, blocks = len(x) // examples, mask.shape[1]
+    sets = at_least_float32(x).reshape(groups, examples, blocks, -1)
+    valid = mask.reshape(groups, examples, blocks, 1)
+    count = valid.sum(1).to(sets.dtype)
+    some = count.clamp(min=1)
+    # not a product with the mask: padding may hold anything, infinity too
+    mean = sets.masked_fill(~valid, 0).sum(1) / some
+    deviation = (sets - mean[:, None]).masked_fill(~valid, 0)
+    return Moments(mean, deviation.square().sum(1) / some, count)
 
 
 def affine(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:

@@ -42,6 +42,10 @@ PROBES: dict[str, Probe] = {
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
+    "lengths": Probe("bnstudy.probes.recurrent:lengths", 24),
+    "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1),
+    "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1),
+    "gradient_norm": Probe("bnstudy.probes.recurrent:gradient_norm", 1),
 }
 
 

@@ -136,11 +136,13 @@ def extended(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     return pd.concat([kept, pd.DataFrame(columns, index=table.index)], axis=1)
 
 
-def values(table: pd.DataFrame, metric: str, **where: Any) -> dict[int, float]:
-    """Seed -> metric of one cell, in percent (percentage points when differenced)."""
+def values(
+    table: pd.DataFrame, metric: str, *, factor: float = 100, **where: Any
+) -> dict[int, float]:
+    """Seed -> metric of one cell, in percent (percentage points when differenced) by default."""
     rows = select(table, **where)
     found = stats.per_seed(rows, metric)
-    return {seed: 100 * value for seed, value in found.items()}
+    return {seed: factor * value for seed, value in found.items()}
 
 
 def across(table: pd.DataFrame, columns: dict[float, str]) -> pd.DataFrame:

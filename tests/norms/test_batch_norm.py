@@ -150,22 +150,7 @@ def test_a_frozen_layer_is_still_evaluated_as_asked():
     assert not freeze(layer, False).frozen
 
 
-# --- scope: time steps and processes -------------------------------------------------------------
-
-
-def test_each_time_step_has_its_own_statistics_and_later_ones_use_the_last():
-    layer = BatchNorm(3, time_steps=4).double()
-    single = [BatchNorm(3).double() for _ in range(4)]
-    for update in range(3):
-        for t in range(4 - update):  # sequences of different lengths
-            x = sample(8, 3, seed=10 * update + t) * (t + 1)
-            torch.testing.assert_close(layer(x, t), single[t](x))
-    for key in ("running_mean", "running_var", "num_batches_tracked"):
-        expected = torch.stack([getattr(one, key) for one in single])
-        torch.testing.assert_close(getattr(layer, key), expected)
-    layer.eval()
-    torch.testing.assert_close(layer(x, 17), single[3].eval()(x))
-    torch.testing.assert_close(layer(x, 1), single[1].eval()(x))
+# --- scope: processes -----------------------------------------------------------------------------
 
 
 def test_moments_across_one_process_are_the_batch_moments(tmp_path):
@@ -313,8 +298,6 @@ def test_channels_last_stays_channels_last():
         (lambda: BatchNorm(3, evaluation="mean"), ["evaluation", "population, batch"]),
         (lambda: BatchNorm(3, evaluation="mixture").eval()(torch.ones(4, 3)), ["prior_examples"]),
         (lambda: BatchNorm(3, evaluation="example").eval()(torch.ones(4, 3)), ["alpha"]),
-        (lambda: BatchNorm(3, time_steps=2)(torch.ones(4, 3)), ["norm(x, t)"]),
-        (lambda: BatchNorm(3, time_steps=2)(torch.ones(4, 3), 2), ["time_steps=2", "longest"]),
         (lambda: GhostBatchNorm(3, group_size=0), ["group_size=0"]),
     ],
 )

@@ -1,0 +1,152 @@
+"""Probes of recurrent networks against what they claim to measure, computed another way."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bnstudy import data, probes, run
+from bnstudy.config import Config
+from bnstudy.engine.evaluate import Look
+from bnstudy.engine.optimizer import Optimizer
+from bnstudy.engine.train import train
+from bnstudy.engine.vectorize import Folded
+from bnstudy.norms.base import attributes
+from bnstudy.probes import recurrent
+
+CPU = torch.device("cpu")
+
+
+def config(norm="batch", cell="lstm", steps=3, **cfg):
+    return Config.model_validate(
+        {
+            "data": {"name": "text", "length": 8, "train_size": 64, **cfg},
+            "model": {"name": "recurrent", "cell": cell, "hidden": (6,)},
+            "norm": {"name": norm},
+            "optimizer": {"name": "adam", "lr": 0.01, "lr_rule": "none", "clip_norm": 1.0},
+            "train": {"batch_size": 16, "steps": steps},
+        }
+    )
+
+
+def look_at(cfg, seeds=(0, 1)):
+    ds = data.load(cfg.data)
+    configs = [cfg.model_copy(update={"seed": s}) for s in seeds]
+    stack = Folded([run.build(c, ds.shape, ds.num_classes) for c in configs], CPU)
+    rows = list(train(stack, ds, configs))
+    update = Optimizer([c.optimizer for c in configs], stack, 16, 1)
+    return Look(stack, ds, cfg, seeds, update, last=True), rows[-1]
+
+
+def test_lengths_are_bits_of_the_same_text_in_other_windows():
+    look, rows = look_at(config())
+    before = look.data
+    found = recurrent.lengths(look)
+    assert look.data is before
+    for i, row in enumerate(rows):
+        assert found["length/0008"][i] == pytest.approx(row["test_loss"] / math.log(2), rel=1e-5)
+    stack, ds = look.stack, look.data
+    x, y = ds.test_x.flatten(), ds.test_y.flatten()
+    n = len(x) // 80
+    with stack.training(False):
+        logits = stack.predict(x[: n * 80].view(n, 1, 1, 80).expand(-1, 2, -1, -1))
+    for i in range(2):
+        expected = F.cross_entropy(logits[:, i].flatten(0, 1), y[: n * 80]) / math.log(2)
+        assert found["length/0080"][i] == pytest.approx(float(expected), rel=1e-4)
+    assert (found["length_truncated/0080"] != found["length/0080"]).all()
+    assert (found["length_shared/0080"] != found["length/0080"]).all()
+    assert (found["length_batch/0080"] != found["length/0080"]).all()
+    assert torch.equal(found["length_truncated/0002"], found["length/0002"])  # two steps are kept
+
+
+def test_lengths_are_for_texts_in_full_windows():
+    look, _ = look_at(config(min_length=4))
+    assert recurrent.lengths(look) == {}
+    look, _ = look_at(config("layer"))
+    assert {name.partition("/")[0] for name in recurrent.lengths(look)} == {"length"}
+
+
+def test_shared_statistics_are_those_of_the_shared_scope():
+    look, _ = look_at(config())
+    loss = recurrent.shared_statistics(look)["test_loss_shared"]
+    norms = list(recurrent.step_norms(look).values())
+    with look.stack.training(False), attributes(norms, scope="shared"):
+        assert torch.equal(look.score("test")[0], loss)
+    assert {norm.scope for norm in norms} == {"step"}
+
+
+def test_step_statistics_say_how_far_and_of_how_many():
+    look, _ = look_at(config(min_length=2))
+    found = recurrent.step_statistics(look)
+    norm = look.stack.net.layers[0].norm_hh
+    assert torch.equal(found["behind/0003"], norm.examples[2])
+    assert (found["behind/0008"] < found["behind/0001"]).all()
+    assert not found["drift/0008"].any()
+    mean, std = norm.running_mean.view(8, 2, -1), norm.running_var.view(8, 2, -1)[-1].sqrt()
+    wanted = (((mean[2] - mean[7]) / std) ** 2).mean(-1).sqrt()
+    torch.testing.assert_close(found["drift/0003"], wanted)
+
+
+def test_gradient_norms_are_those_of_one_example_after_the_other():
+    look, _ = look_at(config("none", "tanh", steps=0, name="parity", length=12))
+    found = recurrent.gradient_norm(look)
+    x, y = look.data.train_x[:16], look.data.train_y[:16]
+    for i in range(2):
+        weights = look.stack.parameters(i)
+        h, states = torch.zeros(16, 6), []
+        for t in range(12):
+            ih, hh = (weights[f"layers.0.weight_{k}"] for k in ("ih", "hh"))
+            bias = weights["layers.0.bias_ih"] + weights["layers.0.bias_hh"]
+            h = torch.tanh(x[:, :-1, t] @ ih.T + h @ hh.T + bias)
+            h.requires_grad_() if h.is_leaf else h.retain_grad()
+            states.append(h)
+        logits = torch.stack(states, 1) @ weights["weight"].T + weights["bias"]
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        logs = torch.stack([g.norm().log10() for g in torch.autograd.grad(loss, states)])
+        for t in range(12):
+            assert found[f"gradient/{t + 1:04d}"][i] == pytest.approx(float(logs[t]), abs=1e-4)
+        t = torch.arange(12.0)
+        slope = torch.linalg.lstsq(torch.stack([t, torch.ones(12)], 1), logs[:, None]).solution[0]
+        assert found["gradient_slope"][i] == pytest.approx(100 * float(slope), rel=1e-3)
+    assert look.stack.net.states == []
+
+
+def test_probes_leave_the_stack_as_it_was():
+    look, _ = look_at(config())
+    before = [look.stack.flat.clone(), *(b.clone() for b in look.stack.buffers.values())]
+    for name in ("lengths", "shared_statistics", "step_statistics", "gradient_norm"):
+        probes.PROBES[name].measure(look)
+    after = [look.stack.flat, *look.stack.buffers.values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_statistics_made_by_too_few_are_counted():
+    look, rows = look_at(config(min_length=1, length=40))  # at step 40 0.4 examples are left
+    layer = look.stack.net.layers[0]
+    per_norm = [norm.reused for norm in (layer.norm_ih, layer.norm_hh, layer.norm_c)]
+    assert all(torch.equal(own, per_norm[0]) for own in per_norm)
+    assert rows[0]["reused_statistics"] == float(sum(own[0] for own in per_norm)) > 0
+    _, rows = look_at(config())
+    assert rows[0]["reused_statistics"] == 0
+
+
+@pytest.mark.parametrize("limit", [0.05, 1e6])
+def test_each_networks_gradient_is_clipped_by_itself(limit):
+    look, _ = look_at(config("none", steps=0))
+    stack, update = look.stack, look.update
+    x, y = look.data.take("train", torch.arange(16)[:, None].expand(-1, 2))
+    stack.gradient(x, y)
+    stack.blocks(stack.grad)["weight"][1] *= 5
+    wanted = []
+    for i in range(2):
+        own = [b[i].clone() for b in stack.blocks(stack.grad).values()]
+        leaves = [torch.zeros_like(g, requires_grad=True) for g in own]
+        for leaf, g in zip(leaves, own, strict=True):
+            leaf.grad = g
+        torch.nn.utils.clip_grad_norm_(leaves, limit)
+        wanted.append([leaf.grad for leaf in leaves])
+    update._clip(stack.grad, limit)
+    for i in range(2):
+        for block, g in zip(stack.blocks(stack.grad).values(), wanted[i], strict=True):
+            torch.testing.assert_close(block[i], g, rtol=1e-4, atol=1e-8)
