@@ -29,6 +29,7 @@ from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Folded, Stack, foldable, make_stack
 from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
+from bnstudy.norms import TooFewValues
 from bnstudy.pack import Pack, StackPlan, Status, stop_file
 from bnstudy.store import Store, stack_id
 from bnstudy.tracking import Tracker
@@ -123,7 +124,9 @@ class Runner:
                 {
                     "label": plan.label,
                     "addresses": [c.address for c in plan.configs],
-                    "error": str(error) if isinstance(error, UserError) else traceback.format_exc(),
+                    "error": str(error)
+                    if isinstance(error, UserError | TooFewValues)
+                    else traceback.format_exc(),
                 }
             )
         self.status.done_seconds += plan.seconds

@@ -35,8 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"config", "data", *LEAVES},
     "places": {"store", *LEAVES},
     "build": {"config", "data.samplers", "entry", "models", "norms", "probes", *LEAVES},
-    "run": {"build", "config", "cost", "data", "engine", "pack", "probes", "store", "tracking",
-            *LEAVES},
+    "run": {"build", "config", "cost", "data", "engine", "norms", "pack", "probes", "store",
+            "tracking", *LEAVES},
     # benchmarks time what runs are made of and draw what they found
     "bench": {"compose", "config", "cost", "data", "engine", "figures", "models", "norms", "pack",
               "stats", "store", "sweep", *LEAVES},

@@ -7,7 +7,7 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
 """
 
 from .audit import Finding, audit
-from .base import NoNorm, Norm, debug
+from .base import NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .calibrate import ESTIMATORS, Calibrator, batch_norms, calibrate, evaluation_mode, freeze
@@ -43,6 +43,7 @@ __all__ = [
     "StepBatchNorm",
     "Swap",
     "Swaps",
+    "TooFewValues",
     "WeightStandardization",
     "audit",
     "batch_norms",

@@ -11,6 +11,10 @@ AFFINE = ("both", "gamma", "beta", "none")
 BACKENDS = ("fused", "reference")
 
 
+class TooFewValues(ValueError):
+    """Statistics were asked of fewer values than make one."""
+
+
 class Norm(nn.Module):
     """A normalization of (N, C, *) with 0 to 3 axes after the channels.
 

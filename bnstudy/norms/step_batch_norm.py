@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .base import one_of
+from .base import TooFewValues, one_of
 from .batch_norm import BatchNorm
 from .functional import Moments, masked_moments
 
@@ -40,8 +40,8 @@ class StepBatchNorm(BatchNorm):
     running number of valid examples behind the statistics, (time_steps, G); `reused` (G,).
 
     evaluation: "population" or "batch". Ghost groups, several processes and Batch Renormalization
-    are not there. Raises ValueError for those, for a step that training may not reach, and where no
-    step has `min_count` valid examples.
+    are not there. Raises ValueError for those and for a step that training may not reach,
+    TooFewValues where no step up to one has `min_count` valid examples.
     """
 
     examples: Tensor
@@ -132,7 +132,7 @@ class StepBatchNorm(BatchNorm):
         if not training and self.evaluation_group_size:
             size = self._examples(x, self.evaluation_group_size * positions)
         if mask is None and size < self.min_count:
-            raise ValueError(
+            raise TooFewValues(
                 f"statistics of {size} example at each time step, fewer than min_count="
                 f"{self.min_count}: use larger batches, layer norm, or population statistics"
             )
@@ -185,7 +185,7 @@ class StepBatchNorm(BatchNorm):
             return found
         if self.below_min == "error" and self.training:
             bad = int((~enough).any(0).nonzero()[0])
-            raise ValueError(
+            raise TooFewValues(
                 f"time step {first + bad // networks}: {int(found.count[:, bad].min())} valid "
                 f"examples, fewer than min_count={self.min_count}; use larger batches, sequences "
                 "of like length, or below_min='last_step'"
@@ -205,7 +205,7 @@ class StepBatchNorm(BatchNorm):
                 mean = torch.where(ok, mean, last.mean)
                 var = torch.where(ok, var, last.var_biased)
             elif not ok.all():
-                raise ValueError(
+                raise TooFewValues(
                     f"time step {first + t}: {int(found.count[:, own].min())} valid examples, "
                     f"fewer than min_count={self.min_count}, and no earlier step to take "
                     "statistics from; use larger batches"
