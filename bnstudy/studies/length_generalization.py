@@ -53,7 +53,8 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     norms.set_title(f"text, LSTM, trained at {_training(table)}; batch norm clamped")
     batch = by.get("batch", table.iloc[:0])
     curves = {label: _curve(batch, way) for way, label in WAYS.items()}
-    figures.series(ways, curves, xlabel=xlabel, ylabel="bits a character")
+    same = {label: figures.Look(*figures.SERIES[i], label) for i, label in enumerate(curves)}
+    figures.series(ways, curves, xlabel=xlabel, ylabel="bits a character", looks=same)
     ways.set_title("batch norm, one training read in four ways")
     curves = {}
     for way, label in list(WAYS.items())[1:]:
@@ -61,7 +62,8 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         columns = {n: batch[c] - batch[clamped[n]] for n, c in lengths(batch, way).items()}
         frame = pd.DataFrame({str(n): v for n, v in columns.items()}).assign(seed=batch["seed"])
         curves[label] = across(frame, {float(n): str(n) for n in columns})
-    figures.series(differences, curves, xlabel=xlabel, ylabel="bits more than clamped")
+    figures.series(differences, curves, xlabel=xlabel, ylabel="bits more than clamped",
+                   looks=same)  # fmt: skip
     differences.axhline(0, color="black", linewidth=0.7)
     differences.set_title("cost of other statistics")
     x = PUBLISHED["length"]
