@@ -19,7 +19,9 @@ class Anatomy:
     """What a config's network is made of, found on the meta device without any arithmetic."""
 
     layers: list[dict[str, Any]]  # one per norm layer: name, norm, channels, positions, m, ...
-    modules: int  # leaf modules that a forward calls
+    modules: (
+        int  # leaf modules that a forward calls, and what a step of a loop costs in their terms
+    )
     macs: int  # multiply-accumulates of one example's forward
     train_size: int
     test_size: int
@@ -192,6 +194,7 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             weight = getattr(module, "weight", None)
             if hasattr(module, "macs"):
                 cost["macs"] += module.macs(shape[-1])
+                cost["modules"] += getattr(module, "modules_per_step", 0) * shape[-1]
             elif isinstance(module, nn.Linear | nn.Conv2d):
                 cost["macs"] += weight.numel() * output.shape[2:].numel()
 

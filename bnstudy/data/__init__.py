@@ -229,7 +229,7 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
 
     cfg = resolve(cfg, cache_dir)
     raw = locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
-    if cfg.name in SEQUENCES:
+    if raw.train_x.ndim == 3:  # sequences come as they are
         return raw
     data = images.distort(raw, cfg)
     data = images.subset(data, cfg)

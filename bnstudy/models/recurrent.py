@@ -63,6 +63,8 @@ class RecurrentLayer(nn.Module):
             self.norm_c = norm(hidden)
         self.plain = isinstance(self.norm_ih, NoNorm)
 
+    modules_per_step = 5  # for estimates of time: what a step costs beside its norms
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Each gate's matrices orthogonal (or the identity), biases zero but the forget gate's."""

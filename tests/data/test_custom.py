@@ -7,6 +7,7 @@ import torch
 
 from bnstudy import data
 from bnstudy.config import DataConfig
+from bnstudy.errors import UserError
 
 NAMES = (f"own_data_{i}" for i in itertools.count())
 GOOD = """
@@ -53,7 +54,7 @@ def test_the_source_is_part_of_the_configuration(module):
         ("def biuld(cfg): pass", "has no 'build'. Did you mean 'biuld'"),
         ("build = 3", "is a int, not a function"),
         ("def build(cfg): return 3", "returned a int; it must return a bnstudy.data.Dataset"),
-        (GOOD.replace("(30, 2, 4, 4", "(30, 4, 4"), r"shape \(n, C, H, W\), given \(30, 4, 4\)"),
+        (GOOD.replace("(30, 2, 4, 4", "(30, 4"), r"shape \(n, C, H, W\), sequences .*\(30, 4\)"),
         (GOOD.replace("y[:9]", "y[:8]"), r"val_y must be one label for each .*\(9\), given \(8,\)"),
         (GOOD.replace("y, x[:9]", "y + 1, x[:9]"), "train_y must be whole numbers from 0 to 2"),
         (GOOD.replace("x[:6], y", "x[:6] / 0, y"), "test_x holds NaN or infinity"),
@@ -68,3 +69,38 @@ def test_what_is_wrong_with_an_entry_is_said(module, text, message):
 def test_a_module_that_does_not_exist_is_a_message():
     with pytest.raises(ValueError, match="importing 'no_such_module' failed"):
         data.resolve(DataConfig(name="custom", entry="no_such_module:build"))
+
+
+SEQUENCES = """
+import torch
+from bnstudy.data import Dataset
+def build(cfg):
+    x = torch.rand(30, 3, 5, generator=torch.Generator().manual_seed(0))
+    y = (torch.arange(30)[:, None] + torch.arange(5)) % 3
+    x[:, 2], x[4, 2, 3:], y[4, 3:] = 1, 0, -100
+    # here
+    return Dataset(x, y, x[:9], y[:9], x[:6], y[:6], 3)
+"""
+
+
+def test_sequences_of_ones_own_come_as_they_are(module):
+    d = data.load(module(SEQUENCES, train_size=7))
+    assert d.shape == (3, 5)
+    assert len(d.train_y) == 7
+    assert (d.test_y[4] == -100).tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("x[2, 2] = 0; y[2] = -100", "train_x: sequence 2 has length 0"),
+        ("x[2, 2, 1] = 0; y[2, 1] = -100", "padding must lie at the end"),
+        ("y[4, 4] = 1", "must be -100 at padded steps"),
+        ("y[3, 3] = 3", "from 0 to 2 or -100, given 0 to 3"),
+        ("y = y[:, 0]", r"whole numbers of shape \(30, 5\)"),
+        ("x[0, 0, 0] = float('nan')", "must be finite"),
+    ],
+)
+def test_sequences_that_are_none_are_refused(module, line, message):
+    with pytest.raises(UserError, match=message):
+        data.load(module(SEQUENCES.replace("# here", line)))
