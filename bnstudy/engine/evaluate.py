@@ -74,7 +74,7 @@ class Look:
         orders = [evaluation_order(n, seed, multiple)[0] for seed in self.seeds]
         index = torch.stack(orders, dim=1).to(device)  # (n, S)
         steps = self.data.test_y.shape[1] if self.data.test_y.dim() > 1 else 1
-        most = min(CHUNK, CHUNK * 16 // steps)  # long sequences take more room
+        most = min(CHUNK, CHUNK * 32 // steps)  # long sequences take more room
         for rows in index.split(max(multiple, most // multiple * multiple)):
             x, y = self.data.take(part, rows)
             yield self.stack.predict(x), y
