@@ -82,12 +82,7 @@ class RecurrentLayer(nn.Module):
 
     def widened(self, size: int) -> "RecurrentLayer":
         """`size` networks side by side; their parameters (size, *shape), still to be filled in."""
-        wide = copy.copy(self)
-        wide.size = size
-        wide._parameters = {
-            name: nn.Parameter(p.new_empty(size, *p.shape)) for name, p in self._parameters.items()
-        }
-        return wide
+        return _widened(self, size)
 
     def macs(self, steps: int) -> int:
         """Multiply-accumulates of one example's forward over so many steps."""
@@ -198,6 +193,15 @@ class RecurrentLayer(nn.Module):
         return zero + self.initial_noise * drawn.to(like.device, like.dtype)
 
 
+def _widened(module: Any, size: int) -> Any:
+    wide = copy.copy(module)
+    wide.size = size
+    wide._parameters = {
+        name: nn.Parameter(p.new_empty(size, *p.shape)) for name, p in module._parameters.items()
+    }
+    return wide
+
+
 def _over_units(norm: nn.Module, size: int) -> bool:
     """Whether a norm is the layer norm of each of several networks."""
     return size > 1 and isinstance(norm, GroupNorm) and norm.num_groups == size
@@ -236,12 +240,7 @@ class Recurrent(nn.Module):
 
     def widened(self, size: int) -> "Recurrent":
         """As of a layer."""
-        wide = copy.copy(self)
-        wide.size = size
-        wide._parameters = {
-            name: nn.Parameter(p.new_empty(size, *p.shape)) for name, p in self._parameters.items()
-        }
-        return wide
+        return _widened(self, size)
 
     def macs(self, steps: int) -> int:
         """Multiply-accumulates of one example's forward over so many steps."""
