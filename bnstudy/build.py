@@ -66,7 +66,8 @@ def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFac
         for key, field in NormConfig.model_fields.items():
             value = getattr(config, key)
             if key not in ANY_NORM and key not in allowed and value != field.default:
-                raise UserError(f"norm.{key}={value}: {config.name} norm has no {key}")
+                where = "" if steps or key not in PER_STEP else " outside a recurrent network"
+                raise UserError(f"norm.{key}={value}: {config.name} norm has no {key}{where}")
         if config.freeze_at < 1 and "frozen" not in allowed:
             raise UserError(
                 f"norm.freeze_at={config.freeze_at}: {config.name} norm has no population "
@@ -94,6 +95,7 @@ def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFac
     return marked
 
 
+PER_STEP = ("scope", "time_steps", "min_count", "below_min")
 RECURRENT_NORMS = ("none", "batch", "layer", "group")  # of one example, or of one time step
 
 
