@@ -88,6 +88,8 @@ def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFac
             raise UserError(f"norm={config.name}: {error}") from None
 
     def marked(channels: int, **more: Any) -> nn.Module:
+        if "affine" in more and config.affine in ("beta", "none"):
+            more["affine"] = "none"  # no gamma was asked for
         layer = make(channels, **{k: v for k, v in more.items() if k in allowed})
         layer.is_norm = True
         return layer
@@ -118,7 +120,7 @@ def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module
 
 
 class _Placeholder(nn.Identity):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **_: Any) -> None:
         super().__init__()
         self.channels = channels
 
@@ -149,7 +151,7 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             f"train.batch_size={size} is larger than the training set ({n} examples of "
             f"{config.data.name}): use at most {n}"
         )
-    probes.find(config.evaluate.probes)
+    _check_probes(config, dataset)
     several = [name for name in KNOWN if name != "recurrent"]
     if config.train.processes > 1 and config.model.name not in several:
         raise UserError(
@@ -209,6 +211,13 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             logits = net.train()(torch.empty(size, *shape))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{arm}: layer '{current}': {error}") from None
+    scored = min(config.evaluate.large_batch, dataset.size("test"))
+    if any(isinstance(m, norms.StepBatchNorm) and m.min_count > scored for m in net.modules()):
+        raise UserError(
+            f"the test part of data={config.data.name} has {dataset.size('test')} sequences and "
+            f"evaluate.large_batch={config.evaluate.large_batch}: batch statistics need "
+            f"norm.min_count={config.norm.min_count}; give more data or shorter sequences"
+        )
     wanted = (size, *dataset.train_y.shape[1:], dataset.num_classes)
     if tuple(logits.shape) != wanted:
         raise UserError(
@@ -217,6 +226,28 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
         )
     parameters = sum(p.numel() for p in net.parameters())
     return Anatomy(layers, cost["modules"], cost["macs"], n, len(dataset.test_y), parameters)
+
+
+def _check_probes(config: Config, dataset: Any) -> None:
+    """Refuse probes that do not exist, or measure what this data set is not."""
+    kind = "sequences" if dataset.train_y.dim() > 1 else "images"
+    for name, probe in zip(
+        config.evaluate.probes, probes.find(config.evaluate.probes), strict=True
+    ):
+        if probe.of != kind:
+            raise UserError(
+                f"evaluate.probes={name} measures networks on {probe.of}: data={config.data.name} "
+                f"is {kind}"
+            )
+    if "lengths" in config.evaluate.probes and config.data.name == "text":
+        from bnstudy.probes.recurrent import FACTORS
+
+        longest, characters = round(max(FACTORS) * config.data.length), dataset.test_y.numel()
+        if longest > characters:
+            raise UserError(
+                f"evaluate.probes=lengths reads the test part in windows of up to {longest} "
+                f"characters, and it has {characters}: give a longer text or a smaller data.length"
+            )
 
 
 def _describe(name: str, layer: nn.Module, config: Config, x: torch.Tensor) -> dict[str, Any]:

@@ -230,6 +230,13 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
     cfg = resolve(cfg, cache_dir)
     raw = locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
     if raw.train_x.ndim == 3:  # sequences come as they are
+        changed = [k for k in ("contrast", "pixel_noise", "image_size") if getattr(cfg, k)]
+        changed += ["sequence"] * (cfg.sequence != "none")
+        if changed:
+            raise UserError(
+                f"data.{changed[0]}={getattr(cfg, changed[0])} changes images, and data={cfg.name} "
+                "is sequences: leave it out"
+            )
         return raw
     data = images.distort(raw, cfg)
     data = images.subset(data, cfg)

@@ -111,8 +111,8 @@ class Look:
     ) -> dict[str, Tensor]:
         """PreciseBN: population statistics recomputed with fixed weights (Wu & Johnson 2021, 3.1).
 
-        From min(examples, n) training examples of the (seed, "eval") shuffle, with the noise of
-        training, in whole batches. Use them with `stack.with_buffers(statistics)`.
+        From min(examples, n) training examples of the (seed, "eval") shuffle, with the pixel
+        noise of training, in whole batches. Use them with `stack.with_buffers(statistics)`.
 
         Args:
             examples: default `evaluate.precise_examples`.
@@ -141,7 +141,7 @@ def evaluate(look: Look) -> Measured:
     `optimizer.weight_average` the same of the averaged weights, by exponential average and
     PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`. In recurrent networks
     with batch norm `reused_statistics`: how many steps of training batches had too few valid
-    examples for statistics of their own.
+    examples for statistics of their own (in the norm that met most of them).
     """
     config, stack = look.config, look.stack
     large = min(config.evaluate.large_batch, look.data.size("test"))
@@ -155,7 +155,7 @@ def evaluate(look: Look) -> Measured:
 
     reused = [m.reused for m in stack.net.modules() if hasattr(m, "reused")]
     if reused:
-        result["reused_statistics"] = torch.stack(reused).sum(0).float()
+        result["reused_statistics"] = torch.stack(reused).amax(0).float()
     with stack.training(False):
         measure("")
         _, result["val_error"] = look.score("val")

@@ -18,7 +18,7 @@ from bnstudy.data.samplers import (
 from bnstudy.engine.distributed import Shard
 from bnstudy.engine.evaluate import Look, evaluate
 from bnstudy.engine.optimizer import Optimizer
-from bnstudy.engine.vectorize import Stack
+from bnstudy.engine.vectorize import Stack, score
 
 Row = dict[str, Any]
 WHOLE = Shard()
@@ -56,9 +56,10 @@ def train(
     update = Optimizer([c.optimizer for c in configs], stack, size, total)
     order = Order(data, configs)
     noise = [generator(c.seed, "noise") for c in configs]
-    for module in stack.net.modules():
-        if hasattr(module, "streams"):
-            module.streams = [generator(c.seed, "initial_state") for c in configs]
+    drawing = [m for m in stack.net.modules() if hasattr(m, "streams")]
+    for i, module in enumerate(drawing):
+        purpose = f"initial_state {i}" if i else "initial_state"
+        module.streams = [generator(c.seed, purpose) for c in configs]
     freeze_step = math.ceil(config.norm.freeze_at * total)
     log = torch.full((3, stack.size, max(total, 1)), math.nan, device=device)
     look = Look(stack, data, config, tuple(c.seed for c in configs), update)
@@ -78,7 +79,7 @@ def train(
             x, y = map(shard.part, data.take("train", next(order).to(device), noise))
             if config.evaluate.online:
                 with stack.training(False):
-                    log[2, :, step] = (stack.predict(x).argmax(-1) != y).float().mean(0)
+                    log[2, :, step] = score(stack.predict(x), y)[1]
             loss, wrong = stack.gradient(x, y)
             shard.average(stack, loss, wrong)
             log[0, :, step], log[1, :, step] = loss, wrong

@@ -181,7 +181,7 @@ class RecurrentLayer(nn.Module):
         H = self.hidden
         r, z = torch.sigmoid(term[..., : 2 * H] + recurrent[..., : 2 * H]).chunk(2, -1)
         n = torch.tanh(torch.addcmul(term[..., 2 * H :], r, recurrent[..., 2 * H :]))
-        return torch.lerp(n, h, z)
+        return n + z * (h - n)
 
     def _initial(self, like: Tensor, n: int) -> Tensor:
         shape = (n, self.hidden)
@@ -210,7 +210,9 @@ def _over_units(norm: nn.Module, size: int) -> bool:
 def _layer_norm(term: Tensor, norm: GroupNorm) -> Tensor:
     """The same as `norm` on (N, S C), for (..., S, N, C) without bringing it into that order."""
     size, _, channels = term.shape[-3:]
-    y = F.layer_norm(term, (channels,), None, None, norm.eps) * norm.weight.view(size, 1, -1)
+    y = F.layer_norm(term, (channels,), None, None, norm.eps)
+    if norm.weight is not None:
+        y = y * norm.weight.view(size, 1, -1)
     return y if norm.bias is None else y + norm.bias.view(size, 1, -1)
 
 

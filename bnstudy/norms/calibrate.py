@@ -74,8 +74,8 @@ class PooledMoments:
     def result(self) -> tuple[Tensor, Tensor]:
         return self.mean, self.squares / self.count.clamp(min=1)
 
-    def seen(self) -> Tensor:
-        return self.count > 0
+    def weight(self) -> Tensor:
+        return self.count
 
 
 class MeanOfBatches:
@@ -97,8 +97,8 @@ class MeanOfBatches:
         batches = self.batches.clamp(min=1)
         return self.mean / batches, self.var / batches
 
-    def seen(self) -> Tensor:
-        return self.batches > 0
+    def weight(self) -> Tensor:
+        return self.batches
 
 
 class Calibrator:
@@ -206,6 +206,7 @@ class Calibrator:
     def statistics(self) -> dict[str, Tensor]:
         """running_mean and running_var by buffer name, in the buffers' dtype.
 
+        Of a StepBatchNorm also `examples`, the values behind each step.
         Layers that never ran are left out; a time step that no sequence reached has the statistics
         of the last one that was reached. Raises ValueError when no batch was seen.
         """
@@ -216,8 +217,12 @@ class Calibrator:
             layer = self.layers[name]
             for key, value in zip(STATISTICS, estimate.result(), strict=True):
                 if isinstance(layer, StepBatchNorm):
-                    value = _carried(value, estimate.seen())
+                    value = _carried(value, estimate.weight() > 0)
                 found[_join(name, key)] = value.to(layer.running_mean.dtype)
+            if isinstance(layer, StepBatchNorm):  # which steps have statistics: read by the layer
+                each = layer.num_features // layer.examples.shape[1]
+                behind = estimate.weight()[:, ::each]
+                found[_join(name, "examples")] = behind.to(layer.examples.dtype)
         return found
 
 

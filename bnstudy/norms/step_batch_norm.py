@@ -17,8 +17,9 @@ class StepBatchNorm(BatchNorm):
     Two calls. `norm(x, t, mask)` normalizes time step t alone: x (N, C), mask (N, G).
     `norm(x, mask=mask)` normalizes whole sequences: x (N, T, C), mask (N, T, G). The mask is true
     where an example is valid; each of its G columns holds for C / G consecutive channels (the
-    networks of a stack differ in their lengths); None: everything is valid. Values at padded
-    places enter no statistic and get none back. Sequences begin at step 0; padding lies at the end.
+    networks of a stack differ in their lengths); None: everything is valid, then at all steps of a
+    sequence. Values at padded places must be finite and enter no statistic. Sequences begin at step
+    0; padding lies at the end.
 
     gamma and beta are shared over time, statistics are not:
 
@@ -125,6 +126,11 @@ class StepBatchNorm(BatchNorm):
                 f"a sequence of {first + steps} steps in training, but time_steps="
                 f"{self.time_steps}: give the length of the longest training sequence"
             )
+        if self.evaluation not in ("population", "batch"):
+            raise ValueError(
+                f"evaluation={self.evaluation}: statistics per time step are read as population "
+                "or batch"
+            )
         if not training and (self.training or self.evaluation == "population"):
             mean, var = self._population(first, steps)
             return self._with(x, mean, var, steps)
@@ -147,6 +153,7 @@ class StepBatchNorm(BatchNorm):
 
     def _kernel_steps(self, x: Tensor, first: int, steps: int, update: bool) -> Tensor:
         """All valid: one kernel for all steps, the exponential average included."""
+        self._last = None  # of an earlier batch, if anything
         own = slice(first, first + steps)
         weight, bias = (None if p is None else p.repeat(steps) for p in (self.weight, self.bias))
         plain = isinstance(self.momentum, float | int)
@@ -154,7 +161,8 @@ class StepBatchNorm(BatchNorm):
             mean, var = self.running_mean[own].view(-1), self.running_var[own].view(-1)
             momentum = float(self.momentum)
         else:  # into buffers of its own: the exact unbiased variance, as in `normalize_fused`
-            mean, var, momentum = *x.new_zeros(2, x.shape[1]).unbind(), 1.0
+            dtype = self.running_mean.dtype
+            mean, var, momentum = *x.new_zeros(2, x.shape[1], dtype=dtype).unbind(), 1.0
         y = torch.native_batch_norm(x, weight, bias, mean, var, True, momentum, self.eps)[0]
         if update and plain:
             self.num_batches_tracked[own] += 1
@@ -245,7 +253,9 @@ class StepBatchNorm(BatchNorm):
     def _population(self, first: int, steps: int) -> tuple[Tensor, Tensor]:
         """Statistics (1, steps * C) of the time steps from `first` on."""
         if self.scope == "shared":
-            share = self.examples / self.examples.sum(0).clamp(min=1e-12)
+            some = self.examples.sum(0)
+            weights = torch.where(some > 0, self.examples, 1.0)  # without any: every step alike
+            share = weights / weights.sum(0)
             share = share.repeat_interleave(self.num_features // share.shape[1], 1)
             mean = (share * self.running_mean).sum(0)
             between = (share * (self.running_mean - mean).square()).sum(0)

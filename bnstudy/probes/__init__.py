@@ -26,6 +26,7 @@ class Probe:
     entry: str
     passes: float
     always: bool = False
+    of: str = "images"  # or "sequences": what the data must be
 
     @property
     def measure(self) -> Callable[[Any], dict[str, Any]]:
@@ -42,10 +43,10 @@ PROBES: dict[str, Probe] = {
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
-    "lengths": Probe("bnstudy.probes.recurrent:lengths", 24),
-    "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1),
-    "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1),
-    "gradient_norm": Probe("bnstudy.probes.recurrent:gradient_norm", 1),
+    "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of="sequences"),
+    "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1, of="sequences"),
+    "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1, of="sequences"),
+    "gradient_norm": Probe("bnstudy.probes.recurrent:gradient_norm", 1, of="sequences"),
 }
 
 

@@ -30,7 +30,7 @@ def lengths(look: Any) -> dict[str, Tensor]:
     training length only).
     """
     data, config = look.data, look.config
-    if not data.vocabulary or config.data.min_length:
+    if config.data.name != "text" or config.data.min_length:
         return {}
     norms = list(step_norms(look).values())
     training = config.data.length
@@ -74,16 +74,19 @@ def step_statistics(look: Any) -> dict[str, Tensor]:
 
     For the recurrent term of the last layer, at steps t from 1: `behind/t`, the running number of
     valid examples; `drift/t`, the root mean square over channels of the distance of the running
-    mean from that of T_max, in standard deviations of T_max.
+    mean from that of the last step that training reached, in its standard deviations.
     """
     norms = {name: m for name, m in step_norms(look).items() if name.endswith("norm_hh")}
     if not norms:
         return {}
     norm = list(norms.values())[-1]
     size = look.stack.size
-    mean = norm.running_mean.unflatten(-1, (size, -1))  # (T, S, C)
-    std = norm.running_var.unflatten(-1, (size, -1))[-1].sqrt()
-    drift = ((mean - mean[-1]) / std).square().mean(-1).sqrt()
+    mean, var = (b.unflatten(-1, (size, -1)) for b in (norm.running_mean, norm.running_var))
+    steps = torch.arange(len(mean), device=mean.device)[:, None]
+    last = torch.where(norm.examples > 0, steps, 0).amax(0)  # of the steps that training reached
+    networks = torch.arange(size, device=mean.device)
+    std = var[last, networks].sqrt()
+    drift = ((mean - mean[last, networks]) / std).square().mean(-1).sqrt()
     found = {}
     for t in places(len(mean)):
         found[f"behind/{t + 1:04d}"] = norm.examples[t].clone()

@@ -99,7 +99,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
 
     train = batch["train_loss"].mean()
     ready = [
-        ("batch norm trains", bool(train < 3.0), f"training loss {train:.2f} nats, limit 3"),
+        ("batch norm trains", bool(train < 3.0), f"mean training loss {train:.2f} nats, limit 3"),
         comparable(table),
     ]
     clamped = bits(batch, "length", far)

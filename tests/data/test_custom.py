@@ -104,3 +104,8 @@ def test_sequences_of_ones_own_come_as_they_are(module):
 def test_sequences_that_are_none_are_refused(module, line, message):
     with pytest.raises(UserError, match=message):
         data.load(module(SEQUENCES.replace("# here", line)))
+
+
+def test_what_changes_images_is_refused_for_sequences(module):
+    with pytest.raises(UserError, match=r"data\.contrast=0\.5 changes images"):
+        data.load(module(SEQUENCES, contrast=0.5))

@@ -30,7 +30,7 @@ def config(norm="none", cell="lstm", **model) -> Config:
     return Config.model_validate(
         {
             "model": {"name": "recurrent", "cell": cell, "hidden": (6,), **model},
-            "norm": NORMS.get(norm, norm),
+            "norm": NORMS[norm] if isinstance(norm, str) else norm,
             "optimizer": {"lr_rule": "none", "schedule": "constant", "lr": 0.1, "momentum": 0},
             "train": {"batch_size": 8, "steps": 3},
         }
@@ -278,3 +278,49 @@ def test_the_longest_training_sequence_sets_T_max():
         net(sequences(8, 3, 8)[0])
     net.eval()
     assert net(sequences(8, 3, 70)[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("affine", ["none", "beta", "gamma", "both"])
+def test_layer_norm_in_a_stack_with_any_affine_map(affine):
+    cfg = config({"name": "layer", "affine": affine})
+    alone = [network(cfg.model_copy(update={"seed": s})) for s in (0, 1)]
+    stack = Folded([network(cfg.model_copy(update={"seed": s})) for s in (0, 1)], CPU)
+    x, _ = sequences(8, 3, 7)
+    found = stack.predict(torch.stack([x, x], 1))
+    for i, net in enumerate(alone):
+        torch.testing.assert_close(found[:, i], net(x), **EXACT)
+
+
+def test_each_layer_draws_noise_of_its_own():
+    ds = data.load(Config.model_validate({"data": {"name": "parity", "length": 5,
+                                                   "train_size": 16}}).data)  # fmt: skip
+    cfg = config("layer", hidden=(6, 6), initial_noise=0.1)
+    stack = Folded([run.build(cfg, ds.shape, 2)], CPU)
+    list(train(stack, ds, [cfg]))
+    first, second = (layer.streams[0].get_state() for layer in stack.net.layers)
+    assert not torch.equal(first, second)
+
+
+def test_online_errors_of_sequences_count_what_has_a_label():
+    ds = data.load(Config.model_validate({"data": {"name": "adding", "length": 6,
+                                                   "train_size": 16}}).data)  # fmt: skip
+    cfg = config("layer")
+    cfg = cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update={"online": True})})
+    stack = Folded([run.build(cfg, ds.shape, 10)], CPU)
+    (row,) = list(train(stack, ds, [cfg]))[-1]
+    assert row["online_error"] * 24 == pytest.approx(round(row["online_error"] * 24), abs=1e-4)
+
+
+def test_a_group_norm_that_does_not_fit_names_its_layer():
+    with pytest.raises(UserError, match=r"layers\.0\.norm_ih.*num_groups=5"):
+        wrong(norm={"name": "group", "num_groups": 5})
+
+
+def test_too_few_test_sequences_are_told_before_training():
+    cfg = config("batch").model_copy(update={"norm": config("batch").norm.model_copy(
+        update={"min_count": 8})})  # fmt: skip
+    ds = data.load(Config.model_validate({"data": {"name": "parity", "length": 9,
+                                                   "train_size": 16}}).data)  # fmt: skip
+    few = ds.with_parts(lambda part, x, y: (x[:7], y[:7]) if part == "test" else (x, y))
+    with pytest.raises(UserError, match=r"test part .* 7 sequences"):
+        preflight(cfg, few)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.norms import BatchNorm, StepBatchNorm, calibrate
+from bnstudy.norms import BatchNorm, StepBatchNorm, calibrate, evaluation_mode
 from bnstudy.norms.base import attributes
 from bnstudy.norms.functional import masked_moments
 
@@ -200,3 +200,39 @@ def test_mistakes_end_in_one_message_that_names_them(call, words):
         call()
     for word in words:
         assert word in str(error.value)
+
+
+def test_calibrated_steps_are_read_though_training_never_reached_them():
+    net = norm(3)
+    x = sample(8, 3, 3)
+    for t in (0, 1):
+        net(x[:, t], t)
+    calibrate(Whole(net), [x * torch.tensor([1.0, 1.0, 5.0]).view(3, 1) + 7])
+    net.eval()
+    y = net(x[:, 2] * 5 + 7, 2)
+    torch.testing.assert_close(y.mean(0), torch.zeros(3, dtype=y.dtype), atol=1e-6, rtol=0)
+
+
+class Whole(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_a_layer_without_any_statistics_reads_mean_0_and_variance_1():
+    x = sample(8, 3, 3)
+    for scope in ("step", "shared", "sequence"):
+        torch.testing.assert_close(norm(3, scope=scope).eval()(x), x / (1 + 1e-5) ** 0.5)
+
+
+def test_mixtures_are_refused_where_they_are_asked_for():
+    layer = norm().eval()
+    for evaluation in ("mixture", "example"):
+        with (
+            evaluation_mode(layer, evaluation, prior_examples=4, alpha=0.5),
+            pytest.raises(ValueError, match="population or batch"),
+        ):
+            layer(sample(8, 4, 3))

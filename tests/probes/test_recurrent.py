@@ -12,6 +12,7 @@ from bnstudy.engine.evaluate import Look
 from bnstudy.engine.optimizer import Optimizer
 from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Folded
+from bnstudy.errors import UserError
 from bnstudy.norms.base import attributes
 from bnstudy.probes import recurrent
 
@@ -126,7 +127,7 @@ def test_statistics_made_by_too_few_are_counted():
     layer = look.stack.net.layers[0]
     per_norm = [norm.reused for norm in (layer.norm_ih, layer.norm_hh, layer.norm_c)]
     assert all(torch.equal(own, per_norm[0]) for own in per_norm)
-    assert rows[0]["reused_statistics"] == float(sum(own[0] for own in per_norm)) > 0
+    assert rows[0]["reused_statistics"] == float(per_norm[0][0]) > 0
     _, rows = look_at(config())
     assert rows[0]["reused_statistics"] == 0
 
@@ -150,3 +151,26 @@ def test_each_networks_gradient_is_clipped_by_itself(limit):
     for i in range(2):
         for block, g in zip(stack.blocks(stack.grad).values(), wanted[i], strict=True):
             torch.testing.assert_close(block[i], g, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("probe", "cfg", "said"),
+    [
+        ("corruptions", {}, "on images: data=text is sequences"),
+        ("effective_m", {}, "on images"),
+        ("lengths", {"length": 20000}, "up to 200000 characters"),
+    ],
+)
+def test_probes_that_do_not_fit_the_data_are_refused(probe, cfg, said):
+    with_probe = config(**cfg)
+    evaluate = with_probe.evaluate.model_copy(update={"probes": (probe,)})
+    few = with_probe.data.model_copy(update={"train_size": None})
+    asked = with_probe.model_copy(update={"evaluate": evaluate, "data": few})
+    with pytest.raises(UserError, match=said):
+        run.preflight(asked, data.load(asked.data))
+
+
+def test_probes_of_sequences_are_not_for_images():
+    cfg = Config.model_validate({"evaluate": {"probes": ("lengths",)}})
+    with pytest.raises(UserError, match="on sequences: data=digits is images"):
+        run.preflight(cfg, data.load(cfg.data))
