@@ -9,9 +9,10 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, extended, select, values
+from bnstudy.studies import comparable, extended, values
 
 LENGTH, SIZE, SCOPE = "data.length", "train.batch_size", "norm.scope"
+TRAINED = 4.5  # bits; the frequencies of characters alone give 4.69 on the embedded text
 SOURCE = "Cooijmans et al. 2017, section 3"
 PUBLISHED = {
     "what": "published: averaging the statistics over time costs a lot of accuracy (Cooijmans et "
@@ -58,24 +59,24 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         figures.series(ax, curves, LENGTH, log2=False, xlabel="length in training and test",
                        ylabel="bits a character", looks=LOOKS)  # fmt: skip
         ax.set_title(f"text, LSTM, batch {size}")
-        ax.legend(fontsize=6.5)
-        ax.margins(y=0.3)
+    figures.legend(axes.flat[0].figure)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Shared and sequence-wise against per step; small batches against layer norm."""
-    ready = [
-        (
-            "batch norm trains",
-            bool(select(table, norm__name="batch")["test_loss"].min() < 3.5),
-            f"lowest test loss {select(table, norm__name='batch')['test_loss'].min():.2f} nats, "
-            "limit 3.5",
-        ),
-        comparable(table),
-    ]
     rows = prepared(table)
     few, many = int(rows[SIZE].min()), int(rows[SIZE].max())
     short, long = int(rows[LENGTH].min()), int(rows[LENGTH].max())
+    judged = rows[(rows["arm"] == "step") & (rows[LENGTH] == long) & (rows[SIZE] == many)]
+    loss = judged["bits"].mean()
+    ready = [
+        (
+            f"batch norm trains at length {long}, batch {many}",
+            bool(loss < TRAINED),
+            f"test loss {loss:.2f} bits, limit {TRAINED}",
+        ),
+        comparable(table),
+    ]
 
     def bits(arm: str, length: int, size: int) -> dict[int, float]:
         own = rows[(rows["arm"] == arm) & (rows[LENGTH] == length) & (rows[SIZE] == size)]
