@@ -59,7 +59,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         figures.series(ax, curves, LENGTH, log2=False, xlabel="length in training and test",
                        ylabel="bits a character", looks=LOOKS)  # fmt: skip
         ax.set_title(f"text, LSTM, batch {size}")
-    figures.legend(axes.flat[0].figure)
+    figures.legend(axes.flat[0].figure, columns=min(len(LOOKS), 2 * axes.size))
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
