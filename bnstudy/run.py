@@ -380,7 +380,7 @@ def summary(history: list[dict[str, Any]]) -> dict[str, Any]:
     found = {k: v for k, v in last.items() if k not in ("seed", "step")}
     for key in last:
         if key.startswith(("test_", "val_", "train_")):
-            found[f"{key}_last5"] = _median([row[key] for row in history[-5:]])
+            found[f"{key}_last5"] = _median([row[key] for row in history[-5:] if key in row])
     return found
 
 

@@ -78,6 +78,13 @@ def test_a_summary_holds_the_last_epoch_and_the_median_of_five():
     assert found["test_error_last5"] == 3
 
 
+def test_a_summary_takes_what_only_the_last_evaluation_has():
+    rows = [{"seed": 0, "step": t, "test_error": t} for t in (1, 2)]
+    found = run.summary([*rows, {"seed": 0, "step": 3, "test_error": 3, "test_error_shared": 7}])
+    assert (found["test_error_shared"], found["test_error_shared_last5"]) == (7, 7)
+    assert found["test_error_last5"] == 2
+
+
 def test_lenet_adapts_to_small_images():
     assert len(run.preflight(config("lenet"), data()).layers) == 4
     big = run.preflight(config("lenet"), data(shape=(1, 28, 28)))
