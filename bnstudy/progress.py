@@ -40,6 +40,11 @@ def clock(seconds: float | None) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def remaining(fraction: float, left: float | None) -> str:
+    """What is left in words; once every estimated second is used up, training is over."""
+    return "evaluating" if fraction > 0.99 and left is not None and left < 2 else f"ETA {clock(left)}"
+
+
 @contextmanager
 def progress(folder: Path) -> Iterator[None]:
     """Show the progress that the status files of a folder tell, until the block ends."""
@@ -69,7 +74,7 @@ def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
             statuses = Status.read(folder)
             fraction, left = eta(statuses, time.time())
             now = " | ".join(f"{s.current} {s.metric}" for s in statuses if s.current)
-            bar.update(task, completed=fraction, left=f"ETA {clock(left)}", description=now)
+            bar.update(task, completed=fraction, left=remaining(fraction, left), description=now)
 
 
 def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
@@ -79,8 +84,8 @@ def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
         fraction, left = eta(statuses, time.time())
         done = sum(s.done for s in statuses)
         print(
-            f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  {done} stacks done, "
-            f"ETA {clock(left)}",
+            f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  "
+            f"{done} stack{'' if done == 1 else 's'} done, {remaining(fraction, left)}",
             flush=True,
             file=sys.stdout,
         )

@@ -119,7 +119,7 @@ def figure(rows: list[dict[str, Any]], axes: Any) -> None:
                     capsize=2, label=label)  # fmt: skip
     ax.axhline(1, color="black", linewidth=0.7)
     ax.axhline(LIMIT, color="#999999", linewidth=0.7, linestyle="--")
-    names = [f"{c}\nT = {CASES[c][0]}, {CASES[c][2]} units" for c in cases]
+    names = [f"{c}\nT = {CASES[c][0]}\n{CASES[c][2]} units" for c in cases]
     ax.set_xticks(range(len(cases)), names)
     ax.set_xlim(-0.6, len(cases) - 0.4)
     ax.set_ylim(bottom=0)

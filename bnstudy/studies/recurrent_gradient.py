@@ -78,16 +78,16 @@ def _row(row: np.ndarray, table: pd.DataFrame, init: str) -> None:
             for order in orders(rows)
         }
         if column == "train_loss":
-            curves["digitised: permuted MNIST, at the end"] = pd.DataFrame(
+            curves["permuted MNIST (digitised)"] = pd.DataFrame(
                 {GAMMA: PUBLISHED["gamma"], "mean": PUBLISHED["training loss"],
                  "low": np.nan, "high": np.nan}
             )  # fmt: skip
         figures.series(ax, curves, GAMMA, log2=False, xlabel="initial gamma", ylabel=label)
-        ax.legend(fontsize=6.5)
-        ax.margins(y=0.25)
+        ax.margins(y=0.5)
+        ax.legend(fontsize=6.5, loc="upper center")
     row[-2].axhline(0, color="black", linewidth=0.7)
     row[-2].set_title(f"{init}: slope of the gradient")
-    row[-1].set_title(f"{init}: training, T = 49, mean of 10 epochs")
+    row[-1].set_title(f"{init}: training loss, T = 49")
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

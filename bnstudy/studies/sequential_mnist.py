@@ -44,7 +44,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     labels = [f"{NAMES[o]}\nT = {_steps(select(table, data__sequence=o))}" for o in where]
 
     def points(ax, column: str, rows: pd.DataFrame, label: str, color: str, marker, shift: float):
-        found = summarize(rows, ORDER, column)
+        found = summarize(rows, ORDER, column).sort_values(ORDER, key=lambda o: o.map(where))
         x = found[ORDER].map(where) + shift
         bars = 100 * np.abs(found[["low", "high"]].to_numpy().T - found["mean"].to_numpy())
         ax.errorbar(x, 100 * found["mean"], yerr=bars, linestyle="none", color=color,
