@@ -212,7 +212,7 @@ def report(overrides: tuple[str, ...]) -> None:
     writable(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page.render(found))
-    click.echo(f"{len(found)} studies: {path}")
+    click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
 @main.command("ls")
