@@ -101,4 +101,4 @@ def test_a_study_runs_to_its_verdict(command, tmp_path):
     text = command("study", "batch_size", "scale=smoke", "tracker.mode=disabled")
     assert "trained  16 models" in text
     assert Path(tmp_path, text.splitlines()[-3]).stat().st_size > 0  # the figure
-    assert "1 studies" in command("report")
+    assert "1 study:" in command("report")

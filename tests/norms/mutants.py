@@ -23,8 +23,9 @@ EQUIVALENT = {
     "one group is its own pool": ("if mean.shape[",),
     "in one process": ("if processes(",),
     "momentum None only when asked for": ("weight = 1 / updates",),
-    "ignored by the kernel in evaluation": ("self.momentum or 0.0",),
+    "ignored by the kernel in evaluation": ("self.momentum if update else 0.0",),
     "memory only": ("update and self.keep_moments",),
+    "two kernels of torch with equal results": ("if x.is_cuda and",),
     "fused and reference are equal": ("self.backend ==", "if self._is_plain()"),
 }
 SWAPS = {
