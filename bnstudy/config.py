@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
 # models whose forward treats all channels alike, so that seeds can be channels of one network
 KNOWN = ("mlp", "lenet", "resnet", "recurrent")

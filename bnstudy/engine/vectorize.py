@@ -16,7 +16,7 @@ optimiser step is a handful of operations, whatever the number of layers.
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -196,7 +196,9 @@ class Folded(Stack):
         for parameter, value in zip(self._leaves, self.blocks(self.flat).values(), strict=True):
             parameter.data = value.view(parameter.shape)
         self.buffers = dict(self.net.named_buffers())
-        self._loss = self.loss
+        # several networks' convolutions have groups, for which oneDNN is faster channels last
+        self._last = self.size > 1 and self.flat.device.type == "cpu"
+        self._gradients = self.gradients
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:
         # a counter is one for all seeds; everything else has their channels side by side, last
@@ -207,30 +209,49 @@ class Folded(Stack):
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with self.autocast():
-            loss, wrong = self._loss(x, y)
-        # not backward(), which adds to .grad: two more passes over memory
-        found = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
+            found, loss, wrong = self._gradients(x, y)
         torch.cat([g.reshape(-1) for g in found], out=self.grad)
-        return loss.detach(), wrong
+        return loss, wrong
+
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """As `gradient`, which it is the graph of: a gradient for each leaf, loss, errors."""
+        loss, wrong = self.loss(x, y)
+        # each operation's derivative has its precision, whatever is cast on the way there
+        plain = torch.autocast(self.flat.device.type, enabled=False)
+        with plain if self.precision == "bf16" else nullcontext():
+            # not backward(), which adds to .grad: two more passes over memory
+            found = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
+        return found, loss.detach(), wrong
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """As `gradient`, which it is the graph of."""
-        logits = self.net(x.flatten(1, 2)).view(*y.shape, -1)
+        """`score` of the networks on their own batches."""
+        logits = self.net(self._side_by_side(x)).view(*y.shape, -1)
         return score(logits, y)
 
     def compile(self) -> None:
-        """From now on `gradient` runs as a compiled graph, forward and backward.
+        """From now on `gradient` runs as one compiled graph, forward and backward.
 
         On a GPU with CUDA graphs. The first call compiles: 10 to 30 s, or about 3 s where the
         compiler's cache has the same graph. The same mathematics, other bits.
         """
+        # else torch.autograd.grad ends a graph, and every step pays for two and for autograd
+        torch._dynamo.config.trace_autograd_ops = True
         # static shapes: batches are all of one size
         options = {"triton.cudagraphs": True} if self.flat.is_cuda else None
-        self._loss = torch.compile(self.loss, fullgraph=True, dynamic=False, options=options)
+        self._gradients = torch.compile(
+            self.gradients, fullgraph=True, dynamic=False, options=options
+        )
+
+    def _side_by_side(self, x: Tensor) -> Tensor:
+        """(N, S, C, *) as the wide network's input (N, S * C, *)."""
+        x = x.flatten(1, 2)
+        if self._last and x.dim() == 4:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        logits = self.net(x.flatten(1, 2))
+        logits = self.net(self._side_by_side(x))
         steps = logits.shape[-2:-1] if logits.dim() > 2 else ()
         return logits.view(len(x), self.size, *steps, -1)
 
@@ -289,11 +310,40 @@ class SeedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.view(len(x), self.size, -1).transpose(0, 1)  # (S, N, inputs)
-        if self.bias is None:
-            y = torch.bmm(x, self.weight.transpose(1, 2))
-        else:
-            y = torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+        weight = self.weight
+        if torch.is_autocast_enabled(x.device.type):  # which looks into no autograd.Function
+            lower = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(lower), weight.to(lower)
+        y = Product.apply(x, weight)
+        if self.bias is not None:
+            y = y + self.bias[:, None]
         return y.transpose(0, 1).flatten(1)
+
+
+class Product(torch.autograd.Function):
+    """x (S, N, inputs) by the transpose of weight (S, outputs, inputs): (S, N, outputs).
+
+    torch.bmm but for one layout: the weight's gradient lies as the weight does, where autograd's
+    own is transposed and costs a strided copy of all weights at every step.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(x, weight.transpose(1, 2))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        return (
+            torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None,
+            torch.bmm(grad.transpose(1, 2), x) if ctx.needs_input_grad[1] else None,
+        )
 
 
 def foldable(net: nn.Module) -> bool:
