@@ -9,7 +9,7 @@ import click
 
 import bnstudy
 from bnstudy import tools
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, count
 from bnstudy.places import open_store, results_dir, writable
 
 if TYPE_CHECKING:
@@ -105,12 +105,13 @@ def train(
             error = 100 * table[table["cell"] == cell.cell]["test_error"]
             if error.empty:
                 continue
-            arm = " ".join(f"{k}={v}" for k, v in point.items()) or (
-                f"{cell.data.name} {cell.model.name} {cell.norm.name} B={cell.train.batch_size}"
+            arm = " ".join(f"{k}={v}" for k, v in point.items()) or cell.label
+            several = (
+                f" (mean; least {error.min():.2f}, most {error.max():.2f} of {len(error)} seeds)"
             )
             click.echo(
-                f"{cell.cell}  {arm}: test error {error.mean():.2f} % "
-                f"({error.min():.2f} to {error.max():.2f} over {len(error)} seeds)"
+                f"{cell.cell}  {arm}: test error {error.mean():.2f} %"
+                f"{several if len(error) > 1 else ''}"
             )
 
 
@@ -226,15 +227,25 @@ def list_cells(overrides: tuple[str, ...]) -> None:
         return
     from bnstudy.config import RESULTS_VERSION
 
-    for cell, rows in table.groupby("cell", sort=False):
-        first = rows.iloc[0]
-        stale = "" if first["results_version"] == RESULTS_VERSION else "  stale"
-        click.echo(
-            f"{cell}  {first['data.name']:<16} {first['model.name']:<8} {first['norm.name']:<9}"
-            f" B={first['train.batch_size']:<4} {len(rows):>2} seeds"
-            f"  test error {100 * rows['test_error'].mean():6.2f} %{stale}"
-        )
-    click.echo(f"{table['cell'].nunique()} cells, {len(table)} runs")
+    named = ["data.name", "model.name", "norm.name", "train.batch_size"]
+    for _, alike in table.groupby(named):
+        # what tells cells of one name apart
+        own = [
+            column
+            for column in map(str, alike)
+            if "." in column and alike[column].astype(str).nunique() > 1
+        ]
+        for cell, rows in alike.groupby("cell"):
+            first = rows.iloc[0]
+            stale = "" if first["results_version"] == RESULTS_VERSION else "  stale"
+            apart = "".join(f"  {column}={first[column]}" for column in own)
+            seeds = count(len(rows), "seed")
+            click.echo(
+                f"{cell}  {first['data.name']:<16} {first['model.name']:<9} "
+                f"{first['norm.name']:<9} B={first['train.batch_size']:<4} {seeds:>8}"
+                f"  test error {100 * rows['test_error'].mean():6.2f} %{stale}{apart}"
+            )
+    click.echo(f"{count(table['cell'].nunique(), 'cell')}, {count(len(table), 'run')}")
 
 
 @main.command()

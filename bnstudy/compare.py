@@ -106,7 +106,7 @@ def to_rich(comparison: pd.DataFrame, level: float = 0.95) -> Table:
     header, rows, note = _layout(comparison, level)
     table = Table(caption=escape(note), caption_justify="left")
     for i, title in enumerate(header):
-        table.add_column(escape(title), justify="left" if i == 0 else "right")
+        table.add_column(escape(title), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     return table
@@ -176,7 +176,7 @@ def _note(comparison: pd.DataFrame, first: Any, level: float) -> str:
     if most < 2:
         parts = [f"{seeds} each: a single run has no interval"]
     parts.append(f"differences to {first} are paired by seed")
-    parts.append("time is the mean wall time of one run")
+    parts.append("time is one run's share of its stack's wall time, compilation included")
     if (comparison["n"] == 0).any():
         parts.append(f"{ABSENT} means no run")
     return "; ".join(parts) + "."

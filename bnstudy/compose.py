@@ -107,7 +107,10 @@ class Composer:
                 with_log_configuration=False,
             )
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(str(error).split("\nConfig search path")[0].strip()) from None
+            text = str(error).split("\nConfig search path")[0].strip()
+            if "submitit" in text:
+                text += "\nThe Slurm launcher is an extra: uv sync --extra slurm in the checkout."
+            raise UserError(text) from None
         except YAMLError as error:  # in a folder of the user's own: its text names file and line
             raise UserError(f"a config is not valid YAML: {error}") from None
 

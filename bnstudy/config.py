@@ -326,6 +326,20 @@ class Config(Parts):
         return digest(plain)
 
     @property
+    def label(self) -> str:
+        """The cell in a few words, for people: data, model, norm with its own numbers, batch."""
+        sizes = ("num_groups", "channels_per_group", "group_size")
+        given = {name: getattr(self.norm, name) for name in ("name", *sizes)}
+        default = NormConfig(**given)
+        own = [
+            f"{name}={value}"
+            for name, value in self.norm
+            if value != getattr(default, name) and name not in ("entry", "source")
+        ]
+        norm = f"{self.norm.name} ({', '.join(own)})" if own else self.norm.name
+        return f"{self.data.name} {self.model.name} {norm} B={self.train.batch_size}"
+
+    @property
     def family(self) -> str:
         """The name of this run and all that may train in one stack with it."""
         plain = self.flat()

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -42,15 +43,35 @@ def locate(entry: str, key: str) -> Callable[..., Any]:
     return function
 
 
+def call(entry: str, key: str, *arguments: Any) -> Any:
+    """What the function of an entry returns; UserError, with the user's line, when it raises."""
+    function = locate(entry, key)
+    try:
+        return function(*arguments)
+    except UserError:
+        raise
+    except Exception as e:  # anything can go wrong in a function that is not ours
+        # the last line of theirs: what raised may be torch
+        file = _file(function)
+        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
+        where = f" at {file}:{lines[-1]}" if lines else ""
+        raise UserError(f"{key}={entry} failed{where}: {type(e).__name__}: {e}") from e
+
+
 def source_hash(entry: str, key: str) -> str:
     """Hash of the file in which an entry is defined: another source is another experiment.
 
     The whole file counts, so that helpers beside the function count; what it imports does not.
     """
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(locate(entry, key)))
-    except TypeError:  # a builtin
-        file = None
+    file = _file(locate(entry, key))
     if file is None:
         raise UserError(f"{key}={entry}: its source cannot be read; define it in a .py file")
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+def _file(function: Callable[..., Any]) -> str | None:
+    """Where a function is defined; None for a builtin."""
+    try:
+        return inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:
+        return None

@@ -1,4 +1,4 @@
-"""Mistakes that a person can make, told in one message."""
+"""What a person is told: mistakes in one message, numbers of things."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,6 +9,11 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and ends with exit code 2.
     """
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 cell, 2 cells."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:

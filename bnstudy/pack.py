@@ -26,8 +26,7 @@ class StackPlan(BaseModel):
     @property
     def label(self) -> str:
         """The cell in a few words, for people who wait."""
-        c = self.configs[0]
-        return f"{c.data.name} {c.model.name} {c.norm.name} B={c.train.batch_size}"
+        return self.configs[0].label
 
 
 class Pack(BaseModel):

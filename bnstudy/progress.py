@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from bnstudy.errors import count
 from bnstudy.pack import Status
 
 LINE_EVERY = 15  # seconds between lines where there is no terminal
@@ -87,7 +88,7 @@ def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
         done = sum(s.done for s in statuses)
         print(
             f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  "
-            f"{done} stack{'' if done == 1 else 's'} done, {remaining(fraction, left)}",
+            f"{count(done, 'stack')} done, {remaining(fraction, left)}",
             flush=True,
             file=sys.stdout,
         )

@@ -15,7 +15,7 @@ import click
 from bnstudy import sweep
 from bnstudy.compose import Composer, Request
 from bnstudy.config import HERE, Config, StudyConfig, digest
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, count
 from bnstudy.places import writable
 from bnstudy.store import Store
 from bnstudy.sweep import Outcome, Plan
@@ -32,8 +32,8 @@ def train_missing(request: Request, composer: Composer, dry_run: bool) -> Plan |
         plan = planned(request, place)
         if not plan.stacks:
             click.echo(
-                f"nothing is missing: the store holds all {plan.runs} runs of "
-                f"{len(plan.cells)} cells"
+                f"nothing is missing: the store holds all {count(plan.runs, 'run')} of "
+                f"{count(len(plan.cells), 'cell')}"
             )
             return plan
         show_plan(request, plan)
@@ -88,16 +88,17 @@ def show_plan(request: Request, plan: Plan) -> None:
     excluded = f", {request.excluded} impossible combinations left out" if request.excluded else ""
     axes = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in request.axes)
     click.echo(
-        f"plan     {len(plan.cells)} cells x {len(plan.seeds)} seeds = {plan.runs} models{excluded}"
+        f"plan     {count(len(plan.cells), 'cell')} x {count(len(plan.seeds), 'seed')} = "
+        f"{count(plan.runs, 'model')}{excluded}"
     )
     if axes:
         click.echo(f"axes     {axes}")
     click.echo(
-        f"missing  {plan.missing} models in {len(plan.stacks)} stacks"
+        f"missing  {count(plan.missing, 'model')} in {count(len(plan.stacks), 'stack')}"
         + (f" ({plan.held} are in the store)" if plan.held else "")
     )
     click.echo(
-        f"time     about {minutes:.1f} minutes with {workers} worker{'s' * (workers > 1)}; "
+        f"time     about {minutes:.1f} minutes with {count(workers, 'worker')}; "
         f"disk about {plan.missing * BYTES / 1e6:.0f} MB"
     )
     limit = request.settings.max_minutes
@@ -113,7 +114,7 @@ def tell(outcome: Outcome, plan: Plan, seconds: float) -> None:
     """How the launch ended; exit code 130 after Ctrl-C."""
     trained = plan.missing - sum(len(s.configs) for s in outcome.missing)
     rate = f"; W&B {outcome.tracker}" if outcome.tracker else ""
-    click.echo(f"trained  {trained} models in {seconds / 60:.1f} minutes{rate}")
+    click.echo(f"trained  {count(trained, 'model')} in {seconds / 60:.1f} minutes{rate}")
     for failure in outcome.failures:
         click.echo(f"failed   {failure['label']}:\n{failure['error']}", err=True)
     left = len(outcome.missing)
@@ -121,10 +122,10 @@ def tell(outcome: Outcome, plan: Plan, seconds: float) -> None:
         return
     again = f"the same command goes on where this ended: {command_line()}"
     if outcome.stopped:
-        click.echo(f"stopped  {left} stacks are left; {again}", err=True)
+        click.echo(f"stopped  {count(left, 'stack')} left; {again}", err=True)
         sys.exit(130)
     why = "max_minutes is over" if outcome.out_of_time else "they failed or their workers died"
-    click.echo(f"left     {left} stacks ({why}); {again}", err=True)
+    click.echo(f"left     {count(left, 'stack')} ({why}); {again}", err=True)
 
 
 def finish_study(request: Request, plan: Plan) -> None:

@@ -278,7 +278,7 @@ def test_cfg_shows_hydras_own_part_too():
 def test_a_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, monkeypatch):
     monkeypatch.setattr("bnstudy.sweep.launch", lambda *a, **k: pytest.fail("it trains"))
     text = said(bnstudy_(*command, "--dry-run"))
-    for word in ("plan", "cells", "models", "missing", "minutes", "MB"):
+    for word in ("plan", "cell", "models", "missing", "minutes", "MB"):
         assert word in text
     assert list(tmp_path.iterdir()) == []
 
@@ -413,8 +413,8 @@ def test_what_was_removed_or_damaged_is_trained_again_to_the_same_numbers(capfd)
 
     said(bnstudy_("rm", first["address"][0]))
     assert len(store.table()) == 3
-    assert "missing  1 models" in said(bnstudy_(*GRID, "--dry-run"))
-    assert "trained  1 models" in said(bnstudy_(*GRID))
+    assert "missing  1 model " in said(bnstudy_(*GRID, "--dry-run"))
+    assert "trained  1 model " in said(bnstudy_(*GRID))
 
     victim = next(Path("results/runs/cells").rglob("history.parquet"))
     victim.write_bytes(victim.read_bytes()[:-1])  # torn

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnstudy.config import IGNORED
-from bnstudy.entry import locate
+from bnstudy.entry import call
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
     """Data of one's own: `entry` is called with the DataConfig and returns a raw Dataset."""
     from bnstudy.data import Dataset
 
-    data = locate(cfg.entry, "data.entry")(cfg)
+    data = call(cfg.entry, "data.entry", cfg)
     if not isinstance(data, Dataset):
         raise UserError(
             f"data.entry={cfg.entry} returned a {type(data).__name__}; it must return a "

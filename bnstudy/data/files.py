@@ -62,8 +62,8 @@ def root_of(cfg: "DataConfig") -> Path:
             else ""
         )
         raise UserError(
-            f"data={cfg.name} lies on disk, but neither data.root nor the variable "
-            f"{ROOT_VARIABLE} is set. Say where with data.root=FOLDER{or_download}."
+            f"data={cfg.name} is read from a folder, and none is given: say where it lies with "
+            f"data.root=FOLDER or the variable {ROOT_VARIABLE}{or_download}."
         )
     root = Path(given).expanduser()
     if root.is_dir():

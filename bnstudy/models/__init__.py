@@ -26,7 +26,7 @@ def custom(
     config: ModelConfig, shape: tuple[int, ...], num_classes: int, norm: NormFactory
 ) -> nn.Module:
     """The user's own network: `model.entry=package.module:build` with this same signature."""
-    return entry.locate(config.entry, "model.entry")(config, shape, num_classes, norm)
+    return entry.call(config.entry, "model.entry", config, shape, num_classes, norm)
 
 
 MODELS: dict[str, Builder] = {

@@ -126,7 +126,10 @@ class Calibrator:
         one_of("estimator", estimator, ESTIMATORS)
         self.layers = batch_norms(model)
         if not self.layers:
-            raise ValueError("nothing to calibrate: the model has no BatchNorm layer")
+            raise ValueError(
+                "nothing to calibrate: the model has no BatchNorm layer of bnstudy's "
+                "(swap_norms makes torch.nn's into ours)"
+            )
         self._kind = PooledMoments if estimator == "population" else MeanOfBatches
         self._estimates: dict[str, PooledMoments | MeanOfBatches] = {}
         # by (layer, time step), the step None where a layer keeps one set of statistics

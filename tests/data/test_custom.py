@@ -52,6 +52,7 @@ def test_the_source_is_part_of_the_configuration(module):
     [
         ("1/0", r"importing 'own_data_\d+' failed \(ZeroDivisionError: division by zero\)"),
         ("def biuld(cfg): pass", "has no 'build'. Did you mean 'biuld'"),
+        ("\ndef build(cfg): return [][1]", r"failed at .*own_data_\d+\.py:2: IndexError"),
         ("build = 3", "is a int, not a function"),
         ("def build(cfg): return 3", "returned a int; it must return a bnstudy.data.Dataset"),
         (GOOD.replace("(30, 2, 4, 4", "(30, 4"), r"shape \(n, C, H, W\), sequences .*\(30, 4\)"),
