@@ -58,7 +58,8 @@ def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFac
                 f"({steps} steps): give {steps} or more, or leave it out"
             )
     if config.name == "custom":
-        make = entry.locate(config.entry, "norm.entry")
+        entry.locate(config.entry, "norm.entry")  # a mistake in its name is told at once
+        make = partial(entry.call, config.entry, "norm.entry")
     else:
         if config.name not in norms.NORMS:
             raise unknown("norm", config.name, [*norms.NORMS, "custom"])

@@ -233,12 +233,16 @@ def list_cells(overrides: tuple[str, ...]) -> None:
         own = [
             column
             for column in map(str, alike)
-            if "." in column and alike[column].astype(str).nunique() > 1
+            if "." in column and alike[column].astype(str).nunique(dropna=False) > 1
         ]
         for cell, rows in alike.groupby("cell"):
             first = rows.iloc[0]
             stale = "" if first["results_version"] == RESULTS_VERSION else "  stale"
-            apart = "".join(f"  {column}={first[column]}" for column in own)
+            apart = "".join(
+                f"  {column}={value:g}" if isinstance(value, float) else f"  {column}={value}"
+                for column in own
+                if (value := first[column]) is not None and value == value  # not NaN: unset
+            )
             seeds = count(len(rows), "seed")
             click.echo(
                 f"{cell}  {first['data.name']:<16} {first['model.name']:<9} "

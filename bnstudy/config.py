@@ -328,13 +328,11 @@ class Config(Parts):
     @property
     def label(self) -> str:
         """The cell in a few words, for people: data, model, norm with its own numbers, batch."""
-        sizes = ("num_groups", "channels_per_group", "group_size")
-        given = {name: getattr(self.norm, name) for name in ("name", *sizes)}
-        default = NormConfig(**given)
         own = [
             f"{name}={value}"
             for name, value in self.norm
-            if value != getattr(default, name) and name not in ("entry", "source")
+            if value != NormConfig.model_fields[name].default
+            and name not in ("name", "entry", "source")
         ]
         norm = f"{self.norm.name} ({', '.join(own)})" if own else self.norm.name
         return f"{self.data.name} {self.model.name} {norm} B={self.train.batch_size}"

@@ -227,10 +227,11 @@ class Runner:
         if world > 1:
             said = together(world, train_part, configs, str(self.runs))
             rows_of = told(said, on_step)
-            how = {"networks": len(members), "kind": "folded", "steps": f"eager: {world} processes"}
+            how = {"networks": len(members), "kind": "folded" if folds(config) else "mapped",
+                   "steps": f"eager: {world} processes"}  # fmt: skip
         else:
             nets = [job.nets[i] for i in members]
-            stack = make_stack(nets, self.device, config.model.name in KNOWN)
+            stack = make_stack(nets, self.device, folds(config))
             stack.precision = precision(config, self.device)
             steps = self._compile(stack, config, config.train.total_steps(dataset.size("train")))
             asked = probes.find(config.evaluate.probes)
@@ -316,7 +317,8 @@ def train_part(
     config = configs[0]
     dataset = dataset_of(config, Path(runs))
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
-    stack = make_stack(nets, torch.device("cpu"), known=True)
+    stack = make_stack(nets, torch.device("cpu"), folds(config))
+    stack.precision = precision(config, stack.flat.device)
     asked = probes.find(config.evaluate.probes)
 
     def on_step(step: int, total: int) -> None:
@@ -335,6 +337,11 @@ def told(
                 yield what
             else:
                 on_step(*what)
+
+
+def folds(config: Config) -> bool:
+    """Whether all that sees channels is this package's own, so that seeds can be channels."""
+    return config.model.name in KNOWN and config.norm.name != "custom"
 
 
 def precision(config: Config, where: torch.device) -> str:

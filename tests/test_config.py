@@ -91,7 +91,7 @@ def test_a_label_names_what_a_norm_does_unlike_its_default():
     assert config().label == "digits resnet batch B=32"
     assert config(norm__gamma_init=0.1).label == "digits resnet batch (gamma_init=0.1) B=32"
     ghost = config(norm__name="ghost", norm__group_size=4, norm__momentum=None)
-    assert ghost.label == "digits resnet ghost (momentum=None) B=32"
+    assert ghost.label == "digits resnet ghost (momentum=None, group_size=4) B=32"
 
 
 def test_a_cell_leaves_out_the_seed_and_nothing_else():

@@ -59,6 +59,9 @@ def score(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return loss.sum((0, 2)) / count, (wrong * labelled).sum((0, 2)) / count
 
 
+GRAPHS = 10_000  # compiled in one process, at most
+
+
 class Stack:
     """S networks that train side by side.
 
@@ -196,8 +199,10 @@ class Folded(Stack):
         for parameter, value in zip(self._leaves, self.blocks(self.flat).values(), strict=True):
             parameter.data = value.view(parameter.shape)
         self.buffers = dict(self.net.named_buffers())
-        # several networks' convolutions have groups, for which oneDNN is faster channels last
-        self._last = self.size > 1 and self.flat.device.type == "cpu"
+        # several networks' convolutions have groups, for which oneDNN is faster channels last;
+        # norms of single examples are not exact in that layout and would change it back
+        single = any(isinstance(m, GroupNorm | InstanceNorm) for m in self.net.modules())
+        self._last = self.size > 1 and self.flat.device.type == "cpu" and not single
         self._gradients = self.gradients
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:
@@ -236,6 +241,9 @@ class Folded(Stack):
         """
         # else torch.autograd.grad ends a graph, and every step pays for two and for autograd
         torch._dynamo.config.trace_autograd_ops = True
+        # a worker trains many stacks, all through this one function: the default is 8 graphs
+        torch._dynamo.config.recompile_limit = GRAPHS
+        torch._dynamo.config.accumulated_recompile_limit = GRAPHS
         # static shapes: batches are all of one size
         options = {"triton.cudagraphs": True} if self.flat.is_cuda else None
         self._gradients = torch.compile(
@@ -316,7 +324,7 @@ class SeedLinear(nn.Module):
             x, weight = x.to(lower), weight.to(lower)
         y = Product.apply(x, weight)
         if self.bias is not None:
-            y = y + self.bias[:, None]
+            y = y + self.bias[:, None].to(y.dtype)
         return y.transpose(0, 1).flatten(1)
 
 

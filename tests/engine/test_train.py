@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -288,6 +289,30 @@ def test_networks_of_ones_own_are_mapped_and_random_ones_train_alone():
     assert type(make_stack(standardized, CPU, known=True)) is Mapped
     assert run.stackable(nets[0])
     assert not run.stackable(torch.nn.Sequential(nets[0], torch.nn.Dropout()))
+
+
+def test_a_norm_of_ones_own_sees_the_channels_of_its_own_network_only(tmp_path, monkeypatch):
+    (tmp_path / "own_norm.py").write_text(
+        "from torch import nn\nimport torch.nn.functional as F\n"
+        "class Own(nn.Module):\n    def forward(self, x): return F.layer_norm(x, x.shape[1:])\n"
+        "def make(channels): return Own()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    cfg = config(norm__name="custom", norm__entry="own_norm:make", model__name="lenet")
+    assert not run.folds(cfg)
+    assert run.folds(config())
+
+
+def test_a_worker_compiles_more_graphs_than_torch_allows_by_itself(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    d = data()
+    for size in range(2, 12):
+        stack = stack_of(config(train__batch_size=size), d, (0, 1))
+        stack.compile()
+        found = stack.gradient(d.train_x[:size, None].expand(-1, 2, -1, -1, -1), torch.ones(
+            size, 2, dtype=torch.long
+        ))  # fmt: skip
+        assert found[0].isfinite().all()
 
 
 def test_weights_start_alike_in_all_arms():
