@@ -19,9 +19,7 @@ class Anatomy:
     """What a config's network is made of, found on the meta device without any arithmetic."""
 
     layers: list[dict[str, Any]]  # one per norm layer: name, norm, channels, positions, m, ...
-    modules: (
-        int  # leaf modules that a forward calls, and what a step of a loop costs in their terms
-    )
+    modules: int  # leaf modules that a forward calls; what a loop's steps cost, in their terms
     macs: int  # multiply-accumulates of one example's forward
     train_size: int
     test_size: int

@@ -43,9 +43,8 @@ def clock(seconds: float | None) -> str:
 
 def remaining(fraction: float, left: float | None) -> str:
     """What is left in words; once every estimated second is used up, training is over."""
-    return (
-        "evaluating" if fraction > 0.99 and left is not None and left < 2 else f"ETA {clock(left)}"
-    )
+    used_up = fraction > 0.99 and left is not None and left < 2
+    return "evaluating" if used_up else f"ETA {clock(left)}"
 
 
 @contextmanager

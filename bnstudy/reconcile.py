@@ -134,13 +134,15 @@ def finish_study(request: Request, plan: Plan) -> None:
     assert described is not None
     scale = request.settings.scale.name
     folder = runs_of(request) / "studies" / described.name / f"{scale}-{plan.grid_hash}"
-    stamp, made_by = folder / "complete", sources(described)
+    table = store_of(request).table(plan.addresses)
+    if table.empty:
+        raise UserError("no run of this study is in the store: no figure, no verdict")
+    # runs that were removed and trained again have the same addresses, not the same times
+    records = sorted(zip(table["address"], table["created"].astype(str), strict=True))
+    stamp, made_by = folder / "complete", digest([sources(described), records])
     if not stamp.exists() or stamp.read_text() != made_by:
         from bnstudy import studies
 
-        table = store_of(request).table(plan.addresses)
-        if table.empty:
-            raise UserError("no run of this study is in the store: no figure, no verdict")
         lengths = sorted({f"{c.train.rule}, lr {c.optimizer.lr_rule}" for c in plan.cells})
         rule = " / ".join(lengths).replace("lr none", "equal lr").replace("lr linear", "lr ~ batch")
         studies.write_results(described, table, folder, scale, rule, command_line())

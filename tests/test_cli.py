@@ -406,6 +406,21 @@ def test_ls_of_an_empty_store_says_what_to_do():
     assert not Path("results").exists()
 
 
+def test_a_study_is_drawn_anew_from_runs_that_were_trained_again():
+    said(bnstudy_(*STUDY))
+    (path,) = Path("results/runs/studies").rglob("table.csv")
+    before = pd.read_csv(path).set_index("address")["created"]
+    written = path.stat().st_mtime_ns
+    said(bnstudy_(*STUDY))
+    assert path.stat().st_mtime_ns == written  # nothing is new
+    victim = before.index[0]
+    said(bnstudy_("rm", victim))
+    said(bnstudy_(*STUDY))
+    after = pd.read_csv(path).set_index("address")["created"]
+    assert set(after.index) == set(before.index)
+    assert after[victim] != before[victim]
+
+
 def test_what_was_removed_or_damaged_is_trained_again_to_the_same_numbers(capfd):
     said(bnstudy_(*GRID))
     store = Store("results/runs")

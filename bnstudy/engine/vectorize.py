@@ -42,6 +42,8 @@ WIDENED = (
     NoNorm, BatchNorm, GhostBatchNorm, StepBatchNorm, GroupNorm, LayerNorm, InstanceNorm,
 )  # fmt: skip
 
+GRAPHS = 10_000  # compiled in one process, at most
+
 
 def score(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and fraction misclassified of each network, (S,), over what has a label.
@@ -57,9 +59,6 @@ def score(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     labelled = y != IGNORED
     count = labelled.sum((0, 2)).clamp(min=1)
     return loss.sum((0, 2)) / count, (wrong * labelled).sum((0, 2)) / count
-
-
-GRAPHS = 10_000  # compiled in one process, at most
 
 
 class Stack:
