@@ -10,47 +10,38 @@ import pytest
 import bnstudy
 
 PACKAGE = Path(bnstudy.__file__).parent
-LEAVES = {"errors", "strict_json", "machine"}  # known by all, they know nothing
+LEAVES = {"atomic", "errors", "strict_json", "machine"}  # known by all, they know nothing
 # room -> the rooms of ours that it may import, wherever the import stands. A name with a dot is one
 # module of a room. Everybody may import itself and the package (its version).
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "strict_json": set(),
     "machine": set(),
+    "atomic": set(),
     "norms": set(),
     "stats": set(),
-    "config": set(),
+    "config": LEAVES,
     "entry": LEAVES,
+    "normtools": {"norms", *LEAVES},
     "models": {"norms", "stats", "config", "entry", *LEAVES},
     "data": {"norms", "stats", "config", "entry", *LEAVES},
     "probes": {"norms", "stats", "config", "data", "entry", *LEAVES},
     "store": {"norms", "stats", "config", "entry", *LEAVES},
     # nets and data reach the engine as arguments; it draws its orders of examples itself
     "engine": {"config", "norms", "data.samplers", *LEAVES},
-    "pack": {"config", *LEAVES},
     "tracking": {"config", *LEAVES},
-    "cost": {"config", "probes", *LEAVES},
-    "compose": {"config", *LEAVES},
-    "progress": {"pack", *LEAVES},
     "doctor": {"config", "data", *LEAVES},
-    "places": {"store", *LEAVES},
-    "build": {"config", "data.samplers", "entry", "models", "norms", "probes", *LEAVES},
-    "run": {"build", "config", "cost", "data", "engine", "norms", "pack", "probes", "store",
-            "tracking", *LEAVES},
+    # `work` by name, inside the function that a worker calls
+    "sweep": {"config", "data", "entry", "probes", "store", "work", *LEAVES},
+    "work": {"config", "data", "engine", "entry", "models", "norms", "probes", "store",
+             "sweep.cost", "sweep.protocol", "tracking", *LEAVES},
     # benchmarks time what runs are made of and draw what they found
-    "bench": {"compose", "config", "cost", "data", "engine", "figures", "models", "norms", "pack",
-              "stats", "store", "sweep", *LEAVES},
-    # `run` by name, inside the function that a worker calls
-    "sweep": {"compose", "config", "cost", "data", "entry", "pack", "run", "store", *LEAVES},
-    # what a command does between its words and its answer; torch only where something is missing
-    "reconcile": {"compose", "config", "cost", "places", "progress", "run", "store", "studies",
-                  "sweep", *LEAVES},
-    "tools": {"bench", "config", "cost", "entry", "norms", "pack", "places", "run", "store",
+    "bench": {"config", "data", "engine", "figures", "models", "norms", "stats", "store", "sweep",
               *LEAVES},
     "figures": {"config", "stats", *LEAVES},
     "compare": {"stats", *LEAVES},
     "report": {"config", "figures", "stats", *LEAVES},
-    "studies": {"config", "figures", "pack", "stats", *LEAVES},
+    "studies": {"config", "figures", "stats", *LEAVES},
 }  # fmt: skip
 WITHOUT_TORCH = {"studies", "figures", "report", "compare"}
 HEAVY = {"torch", "torchvision", "wandb", "sklearn"}
@@ -132,10 +123,10 @@ MODULES = {
     "": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".cli": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".config": HEAVY | {"pandas", "hydra", "matplotlib"},
-    ".compose": HEAVY,
+    ".config.compose": HEAVY,
     ".store": HEAVY | {"pandas"},
     ".data": HEAVY,
-    ".sweep": HEAVY | {"pandas"},
+    ".sweep.launch": HEAVY | {"pandas"},
     ".studies": HEAVY,
     ".studies.batch_size": HEAVY,
     ".studies.normalization_batch": HEAVY,

@@ -70,7 +70,7 @@ def write(
     import matplotlib
 
     from bnstudy import figures
-    from bnstudy.pack import write_atomically, write_json
+    from bnstudy.atomic import write_atomically, write_json
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{stem}.json", content)

@@ -266,7 +266,7 @@ def costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def whole_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """8 networks, a whole training as the table decides it, compilation included: speed-up."""
-    from bnstudy import cost
+    from bnstudy.sweep import cost
 
     found = []
     for row, priced in zip(rows, costs(rows), strict=True):
@@ -318,7 +318,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     import pandas as pd
 
     from bnstudy.bench import write
-    from bnstudy.cost import WORTH
+    from bnstudy.sweep.cost import WORTH
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

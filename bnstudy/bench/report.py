@@ -46,7 +46,7 @@ def planning(root: Path, configs: list[Any]) -> Callable[[], None]:
     from types import SimpleNamespace
 
     from bnstudy.store import Store
-    from bnstudy.sweep import make_plan
+    from bnstudy.sweep.launch import make_plan
 
     request: Any = SimpleNamespace(
         seeds=tuple(range(SEEDS)), settings=SimpleNamespace(max_stack=None)

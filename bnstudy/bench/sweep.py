@@ -30,7 +30,7 @@ LIMITS = {"cold": 4.0, "warm": 8.0}
 
 def grid() -> list[Any]:
     """All runs of the study."""
-    from bnstudy.compose import hydra_session
+    from bnstudy.config.compose import hydra_session
 
     with hydra_session() as composer:
         request = composer.request([*STUDY[1:]], study=composer.study(STUDY[0]))

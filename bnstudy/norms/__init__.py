@@ -6,18 +6,15 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
     layer = norm(64)                              # a layer for 64 channels
 """
 
-from .audit import Finding, audit
 from .base import NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .calibrate import ESTIMATORS, Calibrator, batch_norms, calibrate, evaluation_mode, freeze
 from .choose import NORMS, make, parameters_of
-from .fold import Folded, fold, fold_pair, inference_speedup
 from .functional import Moments
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .step_batch_norm import StepBatchNorm
-from .swap import Swap, Swaps, swap_norms
 from .weight_standardization import WeightStandardization, standardize_weights
 
 __all__ = [
@@ -59,3 +56,19 @@ __all__ = [
     "standardize_weights",
     "swap_norms",
 ]
+
+# what works on anybody's network stands on the norms and is imported when it is asked for
+_TOOLS = {
+    "audit": ("Finding", "audit"),
+    "fold": ("Folded", "fold", "fold_pair", "inference_speedup"),
+    "swap": ("Swap", "Swaps", "swap_norms"),
+}
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    for module, names in _TOOLS.items():
+        if name in names:
+            return getattr(importlib.import_module(f"bnstudy.normtools.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

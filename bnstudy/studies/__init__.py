@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from bnstudy import __version__, figures, stats
+from bnstudy.atomic import write_atomically, write_json
 from bnstudy.config import StudyConfig
 from bnstudy.errors import UserError
-from bnstudy.pack import write_atomically, write_json
 
 INTERVAL = "95 % Student-t"
 

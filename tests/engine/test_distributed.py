@@ -8,13 +8,13 @@ import pytest
 import torch
 from joblib import Parallel, delayed
 
-from bnstudy import run
 from bnstudy.config import Config
 from bnstudy.data import Dataset
 from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Folded
 from bnstudy.errors import UserError
+from bnstudy.work import trainer as run
 
 pytestmark = pytest.mark.slow  # every process starts torch: 5 s and more
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy import norms, run
+from bnstudy import norms
 from bnstudy.config import Config
 from bnstudy.data import Dataset, join
 from bnstudy.data.samplers import batches, epoch_order, evaluation_order, generator
@@ -16,6 +16,7 @@ from bnstudy.engine.evaluate import Look
 from bnstudy.engine.optimizer import Optimizer
 from bnstudy.engine.train import diverged_at, train
 from bnstudy.engine.vectorize import Folded, Mapped, make_stack
+from bnstudy.work import trainer as run
 
 CPU = torch.device("cpu")
 # float32 rounding (6e-8) through three steps of a network with about a thousand operations each,

@@ -5,14 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnstudy import data, run
-from bnstudy.build import build, preflight
+from bnstudy import data
 from bnstudy.config import IGNORED, Config
 from bnstudy.data import Dataset
 from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import Folded, score
 from bnstudy.errors import UserError
 from bnstudy.norms import StepBatchNorm
+from bnstudy.work import trainer as run
+from bnstudy.work.build import build, preflight
 
 CPU = torch.device("cpu")
 # float64 rounding (1e-16) through some thousand operations; 1 / std of few examples amplifies it

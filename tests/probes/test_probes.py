@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bnstudy import data, probes, run
+from bnstudy import data, probes
 from bnstudy.config import Config
 from bnstudy.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bnstudy.engine.evaluate import Look
@@ -14,6 +14,7 @@ from bnstudy.engine.train import train
 from bnstudy.engine.vectorize import make_stack
 from bnstudy.errors import UserError
 from bnstudy.probes import shift, statistics
+from bnstudy.work import trainer as run
 
 CPU = torch.device("cpu")
 

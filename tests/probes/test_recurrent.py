@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy import data, probes, run
+from bnstudy import data, probes
 from bnstudy.config import Config
 from bnstudy.engine.evaluate import Look
 from bnstudy.engine.optimizer import Optimizer
@@ -15,6 +15,7 @@ from bnstudy.engine.vectorize import Folded
 from bnstudy.errors import UserError
 from bnstudy.norms.base import attributes
 from bnstudy.probes import recurrent
+from bnstudy.work import trainer as run
 
 CPU = torch.device("cpu")
 

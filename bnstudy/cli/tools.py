@@ -1,0 +1,177 @@
+"""Commands about norms themselves: audit, theory, fold, bench."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnstudy.cli.places import open_store, writable
+from bnstudy.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from bnstudy.store import Store
+
+
+@click.command()
+@click.argument("target", metavar="PACKAGE.MODULE:NAME")
+@click.option("--init", metavar="ARGS", help="How the class is made: 'num_features=C, num_dims=D'.")
+def audit(target: str, init: str | None) -> None:
+    """Check a batch normalization (class or function) against the definition.
+
+    Exit code 1 when something is found.
+    """
+    from bnstudy import entry
+    from bnstudy.norms import audit as ask
+    from bnstudy.normtools.audit import CHECKS
+
+    try:
+        findings = ask(entry.locate(target, "audit"), init)
+    except ValueError as error:
+        raise UserError(f"audit {target}: {error}") from None
+    for finding in findings:
+        click.echo(f"{finding}\n")
+    if findings:
+        click.echo(f"{len(findings)} of {len(CHECKS)} checks found something in {target}")
+        sys.exit(1)
+    click.echo(f"{target}: nothing found by {len(CHECKS)} checks")
+
+
+@click.command()
+def theory() -> None:
+    """Compute what theory says exactly about norms, and compare; no training.
+
+    Exit code 1 when something does not hold.
+    """
+    from bnstudy.normtools.theory import tables
+
+    held = True
+    for table in tables():
+        click.echo(f"{table}\n")
+        held &= table.holds
+    click.echo("everything agrees" if held else "something does not agree")
+    if not held:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("address")
+@click.argument("overrides", nargs=-1)
+def fold(address: str, overrides: tuple[str, ...]) -> None:
+    """Fold BN into the layers before it, in a trained model: equality and inference speed.
+
+    ADDRESS is that of a run or cell (its first seed), or the beginning of one; overrides:
+    results_dir, data.root.
+    """
+    roots = [o.partition("=")[2] for o in overrides if o.startswith("data.root=")]
+    store = open_store([o for o in overrides if not o.startswith("data.root=")])
+    record = min((store.get(a) for a in store.runs(address)), key=lambda r: r["seed"])
+
+    import torch
+
+    from bnstudy.config import Config
+    from bnstudy.normtools.fold import fold as folded
+    from bnstudy.normtools.fold import inference_speedup
+    from bnstudy.work import trainer as run
+
+    config = Config.model_validate(record["config"])
+    if roots:
+        data = config.data.model_copy(update={"root": roots[0]})
+        config = config.model_copy(update={"data": data})
+    torch.set_num_threads(1)
+    dataset = run.dataset_of(config, store.root)
+    net = run.build(config, tuple(dataset.shape), dataset.num_classes)
+    net.load_state_dict(_weights(config, record, store))
+    net.eval()
+    try:
+        result = folded(net, dataset.test_x[:64])
+    except ValueError as error:
+        raise UserError(f"fold {address}: {error}") from None
+    click.echo(str(result))
+    with torch.no_grad():
+        before, after = net(dataset.test_x), result.model(dataset.test_x)
+    same = (before.argmax(1) == after.argmax(1)).float().mean().item()
+    difference = (before - after).abs().max().item()
+    click.echo(
+        f"all {len(dataset.test_x)} test examples: same class for {100 * same:.2f} %, largest "
+        f"difference of a logit {difference:.2g} at logits up to {before.abs().max().item():.2g}"
+    )
+    for size in (1, 64):
+        speed = inference_speedup(net, result.model, dataset.test_x[:size])
+        click.echo(f"inference at batch {size}: {speed:.2f} times as fast (median of 30 pairs)")
+
+
+def _weights(config: Any, record: dict[str, Any], store: "Store") -> dict[str, Any]:
+    """The final weights of a run: as kept, or from training its stack again."""
+    import torch
+
+    address = record["address"]
+    try:
+        return torch.load(store.weights_path(address))[address]
+    except UserError:
+        click.echo("the weights were not kept: training the same stack again")
+    from bnstudy.atomic import write_atomically
+    from bnstudy.config import TrackerConfig
+    from bnstudy.store import Store
+    from bnstudy.sweep.protocol import Pack, StackPlan
+    from bnstudy.work.trainer import run_pack
+
+    seeds = record["stack"]["seeds"]
+    configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
+    with tempfile.TemporaryDirectory() as scratch:
+        pack = Pack(
+            index=0, folder=scratch, results_dir=scratch, device="auto", save_weights=True,
+            stacks=[StackPlan(configs=configs, seconds=1.0)], study="", command="bnstudy fold",
+            tracker=TrackerConfig(mode="disabled"),
+        )  # fmt: skip
+        write_atomically(pack.path(), pack.model_dump_json())
+        write_atomically(Path(scratch) / "planner.pid", str(os.getpid()))
+        run_pack(str(pack.path()))
+        again = Store(Path(scratch) / "runs")
+        same = again.get(address)["summary"]["test_loss"] == record["summary"]["test_loss"]
+        click.echo(f"trained again: its test loss is {'the same to the bit' if same else 'not'}")
+        return torch.load(again.weights_path(address))[address]
+
+
+@click.command()
+@click.argument("what")
+@click.option("--rounds", default=25, show_default=True, help="Timings of each way.")
+@click.option("--folder", default="results/bench", show_default=True, help="Where results go.")
+@click.option("--adopt", is_flag=True, help="engine: let runs decide by what was measured.")
+def bench(what: str, rounds: int, folder: str, adopt: bool) -> None:
+    """Measure speed: bnstudy bench norms|engine|recurrent|sweep|report|all."""
+    if what not in (*BENCHES, "all"):
+        raise unknown("benchmark", what, [*BENCHES, "all"])
+    if adopt and what != "engine":
+        raise UserError(f"--adopt belongs to `bnstudy bench engine`, not to {what}")
+    import importlib
+
+    writable(Path(folder))
+    for name in BENCHES if what == "all" else (what,):
+        measured = importlib.import_module(f"bnstudy.bench.{name}")
+        command = f"bnstudy bench {name} --rounds {rounds}"
+        click.secho(name, bold=True)
+        for line in measured.run(Path(folder), rounds, command, lambda t: click.echo(t, err=True)):
+            click.echo(line)
+    if adopt:
+        _adopt(Path(folder) / "engine.json")
+
+
+def _adopt(measured: Path) -> None:
+    """Make what was measured the table that runs decide by; other devices' rows stay."""
+    from bnstudy.atomic import write_json
+    from bnstudy.sweep.cost import TABLE
+
+    new = json.loads(measured.read_text())
+    devices = {row["device"] for row in new["costs"]}
+    kept = [r for r in json.loads(TABLE.read_text())["rows"] if r["device"] not in devices]
+    write_json(TABLE, {"command": new["command"], "machine": new["machine"],
+                       "rows": [*kept, *new["costs"]]})  # fmt: skip
+    click.echo(f"{TABLE.name} is written: RESULTS_VERSION must rise if its decisions differ")
+
+
+BENCHES = ("norms", "engine", "recurrent", "sweep", "report")
+commands = (audit, theory, fold, bench)

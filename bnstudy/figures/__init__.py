@@ -1,0 +1,43 @@
+"""Looks and drawing: tables in, axes out; no statistics, no training."""
+
+from bnstudy.figures.grammar import (
+    COLUMN_WIDTH,
+    DODGE,
+    LOOKS,
+    MODES,
+    PANEL_HEIGHT,
+    SERIES,
+    Look,
+    Mode,
+    batch_axis,
+    canvas,
+    caption,
+    curves,
+    error_axis,
+    legend,
+    look,
+    save,
+    series,
+    style,
+)
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "DODGE",
+    "LOOKS",
+    "MODES",
+    "PANEL_HEIGHT",
+    "SERIES",
+    "Look",
+    "Mode",
+    "batch_axis",
+    "canvas",
+    "caption",
+    "curves",
+    "error_axis",
+    "legend",
+    "look",
+    "save",
+    "series",
+    "style",
+]

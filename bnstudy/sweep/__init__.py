@@ -1,0 +1,1 @@
+"""From a grid to a full store: plan what is missing, launch it, look again."""
