@@ -1,4 +1,4 @@
-"""Stacks mirrored to Weights & Biases while they train: offline by default, never in the way.
+"""Cells mirrored to Weights & Biases while they train: offline by default, never in the way.
 
 The store is what was measured; this is a view of it. Whatever goes wrong here is caught, said once
 on stderr, and becomes the tracker's status; W&B is then left alone for the rest of the process,
@@ -8,11 +8,11 @@ because a dead server would cost its timeout again for every stack.
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnstudy.config import TrackerConfig
+from bnstudy.config import Config, TrackerConfig, digest
 
 INIT_TIMEOUT = 20.0  # seconds; without a network W&B's own default waits for 90
 FINISH_TIMEOUT = 30.0  # seconds; W&B's default is to wait without end
@@ -35,37 +35,108 @@ AXES = ("step", "epoch", "examples")
 _failure: str | None = None  # of W&B in this process
 
 
-class Tracker:
-    """One stack's mirror: `start`, `log` after each evaluation, `finish`; none of them raises.
+class Mirror:
+    """The cells of a stack in W&B, a run each, from the first step to the last record.
 
-    `status` is 'disabled', 'mirrored' or 'failed: <reason>'. In W&B the stack is one run with
-    the id <cell>-<stack>-<attempt>: metrics `seed_3/test_error` of each seed and `test_error`,
-    their mean, against `step`. An attempt is counted up from the runs found in `folder`, since an
-    id that is used twice is two histories in one.
+    A context manager: an exception inside it ends the runs with exit code 1, so that W&B calls
+    them failed. `summaries`, set before it closes, are the final metrics of the runs by address.
     """
 
     def __init__(
-        self, settings: TrackerConfig, folder: Path | str, group: str, tags: Iterable[str] = ()
+        self,
+        settings: TrackerConfig,
+        folder: Path | str,
+        group: str,
+        tags: Iterable[str],
+        configs: Sequence[Config],
     ) -> None:
-        """Runs go to `folder`/wandb, also when online; `group` is the study. Writes nothing yet."""
+        """`configs` are the stack's networks; the rest as `Tracker`."""
+        self.configs, self.summaries = configs, dict[str, Mapping[str, Any]]()
+        self.cells: dict[str, list[Config]] = {}
+        for config in configs:
+            self.cells.setdefault(config.cell, []).append(config)
+        tags = list(tags)
+        self.trackers = {
+            cell: Tracker(settings, folder, group, tags, [c.seed for c in members])
+            for cell, members in self.cells.items()
+        }
+
+    @property
+    def status(self) -> str:
+        """'disabled', 'mirrored' or 'failed: <reason>'."""
+        found = [tracker.status for tracker in self.trackers.values()]
+        return next((s for s in found if s.startswith("failed")), found[0])
+
+    def __enter__(self) -> "Mirror":
+        for cell, members in self.cells.items():
+            part = digest(sorted(c.address for c in members))
+            self.trackers[cell].start(cell, part, members[0].canonical(), members[0].label)
+        return self
+
+    def log(self, configs: Sequence[Config], rows: Sequence[Mapping[str, Any]]) -> None:
+        """One evaluation of some of the networks: a row for each of their configs."""
+        for cell, tracker in self.trackers.items():
+            own = [row for c, row in zip(configs, rows, strict=True) if c.cell == cell]
+            if own:
+                tracker.log(own)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for cell, members in self.cells.items():
+            final = {c.seed: self.summaries[c.address] for c in members
+                     if c.address in self.summaries}  # fmt: skip
+            self.trackers[cell].finish(final, 0 if kind is None else 1)
+
+
+class Tracker:
+    """One cell's mirror: `start`, `log` after each evaluation, `finish`; none of them raises.
+
+    `status` is 'disabled', 'mirrored' or 'failed: <reason>'. In W&B the cell is one run with
+    the id <cell>-<seeds>-<attempt>: metrics `seed_3/test_error` of each seed against
+    `seed_3/step`, and `test_error`, the mean over all seeds, against `step`. Seeds that train one
+    after the other are logged as they come; their mean follows when the last of them gets there.
+    An attempt is counted up from the runs found in `folder`, since an id that is used twice is
+    two histories in one.
+    """
+
+    def __init__(
+        self,
+        settings: TrackerConfig,
+        folder: Path | str,
+        group: str,
+        tags: Iterable[str] = (),
+        seeds: Iterable[int] = (),
+    ) -> None:
+        """Runs go to `folder`/wandb, also when online; `group` is the study. Writes nothing yet.
+
+        `seeds` are all that will be logged: a mean is of all of them.
+        """
         self.settings, self.folder = settings, Path(folder).absolute()
         self.group, self.tags = group, [t[:64] for t in tags if t]  # W&B refuses longer ones
+        self.seeds = frozenset(seeds)
         self.status = "disabled" if settings.mode == "disabled" else "mirrored"
         self._run: Any = None
+        self._waiting: dict[int, dict[int, Mapping[str, Any]]] = {}  # step -> seed -> row
 
-    def start(self, cell: str, stack: str, config: Mapping[str, Any], name: str) -> None:
-        """Opens the run; `config` is the resolved configuration, `name` what people read."""
+    def start(self, cell: str, part: str, config: Mapping[str, Any], name: str) -> None:
+        """Opens the run.
+
+        Args:
+            cell: address of the cell.
+            part: hash of the seeds that are mirrored here.
+            config: the resolved configuration.
+            name: what people read.
+        """
         if self.status == "disabled":
             return
         if _failure is not None:
             self.status = f"failed: {_failure}"
             return
-        self._guarded("starting a run", self._init, f"{cell}-{stack[:6]}", config, name)
+        self._guarded("starting a run", self._init, f"{cell}-{part[:6]}", config, name)
 
     def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """One evaluation: a row per seed with `seed`, `step`, `epoch`, `examples` and metrics."""
         if self._run is not None:
-            self._guarded("logging", _log, self._run, list(rows))
+            self._guarded("logging", self._log, list(rows))
 
     def finish(
         self, summaries: Mapping[int, Mapping[str, Any]] | None = None, exit_code: int = 0
@@ -73,7 +144,7 @@ class Tracker:
         """Closes the run; `summaries` are the final metrics by seed."""
         run, self._run = self._run, None
         if run is not None:
-            self._guarded("finishing a run", _close, run, summaries or {}, exit_code)
+            self._guarded("finishing a run", self._close, run, summaries or {}, exit_code)
 
     def _guarded(self, doing: str, function: Callable[..., None], *args: Any) -> None:
         """Calls, and turns whatever goes wrong into the status."""
@@ -128,32 +199,49 @@ class Tracker:
         )
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        for seed in sorted(self.seeds):
+            self._run.define_metric(f"seed_{seed}/step")
+            self._run.define_metric(f"seed_{seed}/*", step_metric=f"seed_{seed}/step")
+
+    def _log(self, rows: list[Mapping[str, Any]]) -> None:
+        values = {k: v for row in rows for k, v in of_seed(row).items()}
+        for row in rows:
+            self._waiting.setdefault(row["step"], {})[row["seed"]] = row
+        whole = sorted(step for step, there in self._waiting.items() if there.keys() >= self.seeds)
+        for step in whole:
+            there = self._waiting.pop(step)
+            axes = {k: v for k, v in next(iter(there.values())).items() if k in AXES}
+            self._run.log({**axes, **values, **means(there.values())})
+            values = {}
+        if values:
+            self._run.log(values)
+
+    def _close(self, run: Any, summaries: Mapping[int, Mapping[str, Any]], exit_code: int) -> None:
+        for seed, row in summaries.items():
+            run.summary.update(of_seed({**row, "seed": seed}))
+        if summaries and summaries.keys() >= self.seeds:
+            run.summary.update(means(summaries.values()))
+        run.finish(exit_code=exit_code)
 
     def _attempt(self, prefix: str) -> int:
-        """1 + how often this stack was mirrored from here before."""
+        """1 + how often these seeds of the cell were mirrored from here before."""
         return 1 + sum(1 for _ in (self.folder / "wandb").glob(f"*run-*-{prefix}-*"))
 
 
-def per_seed(rows: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
-    """`seed_3/test_error` for each seed and metric, and `test_error`, the mean over seeds.
+def of_seed(row: Mapping[str, Any]) -> dict[str, float]:
+    """A row's numbers as `seed_3/test_error`; what has no number (None) is left out."""
+    return {
+        f"seed_{row['seed']}/{key}": value
+        for key, value in row.items()
+        if key == "step" or (key not in ("seed", *AXES) and isinstance(value, int | float))
+    }
 
-    A seed that has no number for a metric (None) is left out; NaN makes the mean NaN.
-    """
+
+def means(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean of each metric over the rows that have a number for it; NaN makes the mean NaN."""
     values: dict[str, list[float]] = {}
-    flat = {}
-    for seed, row in rows.items():
+    for row in rows:
         for key, value in row.items():
             if key not in ("seed", *AXES) and isinstance(value, int | float):
-                flat[f"seed_{seed}/{key}"] = value
                 values.setdefault(key, []).append(value)
-    return {**flat, **{key: sum(v) / len(v) for key, v in values.items()}}
-
-
-def _log(run: Any, rows: list[Mapping[str, Any]]) -> None:
-    axes = {k: v for row in rows for k, v in row.items() if k in AXES}
-    run.log({**axes, **per_seed({row["seed"]: row for row in rows})})
-
-
-def _close(run: Any, summaries: Mapping[int, Mapping[str, Any]], exit_code: int) -> None:
-    run.summary.update(per_seed(summaries))
-    run.finish(exit_code=exit_code)
+    return {key: sum(v) / len(v) for key, v in values.items()}

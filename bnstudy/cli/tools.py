@@ -1,9 +1,7 @@
 """Commands about norms themselves: audit, theory, fold, bench."""
 
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from bnstudy.cli.places import open_store, writable
 from bnstudy.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from bnstudy.config import Config
     from bnstudy.store import Store
 
 
@@ -72,19 +71,17 @@ def fold(address: str, overrides: tuple[str, ...]) -> None:
 
     import torch
 
+    from bnstudy import data
     from bnstudy.config import Config
     from bnstudy.normtools.fold import fold as folded
     from bnstudy.normtools.fold import inference_speedup
-    from bnstudy.work import trainer as run
+    from bnstudy.work.build import build
 
-    config = Config.model_validate(record["config"])
-    if roots:
-        data = config.data.model_copy(update={"root": roots[0]})
-        config = config.model_copy(update={"data": data})
+    config = at_root(Config.model_validate(record["config"]), roots)
     torch.set_num_threads(1)
-    dataset = run.dataset_of(config, store.root)
-    net = run.build(config, tuple(dataset.shape), dataset.num_classes)
-    net.load_state_dict(_weights(config, record, store))
+    dataset = data.load_many([config.data], store.root / "cache")
+    net = build(config, tuple(dataset.shape), dataset.num_classes)
+    net.load_state_dict(_weights(record, store, roots))
     net.eval()
     try:
         result = folded(net, dataset.test_x[:64])
@@ -104,36 +101,43 @@ def fold(address: str, overrides: tuple[str, ...]) -> None:
         click.echo(f"inference at batch {size}: {speed:.2f} times as fast (median of 30 pairs)")
 
 
-def _weights(config: Any, record: dict[str, Any], store: "Store") -> dict[str, Any]:
-    """The final weights of a run: as kept, or from training its stack again."""
+def at_root(config: "Config", roots: list[str]) -> "Config":
+    """The config with its data in the given folder, if any."""
+    if not roots:
+        return config
+    data = config.data.model_copy(update={"root": roots[-1]})
+    return config.model_copy(update={"data": data})
+
+
+def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[str, Any]:
+    """The final weights of a run: as kept, or from training its whole stack again."""
     import torch
 
-    address = record["address"]
+    from bnstudy.config import Config
+    from bnstudy.sweep.protocol import Execution
+    from bnstudy.work.record import summaries
+    from bnstudy.work.trainer import Trainer, device
+
+    address, stack = record["address"], record["stack"]
     try:
         return torch.load(store.weights_path(address))[address]
     except UserError:
         click.echo("the weights were not kept: training the same stack again")
-    from bnstudy.atomic import write_atomically
-    from bnstudy.config import TrackerConfig
-    from bnstudy.store import Store
-    from bnstudy.sweep.protocol import Pack, StackPlan
-    from bnstudy.work.trainer import run_pack
-
-    seeds = record["stack"]["seeds"]
-    configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
-    with tempfile.TemporaryDirectory() as scratch:
-        pack = Pack(
-            index=0, folder=scratch, results_dir=scratch, device="auto", save_weights=True,
-            stacks=[StackPlan(configs=configs, seconds=1.0)], study="", command="bnstudy fold",
-            tracker=TrackerConfig(mode="disabled"),
-        )  # fmt: skip
-        write_atomically(pack.path(), pack.model_dump_json())
-        write_atomically(Path(scratch) / "planner.pid", str(os.getpid()))
-        run_pack(str(pack.path()))
-        again = Store(Path(scratch) / "runs")
-        same = again.get(address)["summary"]["test_loss"] == record["summary"]["test_loss"]
-        click.echo(f"trained again: its test loss is {'the same to the bit' if same else 'not'}")
-        return torch.load(again.weights_path(address))[address]
+    held = store.held()
+    mates = [a for a in stack.get("addresses", [address]) if a in held]
+    if len(mates) < stack["networks"]:
+        click.echo(
+            f"{stack['networks'] - len(mates)} of the {stack['networks']} networks that trained "
+            "together are not in the store: without them the bits may differ"
+        )
+    configs = [at_root(Config.model_validate(store.get(a)["config"]), roots) for a in mates]
+    compile = "never" if stack["steps"].startswith("eager") else "always"
+    execution = Execution(results_dir=str(store.root.parent), compile=compile, save_weights=True)
+    torch.set_deterministic_debug_mode("error")
+    trained = Trainer(execution, store.root, device("auto")).train(configs)
+    again = summaries(trained)[address]["test_loss"] == record["summary"]["test_loss"]
+    click.echo(f"trained again: its test loss is {'the same to the bit' if again else 'not'}")
+    return trained.weights[mates.index(address)]
 
 
 @click.command()

@@ -1,298 +1,184 @@
-"""From a grid to a full store: plan what is missing, hand it to a Hydra launcher, look again."""
+"""Train missing stacks with workers that may die: launch, look what became of each, launch again.
 
-import contextlib
+Nothing here prints or exits: what happens is told to callbacks, how it ended is the `Outcome`.
+"""
+
 import os
-import signal
-import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig
-
-from bnstudy import data, entry
 from bnstudy.atomic import write_atomically
-from bnstudy.config import Config, digest
-from bnstudy.config.compose import Composer, Request
-from bnstudy.errors import UserError
-from bnstudy.store import Store
-from bnstudy.sweep import cost as costs
-from bnstudy.sweep.protocol import Pack, StackPlan, Status, stop_file
+from bnstudy.errors import UserError, count
+from bnstudy.sweep.plan import balance
+from bnstudy.sweep.protocol import (
+    Execution,
+    Pack,
+    StackPlan,
+    StackStatus,
+    State,
+    Status,
+    stop_file,
+)
 
-RELAUNCHES = 2  # of what is missing because a worker died
-LOCAL = ("BasicLauncher", "JoblibLauncher")  # these share this machine's cores
+RELAUNCHES = 2  # of stacks whose worker died
 
+Launcher = Callable[[list[Pack]], None]
+"""Hands packs to workers and returns when all of these have ended, however they did; may raise."""
 
-@dataclass(frozen=True)
-class Plan:
-    """What a request still needs."""
-
-    cells: tuple[Config, ...]
-    seeds: tuple[int, ...]
-    stacks: tuple[StackPlan, ...]  # missing
-    held: int  # runs that the store holds
-
-    @property
-    def runs(self) -> int:
-        return len(self.cells) * len(self.seeds)
-
-    @property
-    def missing(self) -> int:
-        return sum(len(s.configs) for s in self.stacks)
-
-    @property
-    def addresses(self) -> list[str]:
-        return [a for cell in self.cells for a in addresses(cell, self.seeds)]
-
-    @property
-    def grid_hash(self) -> str:
-        """Names the grid: the folder of its study's results."""
-        return digest(sorted(self.addresses))[:8]
-
-    def minutes(self, workers: int) -> float:
-        """Estimated minutes with this many workers."""
-        packs = balance(self.stacks, workers)
-        return (costs.START + max((sum(s.seconds for s in p) for p in packs), default=0.0)) / 60
+Held = Callable[[Collection[str]], Collection[str]]
+"""Cells -> addresses of their runs in the store."""
 
 
-def resolve(config: Config, cache: Path) -> Config:
-    """The config with the hashes of what lies outside it: data on disk, a user's own source.
+@dataclass
+class Fate:
+    """A stack and what became of it."""
 
-    Raises:
-        UserError: data that are not there, an entry that does not load.
-    """
-    update: dict[str, Any] = {"data": data.resolve(config.data, cache)}
-    for part, key in (("model", "model.entry"), ("norm", "norm.entry")):
-        value = getattr(config, part)
-        if value.name == "custom":
-            source = entry.source_hash(value.entry, key)
-            update[part] = value.model_copy(update={"source": source})
-    return config.model_copy(update=update)
-
-
-def addresses(cell: Config, seeds: Sequence[int]) -> list[str]:
-    """Addresses of a cell's runs."""
-    return [cell.model_copy(update={"seed": seed}).address for seed in seeds]
-
-
-def make_plan(
-    request: Request, cells: tuple[Config, ...], store: Store, estimate: Callable[..., float]
-) -> Plan:
-    """Subtract what the store holds from the grid; the rest, as stacks.
-
-    Cells that differ in `config.NUMBERS` only train together. The networks of such a family are
-    cut into stacks by the full request alone, never by what the store holds. A stack is stored all
-    or nothing, so what is missing after a kill is whole stacks, and they train again exactly as
-    they would have; runs that another request has left are kept.
-
-    Args:
-        cells: the request's cells with their hashes filled in.
-        estimate: (config, number of networks) -> seconds; called for missing stacks only.
-    """
-    named = {cell.cell: cell for cell in cells}
-    held = store.held(list(named))
-    stacks, count = [], 0
-    for members in partition(tuple(named.values()), request.seeds, request.settings.max_stack):
-        missing = [c for c in members if c.address not in held]
-        count += len(members) - len(missing)
-        if missing:
-            stacks.append(StackPlan(configs=missing, seconds=estimate(missing[0], len(missing))))
-    return Plan(tuple(named.values()), request.seeds, tuple(stacks), count)
-
-
-def partition(
-    cells: Sequence[Config], seeds: Sequence[int], max_stack: int | None
-) -> Iterator[list[Config]]:
-    """The networks of a grid as stacks: those of a family together, at most `max_stack` each.
-
-    The seeds of a cell stay together where they fit.
-    """
-    families: dict[str, list[Config]] = {}
-    for cell in cells:
-        families.setdefault(cell.family, []).append(cell)
-    for family in families.values():
-        size = max_stack or costs.stack_size(family[0])
-        whole = max(size // len(seeds), 1)  # cells in a stack
-        for start in range(0, len(family), whole):
-            here = family[start : start + whole]
-            networks = [c.model_copy(update={"seed": seed}) for c in here for seed in seeds]
-            # equal parts: 10 networks at 8 a stack are 5 and 5, not 8 and 2
-            part = -(-len(networks) // -(-len(networks) // size))
-            for first in range(0, len(networks), part):
-                yield networks[first : first + part]
-
-
-def balance(stacks: Sequence[StackPlan], workers: int) -> list[list[StackPlan]]:
-    """Longest first, each to the worker with the least to do: short ones last, all end together."""
-    packs: list[list[StackPlan]] = [[] for _ in range(max(1, min(workers, len(stacks))))]
-    load = [0.0] * len(packs)
-    for stack in sorted(stacks, key=lambda s: -s.seconds):
-        lightest = load.index(min(load))
-        packs[lightest].append(stack)
-        load[lightest] += stack.seconds
-    return packs
-
-
-def workers_for(request: Request) -> int:
-    """Worker processes: `workers`, or one per core; never more than cores on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    target = str(request.hydra.hydra.launcher._target_).rpartition(".")[2]
-    wanted = request.settings.workers or cores or 1
-    if target == "BasicLauncher":
-        return 1
-    return min(wanted, cores or 1) if target in LOCAL else wanted
+    plan: StackPlan
+    state: State = State.PLANNED
+    error: str = ""
+    launches: int = 0
 
 
 @dataclass
 class Outcome:
-    """How a launch ended."""
+    """How a launch ended: the state of every stack that was missing."""
 
-    missing: list[StackPlan] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    stopped: bool = False  # by Ctrl-C
-    out_of_time: bool = False
-    relaunched: int = 0
-    tracker: str = ""
+    stacks: list[Fate] = field(default_factory=list)
+    tracker: str = ""  # what the workers said of W&B
+    launcher_error: str = ""  # of a launcher whose workers never began
 
+    def of(self, *states: State) -> list[Fate]:
+        """The stacks in these states."""
+        return [fate for fate in self.stacks if fate.state in states]
 
-def run_job(config: DictConfig) -> dict[str, Any]:
-    """What a Hydra launcher calls in a worker: run the pack that the job names."""
-    from bnstudy.work.trainer import run_pack
+    @property
+    def trained(self) -> int:
+        """Networks that are in the store now."""
+        return sum(len(fate.plan.configs) for fate in self.of(State.DONE))
 
-    return run_pack(config.pack)
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing any more."""
+        return len(self.of(State.DONE)) == len(self.stacks)
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """Stacks by state; states that no stack is in are left out."""
+        return dict(Counter(fate.state for fate in self.stacks))
 
 
 def launch(
-    plan: Plan,
-    request: Request,
-    composer: Composer,
-    store: Store,
-    command: str,
-    show: Callable[[Path], contextlib.AbstractContextManager[None]],
+    stacks: Sequence[StackPlan],
+    execution: Execution,
+    launcher: Launcher,
+    workers: int,
+    held: Held,
+    watch: Callable[[Path], AbstractContextManager[object]],
+    say: Callable[[str], None],
 ) -> Outcome:
-    """Train the missing stacks with the chosen launcher; launch again what died, twice at most.
+    """Train stacks; those whose worker died are launched again, twice at most.
 
     Args:
-        command: the command line, for the record and for resuming.
-        show: context manager that shows the progress of a folder of status files.
+        stacks: what is missing.
+        execution: how to compute; its deadline ends the launch between two stacks.
+        launcher: runs packs in workers.
+        workers: packs to make, at most.
+        held: what the store has of some cells.
+        watch: context manager around each launch, given the folder of its status files; may
+            create the `stop_file` there to stop all workers.
+        say: receives a sentence when something worth knowing happens on the way.
     """
-    runs = Path(request.settings.results_dir) / "runs"
-    outcome = Outcome(missing=list(plan.stacks))
-    minutes = request.settings.max_minutes
-    deadline = time.time() + 60 * minutes if minutes else None
+    outcome = Outcome([Fate(plan) for plan in stacks])
+    to_run = list(outcome.stacks)
     for attempt in range(1 + RELAUNCHES):
-        workers = workers_for(request)
-        folder = runs / "launches" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
-        write_atomically(folder / "planner.pid", str(os.getpid()))
+        folder = _new_folder(Path(execution.results_dir))
         packs = [
-            Pack(
-                index=i,
-                folder=str(folder.absolute()),
-                results_dir=str(Path(request.settings.results_dir).absolute()),
-                stacks=stacks,
-                device=request.settings.device,
-                compile=request.settings.compile,
-                save_weights=request.settings.save_weights,
-                tracker=request.settings.tracker,
-                study=request.study.name if request.study else "",
-                command=command,
-                deadline=deadline,
-            )
-            for i, stacks in enumerate(balance(outcome.missing, workers))
+            Pack(index=i, folder=str(folder), execution=execution, stacks=part)
+            for i, part in enumerate(balance([f.plan for f in to_run], workers))
         ]
         for pack in packs:
-            write_atomically(pack.path(), pack.model_dump_json())
-        with _stopping_on_ctrl_c(folder) as stopping, show(folder):
-            _hydra_launch(packs, request, composer, folder)
-        outcome.relaunched = attempt
+            pack.write()
+        for fate in to_run:
+            fate.state, fate.launches = State.PLANNED, fate.launches + 1
+        error = None
+        with watch(folder):
+            try:
+                launcher(packs)
+            except UserError:
+                raise
+            except Exception as raised:  # a launcher that breaks has lost workers, no more
+                error = raised
         statuses = Status.read(folder)
-        outcome.failures += [f for s in statuses for f in s.failures]
-        outcome.tracker = next((s.tracker for s in statuses if s.tracker), "")
-        failed = {a for f in outcome.failures for a in f.get("addresses", ())}
-        held = store.held([c.cell for s in outcome.missing for c in s.configs])
-        outcome.missing = [
-            s for s in outcome.missing if any(c.address not in held for c in s.configs)
-        ]
-        outcome.stopped = stopping.is_set()
-        outcome.out_of_time = deadline is not None and time.time() > deadline
-        again = [s for s in outcome.missing if not failed & {c.address for c in s.configs}]
-        if not again or outcome.stopped or outcome.out_of_time or attempt == RELAUNCHES:
+        outcome.tracker = next((s.tracker for s in statuses.values() if s.tracker), outcome.tracker)
+        stopped = stop_file(folder).exists()
+        late = execution.deadline is not None and time.time() > execution.deadline
+        settle(to_run, packs, statuses, held, stopped or late)
+        to_run = [fate for fate in to_run if fate.state is State.DIED]
+        if error is not None:
+            what = f"{type(error).__name__}: {error}"
+            if not statuses and not isinstance(error, BrokenProcessPool):
+                outcome.launcher_error = what  # no worker ever began: again would be the same
+                for fate in to_run:
+                    fate.state = State.PLANNED
+                break
+            say(f"the launcher ended early: {what}")
+        if not to_run or stopped or late or attempt == RELAUNCHES:
             break
-        print(f"{len(again)} stacks are missing because a worker died: launching them again")
-        outcome.missing = again
+        say(f"{count(len(to_run), 'stack')} missing because a worker died: launching again")
     return outcome
 
 
-def _hydra_launch(packs: list[Pack], request: Request, composer: Composer, folder: Path) -> None:
-    """Hand the packs to Hydra's launcher; a launcher that breaks has lost workers, no more."""
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext
+def settle(
+    fates: Sequence[Fate],
+    packs: Sequence[Pack],
+    statuses: dict[int, Status],
+    held: Held,
+    stopped: bool,
+) -> None:
+    """Give each stack of a launch that is over its one state.
 
-    own = [o for o in request.overrides if o.startswith("hydra")]
-    if len(packs) == 1 and not any(o.startswith("hydra/launcher=") for o in own):
-        own.append("hydra/launcher=basic")  # one worker needs no second process
-    quiet = [
-        f"hydra.sweep.dir='{folder / 'hydra'}'",
-        "hydra.sweep.subdir=${hydra.job.num}",
-        "hydra/job_logging=none",
-        "hydra/hydra_logging=none",
-        f"workers={len(packs)}",
-    ]
-    config = composer.compose([*own, *quiet])
-    launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=HydraContext(config_loader=composer.loader, callbacks=Callbacks(config)),
-        task_function=run_job,
-        config=config,
-    )
-    jobs = [[f"+pack='{pack.path()}'"] for pack in packs]
-    try:
-        with _single_threaded():
-            launcher.launch(jobs, initial_job_idx=0)
-    except (UserError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        print(f"the launcher ended early: {type(error).__name__}", file=sys.stderr)
+    What counts, in this order: the store has all its runs (whoever brought them); its worker said
+    that it failed, or failed as a whole; its worker fell silent in the middle of it; the launch
+    was to stop; its worker was gone before it began.
 
-
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Workers inherit one thread for every numerical library, set before these start."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    Args:
+        fates: stacks that were in the packs; changed in place.
+        packs: as they were launched.
+        statuses: what workers last wrote, by the pack's index; one that never began has none.
+        held: what the store has of some cells.
+        stopped: whether the workers were asked to stop, or had to by the clock.
+    """
+    there = set(held({c.cell for fate in fates for c in fate.plan.configs}))
+    said: dict[str, StackStatus] = {}
+    for pack in packs:
+        status = statuses.get(pack.index, Status())
+        for plan in pack.stacks:
+            own = status.stacks.get(plan.name, StackStatus())
+            if status.error and own.state is not State.FAILED:
+                own = StackStatus(state=State.FAILED, error=status.error)
+            said[plan.name] = own
+    for fate in fates:
+        own = said[fate.plan.name]
+        if there.issuperset(fate.plan.addresses):
+            fate.state = State.DONE
+        elif own.state is State.FAILED:
+            fate.state, fate.error = State.FAILED, own.error
+        elif stopped and own.state is not State.RUNNING:
+            fate.state = State.STOPPED
+        else:
+            fate.state = State.DIED
 
 
-@contextlib.contextmanager
-def _stopping_on_ctrl_c(folder: Path) -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the workers to stop between two steps; the second kills."""
-    stopping = threading.Event()
-
-    def handler(signum: int, frame: Any) -> None:
-        if stopping.is_set():
-            os._exit(130)  # workers stop at their next step: their parent is gone
-        stopping.set()
-        stop_file(folder).touch()
-        print("\nstopping after what is complete is written; Ctrl-C again kills", flush=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping
-        return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield stopping
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _new_folder(results: Path) -> Path:
+    """Where the files of one launch lie; it says whose it is."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    folder = (results / "runs" / "launches" / name).absolute()
+    folder.mkdir(parents=True)
+    write_atomically(folder / "planner.pid", str(os.getpid()))
+    return folder

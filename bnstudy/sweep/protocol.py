@@ -7,8 +7,8 @@ for processes, for Slurm and over a shared file system alike.
 import os
 import socket
 import time
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -16,36 +16,80 @@ from bnstudy.atomic import write_atomically
 from bnstudy.config import Config, TrackerConfig
 
 
+class State(StrEnum):
+    """What became of a stack; it has one state at a time."""
+
+    PLANNED = "planned"  # no worker has begun it
+    RUNNING = "running"
+    DONE = "done"  # all its runs are in the store
+    FAILED = "failed"  # it raised; launching it again would raise again
+    DIED = "died"  # its worker ended without a word
+    STOPPED = "stopped"  # by Ctrl-C, a signal or max_minutes
+
+
 class StackPlan(BaseModel):
-    """Seeds of one cell that train as one stack, and how long that may take."""
+    """Networks that train as one stack, and how long that may take."""
 
     configs: list[Config]
     seconds: float
 
     @property
     def label(self) -> str:
-        """The cell in a few words, for people who wait."""
+        """Its first cell in a few words, for people who wait."""
         return self.configs[0].label
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of its runs, in the order in which they train."""
+        return [config.address for config in self.configs]
+
+    @property
+    def name(self) -> str:
+        """Under which its worker reports on it: the address of its first run, which is in no
+        other stack."""
+        return self.configs[0].address
+
+
+class Execution(BaseModel):
+    """How a launch computes: the same for all its workers, and no part of any address."""
+
+    results_dir: str
+    device: str = "auto"
+    compile: str = "auto"
+    save_weights: bool = False
+    tracker: TrackerConfig = TrackerConfig()
+    study: str = ""
+    command: str = ""
+    deadline: float | None = None  # seconds since the epoch; no stack begins after it
 
 
 class Pack(BaseModel):
     """The work of one worker."""
 
     index: int
-    folder: str  # of the launch: the pack, its status and the stop file lie here
-    results_dir: str
+    folder: str  # of the launch: the pack, its status and the stop file are here
+    execution: Execution
     stacks: list[StackPlan]
-    device: str
-    compile: str = "auto"
-    save_weights: bool
-    tracker: TrackerConfig
-    study: str
-    command: str
-    deadline: float | None = None  # seconds since the epoch
 
+    @property
     def path(self) -> Path:
         """Where this pack is read from."""
         return Path(self.folder) / f"pack-{self.index}.json"
+
+    def write(self) -> None:
+        """Put it where its worker finds it."""
+        write_atomically(self.path, self.model_dump_json())
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Pack":
+        return cls.model_validate_json(Path(path).read_text())
+
+
+class StackStatus(BaseModel):
+    """What a worker says of one of its stacks."""
+
+    state: State = State.PLANNED
+    error: str = ""
 
 
 class Status(BaseModel):
@@ -53,31 +97,40 @@ class Status(BaseModel):
 
     pid: int = 0
     host: str = ""
-    heartbeat: float = 0.0
+    heartbeat: float = 0.0  # when it was last written
     started: float = 0.0  # when the first step was made: imports are not progress
-    done: int = 0  # stacks
     total_seconds: float = 0.0  # estimated seconds of the whole pack
     done_seconds: float = 0.0  # estimated seconds of work behind it
     current: str = ""
     metric: str = ""
     tracker: str = ""
-    failures: list[dict[str, Any]] = []
+    stacks: dict[str, StackStatus] = {}  # by StackPlan.name
+    error: str = ""  # what ended the worker before or between its stacks
+
+    @property
+    def done(self) -> int:
+        """Stacks that are in the store."""
+        return sum(s.state is State.DONE for s in self.stacks.values())
 
     @staticmethod
-    def read(folder: Path) -> list["Status"]:
-        """All status files of a launch; one that is being replaced is read at the next look."""
-        found = []
-        for path in sorted(folder.glob("status-*.json")):
+    def read(folder: Path) -> dict[int, "Status"]:
+        """The status of each worker of a launch by the pack's index.
+
+        A file that is being replaced is read at the next look.
+        """
+        found = {}
+        for path in folder.glob("status-*.json"):
             try:
-                found.append(Status.model_validate_json(path.read_text()))
+                index = int(path.stem.removeprefix("status-"))
+                found[index] = Status.model_validate_json(path.read_text())
             except (OSError, ValueError):
                 continue
-        return found
+        return dict(sorted(found.items()))
 
-    def write(self, folder: Path, index: int) -> None:
+    def write(self, folder: str | Path, index: int) -> None:
         """Replace this worker's status file."""
         self.pid, self.host, self.heartbeat = os.getpid(), socket.gethostname(), time.time()
-        write_atomically(folder / f"status-{index}.json", self.model_dump_json())
+        write_atomically(Path(folder) / f"status-{index}.json", self.model_dump_json())
 
 
 def stop_file(folder: str | Path) -> Path:

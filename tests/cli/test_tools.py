@@ -4,27 +4,15 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
+from shell import GRID, bnstudy_, own_folder
 from torch import nn
 
-from bnstudy import cli
 from bnstudy.bench import interleaved, median_interval
+from bnstudy.store import Store
 
-TINY = ("train", "model=mlp", "model.hidden=[6]", "seeds=2", "train.steps=4", "data.train_size=40",
-        "train.batch_size=8", "tracker.mode=disabled", "workers=1")  # fmt: skip
+__all__ = ["own_folder"]  # a fixture that acts by being here
 
-
-def bnstudy_(*words):
-    return CliRunner().invoke(cli.main, list(words), prog_name="bnstudy")
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(before[0])
-    torch.use_deterministic_algorithms(before[1])
+TINY = ("train", *GRID[3:], "model.hidden=[6]")
 
 
 def test_audit_passes_torch_and_names_what_is_wrong_elsewhere(tmp_path):
@@ -63,8 +51,6 @@ def test_fold_shows_equality_with_kept_weights_and_with_weights_trained_again():
     kept = bnstudy_(*TINY)
     assert kept.exit_code == 0, kept.stderr
     cell = kept.stdout.splitlines()[-1].split()[0]
-    from bnstudy.store import Store
-
     address = Store("results/runs").table()["address"][0]
     result = bnstudy_("fold", address)
     assert result.exit_code == 0, (result.stdout, result.stderr)
@@ -83,8 +69,6 @@ def test_fold_shows_equality_with_kept_weights_and_with_weights_trained_again():
 
 def test_fold_refuses_a_network_without_batch_norm():
     bnstudy_(*TINY, "norm=none")
-    from bnstudy.store import Store
-
     result = bnstudy_("fold", Store("results/runs").table()["address"][0])
     assert result.exit_code in (0, 2)
     assert "Traceback" not in result.stderr
@@ -145,3 +129,19 @@ def test_from_scratch_is_batch_norm():
 
     x = torch.randn(4, 3, 5, 5)
     assert torch.allclose(FromScratch(3)(x), nn.BatchNorm2d(3)(x), atol=1e-5)
+
+
+def test_fold_trains_the_whole_stack_of_a_grid_again():
+    """The stack of a run may hold other cells: without them its bits would be others."""
+    words = [w for w in TINY[1:] if not w.startswith("seeds")]
+    grid = ("train", "-m", "optimizer.lr=0.05,0.1,0.2", "seeds=2", "save_weights=false", *words)
+    assert bnstudy_(*grid).exit_code == 0
+    store = Store("results/runs")
+    address = store.table()["address"][2]
+    assert store.get(address)["stack"]["networks"] == 6
+    result = bnstudy_("fold", address)
+    assert result.exit_code == 0, result.stderr
+    assert "trained again: its test loss is the same to the bit" in result.stdout
+    assert "are not in the store" not in result.stdout
+    store.remove(store.table()["address"][0])
+    assert "1 of the 6 networks that trained together are not" in bnstudy_("fold", address).stdout

@@ -4,7 +4,7 @@ import pytest
 
 from bnstudy.config import Config
 from bnstudy.sweep import cost
-from bnstudy.sweep.launch import partition
+from bnstudy.sweep.plan import partition
 
 ROW = {
     "model": "mlp", "image": 8, "batch": 8, "device": "cpu", "compile_seconds": 10.0,

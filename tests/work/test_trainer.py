@@ -1,184 +1,177 @@
-"""What is refused before any training, and what a worker leaves behind."""
+"""One job of networks: which train together, on which data, and what is said about it."""
 
 import pytest
 import torch
 
-from bnstudy.config import Config, TrackerConfig
-from bnstudy.data import Dataset
-from bnstudy.errors import UserError
-from bnstudy.sweep.protocol import Pack, StackPlan, Status
-from bnstudy.work import trainer as run
+from bnstudy import data
+from bnstudy.config import Config
+from bnstudy.engine.distributed import Shard
+from bnstudy.sweep.protocol import Execution
+from bnstudy.work import trainer
+from bnstudy.work.trainer import End, Trainer, stack_part, stack_rows
+
+CPU = torch.device("cpu")
 
 
-def data(n=20, shape=(1, 8, 8), classes=10) -> Dataset:
-    x, y = torch.zeros(n, *shape), torch.arange(n) % classes
-    return Dataset(x, y, x, y, x, y, num_classes=classes)
-
-
-def config(model="mlp", norm="batch", batch_size=4, model_args=(), **norm_args) -> Config:
-    return Config.model_validate(
-        {
-            "model": {"name": model, **dict(model_args)},
-            "norm": {"name": norm, **norm_args},
-            "train": {"batch_size": batch_size, "steps": 1},
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("cfg", "said"),
-    [
-        (config(batch_size=21), ["batch_size=21", "20 examples", "at most 20"]),
-        (config(batch_size=1), ["layer '2'", "no variance", "group norm"]),
-        (config(norm="instance"), ["layer '2'", "instance"]),
-        (
-            config("resnet", "group", num_groups=3),
-            ["layer '1' (8 channels)", "num_groups=3"],
-        ),
-        (config(norm="grop"), ["unknown norm 'grop'", "Did you mean 'group'"]),
-        (config("resnet", model_args={"depth": 10}), ["depth=10", "8, 14"]),
-        (config("mlp", "ghost", 6, group_size=4), ["groups of 4", "batch of 6"]),
-        (config(norm="layer", group_size=2), ["norm.group_size=2", "layer norm has no group_size"]),
-    ],
-)
-def test_what_cannot_train_is_refused_by_name(cfg, said):
-    with pytest.raises(UserError) as error:
-        run.preflight(cfg, data())
-    for words in said:
-        assert words in str(error.value)
-
-
-def test_m_is_batch_times_positions():
-    """m = B*H*W of every norm layer: 8x8, 8x8, 8x8, 4x4 (and shortcut), 2x2 in the ResNet."""
-    anatomy = run.preflight(config("resnet", batch_size=2), data())
-    assert [layer["positions"] for layer in anatomy.layers] == [64, 64, 64, 16, 16, 16, 4, 4, 4]
-    assert [layer["m"] for layer in anatomy.layers] == [
-        2 * layer["positions"] for layer in anatomy.layers
-    ]
-    assert len({layer["name"] for layer in anatomy.layers}) == 9
-
-
-def test_groups_are_listed_for_each_layer():
-    """channels_per_group=8: one group of 8 channels, two of 16, four of 32; m counts one group."""
-    cfg = config("resnet", "group", channels_per_group=8)
-    layers = run.preflight(cfg, data()).layers
-    assert [layer["num_groups"] for layer in layers] == [1, 1, 1, 2, 2, 2, 4, 4, 4]
-    assert [layer["m"] for layer in layers] == [8 * layer["positions"] for layer in layers]
-
-
-def test_macs_of_an_mlp_are_its_weights():
-    anatomy = run.preflight(config(model_args={"hidden": (7, 5)}), data())
-    assert anatomy.macs == 64 * 7 + 7 * 5 + 5 * 10
-
-
-def test_a_summary_holds_the_last_epoch_and_the_median_of_five():
-    history = [{"seed": 0, "step": i, "test_error": e} for i, e in enumerate([9, 1, 5, 3, 4, 2])]
-    found = run.summary(history)
-    assert found["test_error"] == 2
-    assert found["test_error_last5"] == 3
-
-
-def test_a_summary_takes_what_only_the_last_evaluation_has():
-    rows = [{"seed": 0, "step": t, "test_error": t} for t in (1, 2)]
-    found = run.summary([*rows, {"seed": 0, "step": 3, "test_error": 3, "test_error_shared": 7}])
-    assert (found["test_error_shared"], found["test_error_shared_last5"]) == (7, 7)
-    assert found["test_error_last5"] == 2
-
-
-def test_lenet_adapts_to_small_images():
-    assert len(run.preflight(config("lenet"), data()).layers) == 4
-    big = run.preflight(config("lenet"), data(shape=(1, 28, 28)))
-    assert [layer["positions"] for layer in big.layers] == [24 * 24, 8 * 8, 1, 1]
-
-
-def planned(tmp_path, configs, **settings):
-    """A worker with one stack to train."""
-    pack = Pack(
-        index=0, folder=str(tmp_path), results_dir=str(tmp_path), device="cpu", save_weights=False,
-        stacks=[StackPlan(configs=configs, seconds=1.0)], study="", command="a test",
-        tracker=TrackerConfig(mode="disabled"), **settings,
-    )  # fmt: skip
-    return run.Runner(pack, Status(), None), pack.stacks[0]
-
-
-def tiny(**optimizer):
+def tiny(seed=0, optimizer=(), **more) -> Config:
     return Config.model_validate(
         {
             "model": {"name": "mlp", "hidden": (6,)},
-            "data": {"train_size": 40},
-            "train": {"batch_size": 8, "steps": 3},
-            "optimizer": optimizer,
+            "data": {"train_size": 40, **more.pop("data", {})},
+            "train": {"batch_size": 8, "steps": 3, **more.pop("train", {})},
+            "optimizer": dict(optimizer),
+            "seed": seed,
+            **more,
         }
     )
 
 
-def test_a_stack_of_two_cells_is_stored_as_two_cells(tmp_path):
-    cells = [tiny(lr=0.1), tiny(lr=0.2)]
-    configs = [c.model_copy(update={"seed": s}) for c in cells for s in (3, 5)]
-    worker, plan = planned(tmp_path, configs)
-    worker.run(plan)
-    assert worker.status.failures == []
-    for cell in cells:
-        held = worker.store.held([cell.cell])
-        assert held == {cell.model_copy(update={"seed": s}).address for s in (3, 5)}
-    record = worker.store.get(configs[0].address)
-    assert record["stack"]["networks"] == 4
-    assert record["stack"]["kind"] == "folded"
-    assert record["stack"]["steps"].startswith("eager: 3 steps would save")
-    assert record["summary"]["lr_initial"] == cells[0].optimizer.lr_at(8)
-    history = worker.store.history(configs[3].address)
-    assert history["seed"].unique().tolist() == [5]
+def trained(tmp_path, configs, **execution):
+    settings = {"results_dir": str(tmp_path), **execution}
+    return Trainer(Execution(**settings), tmp_path / "runs", CPU).train(configs)
+
+
+def test_cells_that_differ_in_numbers_share_a_stack(tmp_path):
+    job = trained(tmp_path, [tiny(s, {"lr": lr}) for lr in (0.1, 0.2) for s in (3, 5)])
+    assert [h["networks"] for h in job.how] == [4] * 4
+    assert {h["kind"] for h in job.how} == {"widened"}
+    assert job.how[0]["steps"].startswith("eager: 3 steps would save")
+    assert [rows[-1]["seed"] for rows in job.history] == [3, 5, 3, 5]
+    assert job.weights == [{}] * 4
+
+
+def test_progress_is_the_fraction_of_all_networks(tmp_path):
+    """Of networks that train one after the other, too."""
+    seen = []
+    options = Execution(results_dir=str(tmp_path))
+    configs = [tiny(s, norm={"name": "noisy"}) for s in range(2)]
+    job = Trainer(options, tmp_path, CPU).train(configs, seen.append)
+    assert {h["kind"] for h in job.how} == {"single"}
+    assert seen == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+def test_rows_come_with_the_configs_they_belong_to(tmp_path):
+    seen = []
+    options = Execution(results_dir=str(tmp_path))
+    configs = [tiny(s, norm={"name": "noisy"}) for s in (4, 7)]
+    Trainer(options, tmp_path, CPU).train(
+        configs, on_rows=lambda own, rows: seen.append(([c.seed for c in own], len(rows)))
+    )
+    assert seen == [([4], 1), ([7], 1)]
 
 
 def test_a_stack_that_does_not_fit_is_halved_and_says_so(tmp_path, monkeypatch):
-    configs = [tiny().model_copy(update={"seed": s}) for s in range(5)]
-    worker, plan = planned(tmp_path, configs)
-    whole, sizes = run.Runner._train_together, []
+    whole, sizes = trainer.stack_rows, []
 
-    def small_memory(self, job, members, on_step):
-        sizes.append(len(members))
-        if len(members) > 2:
+    def small_memory(configs, *rest):
+        sizes.append(len(configs))
+        if len(configs) > 2:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        whole(self, job, members, on_step)
+        return whole(configs, *rest)
 
-    monkeypatch.setattr(run.Runner, "_train_together", small_memory)
-    worker.run(plan)
-    assert worker.status.failures == []
+    monkeypatch.setattr(trainer, "stack_rows", small_memory)
+    job = trained(tmp_path, [tiny(s) for s in range(5)])
     assert sizes == [5, 2, 3, 1, 2]
-    records = [worker.store.get(c.address) for c in configs]
-    assert [r["stack"]["networks"] for r in records] == [2, 2, 1, 2, 2]
-    assert {r["stack"]["note"] for r in records} == {
-        "stacks halved until they fitted the GPU's memory"
-    }
-    assert [r["seed"] for r in records] == [0, 1, 2, 3, 4]
+    assert [h["networks"] for h in job.how] == [2, 2, 1, 2, 2]
+    assert {h["note"] for h in job.how} == {"stacks halved until they fitted the GPU's memory"}
+    assert [rows[-1]["seed"] for rows in job.history] == [0, 1, 2, 3, 4]
+
+
+def test_one_network_that_does_not_fit_is_an_error(tmp_path, monkeypatch):
+    def no_memory(*a):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(trainer, "stack_rows", no_memory)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trained(tmp_path, [tiny()])
 
 
 @pytest.mark.parametrize(
     ("wanted", "said"), [("never", "eager: compile=never"), ("auto", "eager: 3 steps would save")]
 )
-def test_the_record_says_why_steps_are_not_compiled(tmp_path, wanted, said):
-    worker, plan = planned(tmp_path, [tiny()], compile=wanted)
-    worker.run(plan)
-    assert worker.store.get(plan.configs[0].address)["stack"]["steps"].startswith(said)
+def test_it_is_said_why_steps_are_not_compiled(tmp_path, wanted, said):
+    assert trained(tmp_path, [tiny()], compile=wanted).how[0]["steps"].startswith(said)
 
 
 def test_without_a_compiler_steps_stay_eager_and_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    worker, plan = planned(tmp_path, [tiny()], compile="always")
-    worker.run(plan)
-    said = worker.store.get(plan.configs[0].address)["stack"]["steps"]
+    said = trained(tmp_path, [tiny()], compile="always").how[0]["steps"]
     assert "there is no C++ compiler (no-such-compiler)" in said
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"classes_per_batch": 16, "batch_size": 16}, "classes_per_batch=16: digits has 10"),
-        ({"classes_per_task": 11}, "classes_per_task=11: digits has 10 classes"),
-    ],
-)
-def test_more_classes_than_there_are_is_refused(change, said):
-    cfg = tiny()
-    cfg = cfg.model_copy(update={"train": cfg.train.model_copy(update=change)})
-    with pytest.raises(UserError, match=said):
-        run.preflight(cfg, data(n=40))
+def test_kept_weights_are_each_networks_own(tmp_path):
+    job = trained(tmp_path, [tiny(s) for s in range(2)], save_weights=True)
+    alone = trained(tmp_path, [tiny(1)], save_weights=True)
+    assert job.weights[1].keys() == alone.weights[0].keys()
+    for name, tensor in alone.weights[0].items():
+        # three steps of float32 in another order of sums
+        assert torch.allclose(job.weights[1][name], tensor, atol=1e-5), name
+
+
+def test_layers_that_draw_random_numbers_draw_those_of_their_seed(tmp_path):
+    """And leave torch's generator where it was."""
+    config = tiny(3, norm={"name": "noisy"})
+    torch.manual_seed(1)
+    first = trained(tmp_path, [config]).history[0][-1]["train_loss"]
+    after = torch.rand(1)
+    torch.manual_seed(2)
+    assert trained(tmp_path, [config]).history[0][-1]["train_loss"] == first
+    torch.manual_seed(1)
+    assert torch.rand(1) == after
+
+
+CONTRASTS = [tiny(s, data={"contrast": c}) for c in (0.0, 1.0) for s in (0, 1)]
+
+
+@pytest.mark.parametrize("way", ["one process", "one of two"])
+def test_every_network_of_a_stack_sees_its_own_data(tmp_path, monkeypatch, way):
+    """Cells with another contrast are other data; in one process and in several."""
+    seen = {}
+
+    def train(stack, dataset, configs, *rest):
+        seen["data"] = dataset
+        yield [{"seed": c.seed} for c in configs]
+
+    monkeypatch.setattr(trainer, "train", train)
+    if way == "one process":
+        list(stack_rows(CONTRASTS, tmp_path, CPU, "never", False, lambda *a: None))
+    else:
+        shard = Shard(rank=0, world=2)
+        list(stack_part(shard, lambda what: None, CONTRASTS, str(tmp_path), False))
+    index = torch.arange(5)[:, None].expand(5, 4)
+    images, labels = seen["data"].take("test", index)
+    for k, config in enumerate(CONTRASTS):
+        own = data.load(config.data)
+        assert torch.equal(images[:, k], own.test_x[:5])
+        assert torch.equal(labels[:, k], own.test_y[:5])
+    assert not torch.equal(images[:, 0], images[:, 2])
+
+
+@pytest.mark.slow
+def test_two_processes_train_cells_of_different_contrast_as_each_would_alone(tmp_path):
+    both = [
+        tiny(0, data={"contrast": c}, train={"processes": 2}, norm={"name": "batch", "sync": True})
+        for c in (0.0, 1.0)
+    ]
+    job = trained(tmp_path, both, save_weights=True)
+    for i, config in enumerate(both):
+        alone = trained(tmp_path, [config], save_weights=True)
+        for name, tensor in alone.weights[0].items():
+            assert torch.allclose(job.weights[i][name], tensor, atol=1e-5), name
+        assert job.history[i][-1]["test_loss"] == pytest.approx(
+            alone.history[0][-1]["test_loss"], abs=1e-4
+        )
+
+
+def test_a_part_sends_weights_that_outlive_its_process(tmp_path, monkeypatch):
+    """As arrays: a tensor's shared memory would end with the process that made it."""
+
+    def train(stack, dataset, configs, *rest):
+        yield [{"seed": c.seed} for c in configs]
+
+    monkeypatch.setattr(trainer, "train", train)
+    words = Shard(rank=0, world=2), lambda what: None, [tiny(train={"processes": 2})]
+    *_, end = stack_part(*words, str(tmp_path), True)
+    assert isinstance(end, End)
+    assert end.how["steps"] == "eager: 2 processes"
+    assert {type(a).__name__ for a in end.weights[0].values()} == {"ndarray"}

@@ -1,0 +1,202 @@
+"""Bring the store up to what a command asked for: plan, show the plan, train what is missing."""
+
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnstudy.atomic import write_atomically
+from bnstudy.cli import present
+from bnstudy.cli.places import writable
+from bnstudy.config import Config
+from bnstudy.errors import UserError
+from bnstudy.store import Store
+from bnstudy.sweep.launch import Outcome, launch
+from bnstudy.sweep.plan import Plan, make_plan
+from bnstudy.sweep.protocol import Execution, State
+from bnstudy.work.sources import resolve
+
+if TYPE_CHECKING:
+    from bnstudy.config.compose import Composer, Request
+
+
+@dataclass
+class Result:
+    """A plan and how it was carried out."""
+
+    plan: Plan
+    outcome: Outcome = field(default_factory=Outcome)  # of what was missing
+    signal: int | None = None  # that stopped it
+
+    @property
+    def exit_code(self) -> int:
+        """0 also when max_minutes was over; 1 when something failed; 128 + a signal's number."""
+        if self.signal is not None:
+            return 128 + self.signal
+        return 1 if self.outcome.of(State.FAILED, State.DIED) else 0
+
+
+def train_missing(request: "Request", composer: "Composer", dry_run: bool) -> Result | None:
+    """Plan, show the plan, train what is missing; None after a dry run.
+
+    Raises:
+        UserError: something of the request cannot train; nothing is written then.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        # planning keeps hashes and decoded images; a refused command must not leave any
+        runs = runs_of(request)
+        place = runs if runs.is_dir() else Path(scratch)
+        plan = planned(request, place)
+        if not plan.stacks:
+            present.nothing_missing(plan)
+            return Result(plan)
+        from bnstudy.sweep.hydra_launcher import workers_for
+
+        present.plan(plan, request, workers_for(request))
+        if dry_run:
+            return None
+        check_device(request, plan)
+        writable(Path(request.settings.results_dir))
+        if place != runs and (place / "cache").is_dir():
+            shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
+    return launched(request, composer, plan)
+
+
+def planned(request: "Request", place: Path) -> Plan:
+    """What is missing; `place` keeps what planning finds out about data on disk.
+
+    Every cell of which something is missing is checked: no cell may fail for a reason that was
+    known before.
+    """
+    cells = [resolve(cell, place / "cache") for cell in request.cells]
+    held = store_of(request).held([cell.cell for cell in cells])
+    bill = _Bill(place / "cache")
+    plan = make_plan(cells, request.seeds, held, bill.seconds, request.settings.max_stack)
+    bill.check({c.cell: c for stack in plan.stacks for c in stack.configs}.values())
+    return plan
+
+
+class _Bill:
+    """What networks cost; torch is needed only when something is missing."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.anatomies: dict[str, Any] = {}
+
+    def seconds(self, config: Config, networks: int) -> float:
+        """Estimated seconds of a stack."""
+        from bnstudy import data
+        from bnstudy.sweep import cost
+        from bnstudy.work.build import anatomy
+
+        key = repr((config.data, config.model, config.norm, config.train.batch_size))
+        if key not in self.anatomies:
+            dataset = data.load_many([config.data], self.cache)
+            self.anatomies[key] = anatomy(config, dataset)
+        return cost.seconds(config, self.anatomies[key], networks)
+
+    def check(self, cells: Any) -> None:
+        """Refuse what cannot train, cell by cell."""
+        from bnstudy import data
+        from bnstudy.work.build import check
+
+        for cell in cells:
+            check(cell, data.load_many([cell.data], self.cache))
+
+
+def check_device(request: "Request", plan: Plan) -> None:
+    """Refuse a device that is not there, or a precision that it does not have."""
+    from bnstudy.work.trainer import device, precision
+
+    where = device(request.settings.device)
+    for cell in plan.cells:
+        precision(cell, where)
+
+
+def launched(request: "Request", composer: "Composer", plan: Plan) -> Result:
+    """Train what is missing and say how it ended."""
+    from bnstudy.cli.watch import Watch
+    from bnstudy.sweep.hydra_launcher import hydra_launcher, workers_for
+
+    settings = request.settings
+    minutes = settings.max_minutes
+    execution = Execution(
+        results_dir=str(Path(settings.results_dir).absolute()),
+        device=settings.device,
+        compile=settings.compile,
+        save_weights=settings.save_weights,
+        tracker=settings.tracker,
+        study=request.study.name if request.study else "",
+        command=command_line(),
+        deadline=time.time() + 60 * minutes if minutes else None,
+    )
+    watch, begin = Watch(), time.monotonic()
+    outcome = launch(
+        plan.stacks,
+        execution,
+        hydra_launcher(request, composer),
+        workers_for(request),
+        store_of(request).held,
+        watch,
+        present.note,
+    )
+    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_line())
+    if outcome.launcher_error:
+        raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
+    return Result(plan, outcome, watch.signal)
+
+
+def compare(request: "Request", plan: Plan, metric: str) -> None:
+    """Print and write the table that a paper would show of a plan's arms."""
+    from rich.console import Console
+
+    from bnstudy import compare as comparison
+
+    table = store_of(request).table(plan.addresses)
+    # arms are called what the command line calls them: norm=mine, model.hidden=[8]
+    axes: dict[str, list[Any]] = {}
+    for key, _ in request.axes:
+        named = {
+            cell.cell: label(point[key])
+            for cell, point in zip(plan.cells, request.points, strict=True)
+        }
+        if any(isinstance(value, str) for value in named.values()):
+            named = {cell: str(value) for cell, value in named.items()}  # one type a column
+        table[key] = table["cell"].map(named)
+        axes[key] = list(dict.fromkeys(named.values()))
+    result = comparison.compare(table, axes, metric)
+    Console().print(comparison.to_rich(result))
+    folder = runs_of(request) / "compare" / plan.grid_hash
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("csv", comparison.to_csv), ("md", comparison.to_markdown)):
+        write_atomically(folder / f"table.{name}", text(result))
+        present.path(folder / f"table.{name}")
+
+
+def label(value: Any) -> Any:
+    """A value of an axis as a table shows it: lists and null as text."""
+    return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def runs_of(request: "Request") -> Path:
+    """The folder of records, and of what is made from them."""
+    return Path(request.settings.results_dir) / "runs"
+
+
+def store_of(request: "Request") -> Store:
+    """The store that a request trains into."""
+    return Store(runs_of(request))
+
+
+def command_line(words: Sequence[str] | None = None) -> str:
+    """The command as typed, for records; the folder of data is named by BNSTUDY_DATA."""
+    given = sys.argv[1:] if words is None else words
+    shown = ["data.root=$BNSTUDY_DATA" if w.startswith("data.root=") else shlex.quote(w)
+             for w in given]  # fmt: skip
+    return " ".join(["bnstudy", *shown])

@@ -1,0 +1,175 @@
+"""What a person reads: plans, how launches ended, verdicts, results."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnstudy.errors import count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bnstudy.config.compose import Composer, Request
+    from bnstudy.sweep.launch import Outcome
+    from bnstudy.sweep.plan import Plan
+
+LONG_PLAN = 30  # minutes: a longer plan says how to shrink it
+
+
+def path(made: object) -> None:
+    """Where something was written."""
+    click.echo(str(made))
+
+
+def note(text: str) -> None:
+    """Something worth knowing that happened on the way."""
+    click.echo(text, err=True)
+
+
+def nothing_missing(plan: "Plan") -> None:
+    """All of a grid is in the store."""
+    click.echo(
+        f"nothing is missing: the store holds all {count(plan.runs, 'run')} of "
+        f"{count(len(plan.cells), 'cell')}"
+    )
+
+
+def plan(plan: "Plan", request: "Request", workers: int) -> None:
+    """Cells, models, time and disk of what is missing, and how to make it smaller."""
+    from bnstudy.sweep.cost import BYTES
+
+    minutes = plan.minutes(workers)
+    excluded = f", {request.excluded} impossible combinations left out" if request.excluded else ""
+    axes = "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in request.axes)
+    click.echo(
+        f"plan     {count(len(plan.cells), 'cell')} x {count(len(plan.seeds), 'seed')} = "
+        f"{count(plan.runs, 'model')}{excluded}"
+    )
+    if axes:
+        click.echo(f"axes     {axes}")
+    click.echo(
+        f"missing  {count(plan.missing, 'model')} in {count(len(plan.stacks), 'stack')}"
+        + (f" ({plan.held} are in the store)" if plan.held else "")
+    )
+    click.echo(
+        f"time     about {minutes:.1f} minutes with {count(workers, 'worker')}; "
+        f"disk about {plan.missing * BYTES / 1e6:.0f} MB"
+    )
+    if minutes > (request.settings.max_minutes or LONG_PLAN):
+        click.echo(
+            "         smaller: scale=smoke or quick, fewer seeds (seeds=5), a shorter axis "
+            "(train.batch_size=2,32), less data (data.train_size=600), or stop in time with "
+            "max_minutes=30 and go on later"
+        )
+
+
+def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str) -> None:
+    """How a launch ended: every stack is counted once, under its state."""
+    from bnstudy.sweep.protocol import State
+
+    rate = f"; W&B {outcome.tracker}" if outcome.tracker else ""
+    click.echo(f"trained  {count(outcome.trained, 'model')} in {seconds / 60:.1f} minutes{rate}")
+    for fate in outcome.of(State.FAILED):
+        models = count(len(fate.plan.configs), "model")
+        click.echo(f"failed   {fate.plan.label}, {models}:\n{fate.error}", err=True)
+    for fate in outcome.of(State.DIED):
+        times = count(fate.launches, "time")
+        click.echo(f"died     {fate.plan.label}: its worker was killed, {times}", err=True)
+    if outcome.complete or outcome.launcher_error:
+        return
+    left = len(outcome.stacks) - len(outcome.of(State.DONE))
+    if signal is not None:
+        why = "stopped"
+    elif outcome.of(State.FAILED, State.DIED):
+        why = "they failed or their workers died"
+    else:
+        why = "max_minutes is over"
+    click.echo(
+        f"left     {count(left, 'stack')} ({why}); the same command goes on where this ended: "
+        f"{command}",
+        err=True,
+    )
+
+
+def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFrame") -> None:
+    """A line for each cell that has results: its arm and test error."""
+    for cell, point in zip(plan.cells, points, strict=True):
+        error = 100 * table[table["cell"] == cell.cell]["test_error"]
+        if error.empty:
+            continue
+        arm = " ".join(f"{k}={v}" for k, v in point.items()) or cell.label
+        several = f" (mean; least {error.min():.2f}, most {error.max():.2f} of {len(error)} seeds)"
+        click.echo(
+            f"{cell.cell}  {arm}: test error {error.mean():.2f} %"
+            f"{several if len(error) > 1 else ''}"
+        )
+
+
+def verdicts(found: Sequence[Mapping[str, Any]]) -> None:
+    """A study's verdicts with their intervals and reasons."""
+    for verdict in found:
+        primary = "primary  " if verdict["primary"] else "         "
+        click.echo(
+            f"{verdict['verdict']:<13}{primary}{verdict['text']} "
+            f"[{signed(verdict['mean'])}, {100 * verdict['level']:.0f} % interval "
+            f"{signed(verdict['low'])} to {signed(verdict['high'])} {verdict['unit']}]"
+        )
+        for reason in verdict["reasons"]:
+            click.echo(f"{'':<22}{reason}")
+
+
+def signed(value: float | None) -> str:
+    """A number with its sign; ? when there is none."""
+    return "?" if value is None else f"{value:+.2f}"
+
+
+def studies(composer: "Composer") -> None:
+    """Name, claim, source and cost of every study."""
+    for name in composer.choices("study"):
+        found = composer.study(name)
+        click.secho(f"{name}  ({found.group})" if found.group else name, bold=True)
+        click.echo(f"  claim   {found.claim}\n  source  {found.source}\n  cost    {found.cost}")
+
+
+def composed(request: "Request", what: str) -> None:
+    """What Hydra composed, as its own --cfg prints it."""
+    from omegaconf import OmegaConf
+
+    config = request.hydra.copy()
+    OmegaConf.set_struct(config, False)
+    if what == "job":
+        config.pop("hydra")
+    elif what == "hydra":
+        config = OmegaConf.create({"hydra": config.hydra})
+    click.echo(OmegaConf.to_yaml(config), nl=False)
+    for key, values in request.axes:
+        click.echo(f"# axis {key}: {', '.join(map(str, values))}")
+
+
+def stored(table: "pd.DataFrame") -> None:
+    """What a store holds, a line for each cell; cells of one name by the settings that differ."""
+    from bnstudy.config import RESULTS_VERSION
+
+    named = ["data.name", "model.name", "norm.name", "train.batch_size"]
+    for _, alike in table.groupby(named):
+        own = [
+            column
+            for column in map(str, alike)
+            if "." in column and alike[column].astype(str).nunique(dropna=False) > 1
+        ]
+        for cell, rows in alike.groupby("cell"):
+            first = rows.iloc[0]
+            stale = "" if first["results_version"] == RESULTS_VERSION else "  stale"
+            differing = "".join(
+                f"  {column}={value:g}" if isinstance(value, float) else f"  {column}={value}"
+                for column in own
+                if (value := first[column]) is not None and value == value  # not NaN: unset
+            )
+            click.echo(
+                f"{cell}  {first['data.name']:<16} {first['model.name']:<9} "
+                f"{first['norm.name']:<9} B={first['train.batch_size']:<4} "
+                f"{count(len(rows), 'seed'):>8}"
+                f"  test error {100 * rows['test_error'].mean():6.2f} %{stale}{differing}"
+            )
+    click.echo(f"{count(table['cell'].nunique(), 'cell')}, {count(len(table), 'run')}")

@@ -1,0 +1,93 @@
+"""Packs through any Hydra launcher: in this process, by joblib on cores, by submitit on Slurm."""
+
+import contextlib
+import os
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from bnstudy.sweep.launch import Launcher
+from bnstudy.sweep.protocol import Pack
+
+if TYPE_CHECKING:
+    from bnstudy.config.compose import Composer, Request
+
+LOCAL = ("BasicLauncher", "JoblibLauncher")  # these share this machine's cores
+WORKER = "bnstudy.work.worker:run_pack"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def workers_for(request: "Request") -> int:
+    """Worker processes: `workers`, or one per core; never more than cores on this machine."""
+    from joblib import cpu_count  # knows affinity and the limits of a container
+
+    target = str(request.hydra.hydra.launcher._target_).rpartition(".")[2]
+    if target == "BasicLauncher":
+        return 1
+    wanted = request.settings.workers or cpu_count()
+    return min(wanted, cpu_count()) if target in LOCAL else wanted
+
+
+def hand_over(config: DictConfig) -> Any:
+    """What the launcher calls in a worker: run the pack that the job names."""
+    return pkgutil.resolve_name(config.worker)(config.pack)
+
+
+def hydra_launcher(request: "Request", composer: "Composer", worker: str = WORKER) -> Launcher:
+    """The launcher that `hydra/launcher=` chose, as a function of packs.
+
+    Args:
+        request: its overrides choose and set the launcher.
+        composer: of the session the request comes from.
+        worker: `package.module:function`, called with the path of a pack.
+    """
+
+    def launch(packs: list[Pack]) -> None:
+        from hydra._internal.callbacks import Callbacks
+        from hydra.core.plugins import Plugins
+        from hydra.types import HydraContext
+
+        own = [o for o in request.overrides if o.startswith("hydra")]
+        if len(packs) == 1 and not any(o.startswith("hydra/launcher=") for o in own):
+            own.append("hydra/launcher=basic")  # one worker needs no second process
+        quiet = [
+            f"hydra.sweep.dir={quoted(Path(packs[0].folder) / 'hydra')}",
+            "hydra.sweep.subdir=${hydra.job.num}",
+            "hydra/job_logging=none",
+            "hydra/hydra_logging=none",
+            f"workers={len(packs)}",
+        ]
+        config = composer.compose([*own, *quiet])
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=composer.loader, callbacks=Callbacks(config)),
+            task_function=hand_over,
+            config=config,
+        )
+        jobs = [[f"+pack={quoted(pack.path)}", f"+worker={quoted(worker)}"] for pack in packs]
+        with _single_threaded():
+            launcher.launch(jobs, initial_job_idx=0)
+
+    return launch
+
+
+def quoted(value: str | Path) -> str:
+    """A text in Hydra's override grammar, whatever is in it."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Workers inherit one thread for every numerical library, set before these start."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,150 @@
+"""What a trained network leaves behind: its record, summary and provenance."""
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bnstudy
+from bnstudy.config import RESULTS_VERSION
+from bnstudy.engine.train import Row
+from bnstudy.sweep.protocol import Execution
+from bnstudy.work.trainer import Trained, by_cell
+
+Delivery = tuple[list[dict[str, Any]], list[Row], Callable[[Path], None] | None]
+"""What `Store.put_all` takes for a cell: records, rows of history, a writer of weights."""
+
+
+def deliveries(trained: Trained, provenance: dict[str, Any]) -> list[Delivery]:
+    """The records, history and weights of a job, cell by cell."""
+    networks = range(len(trained.configs))
+    made = []
+    for members in by_cell(trained.configs, networks).values():
+        records = [record(trained, i, members, provenance) for i in members]
+        rows = [row for i in members for row in trained.history[i]]
+        own = {trained.configs[i].address: trained.weights[i] for i in members}
+        made.append((records, rows, writer(own) if any(own.values()) else None))
+    return made
+
+
+def record(
+    trained: Trained, network: int, mates: list[int], provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """One run's record; `mates` are the networks of its cell."""
+    config, anatomy = trained.configs[network], trained.anatomy
+    size = config.train.batch_size
+    return {
+        "address": config.address,
+        "cell": config.cell,
+        "results_version": RESULTS_VERSION,
+        "seed": config.seed,
+        "config": config.canonical(),
+        "summary": {
+            **summary(trained.history[network]),
+            "parameters": anatomy.parameters,
+            "train_size": anatomy.train_size,
+            "num_classes": anatomy.num_classes,
+            "dropped_per_epoch": anatomy.train_size % size,
+            "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
+            "lr_initial": config.optimizer.lr_at(size),
+            "steps": trained.history[network][-1]["step"],
+        },
+        "layers": anatomy.layers,
+        "provenance": provenance,
+        "stack": {
+            "seeds": [trained.configs[i].seed for i in mates],
+            # all that were planned with it, in the order in which they trained
+            "addresses": [c.address for c in trained.configs],
+            **trained.how[network],
+        },
+    }
+
+
+def summary(history: list[Row]) -> dict[str, Any]:
+    """Of one run: the last evaluation (headline) and `_last5`, the median of the last five."""
+    last = history[-1]
+    found = {k: v for k, v in last.items() if k not in ("seed", "step")}
+    for key in last:
+        if key.startswith(("test_", "val_", "train_")):
+            found[f"{key}_last5"] = _median([row[key] for row in history[-5:] if key in row])
+    return found
+
+
+def _median(values: list[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))
+
+
+def summaries(trained: Trained) -> dict[str, dict[str, Any]]:
+    """The summary of each run by its address."""
+    pairs = zip(trained.configs, trained.history, strict=True)
+    return {config.address: summary(history) for config, history in pairs}
+
+
+def writer(states: dict[str, dict[str, torch.Tensor]]) -> Callable[[Path], None]:
+    """Writes final weights: address -> state_dict."""
+    return lambda path: torch.save(states, path)
+
+
+def provenance(
+    execution: Execution, where: torch.device, seconds: float, networks: int, tracker: str
+) -> dict[str, Any]:
+    """How a job was made: by what, where, for how long.
+
+    Args:
+        execution: of the launch.
+        where: the device.
+        seconds: wall time of the whole job; a run's share is its `wall_seconds`.
+        networks: in the job.
+        tracker: what became of its mirror.
+    """
+    return {
+        **environment(where),
+        "command": execution.command,
+        "study": execution.study,
+        "wall_seconds": seconds / networks,
+        "stack_seconds": seconds,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "tracker": tracker,
+    }
+
+
+def environment(where: torch.device) -> dict[str, Any]:
+    """What the bits of a result depend on beside the config."""
+    kind = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.machine()
+    state = git_state()
+    return {
+        "device": where.type,
+        "device_name": kind,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "bnstudy": bnstudy.__version__,
+        "git_commit": state["commit"],
+        "git_dirty": state["dirty"],
+        "host": platform.node(),
+    }
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """Commit of the code that runs, and whether the tree differs from it; empty when unknown."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(Path(bnstudy.__file__).parent), *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
+        if not tracked:  # installed into somebody else's repository, or none
+            return {"commit": "", "dirty": None}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except OSError:
+        return {"commit": "", "dirty": None}
