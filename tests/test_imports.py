@@ -10,12 +10,11 @@ import pytest
 import bnstudy
 
 PACKAGE = Path(bnstudy.__file__).parent
-LEAVES = {"atomic", "errors", "strict_json", "machine"}  # known by all, they know nothing
+LEAVES = {"atomic", "errors", "machine"}  # known by all, they know nothing
 # room -> the rooms of ours that it may import, wherever the import stands. A name with a dot is one
 # module of a room. Everybody may import itself and the package (its version).
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "strict_json": set(),
     "machine": set(),
     "atomic": set(),
     "norms": {"errors"},
@@ -23,25 +22,25 @@ ALLOWED: dict[str, set[str]] = {
     "config": LEAVES,
     "entry": LEAVES,
     "normtools": {"norms", *LEAVES},
-    "models": {"norms", "stats", "config", "entry", *LEAVES},
-    "data": {"norms", "stats", "config", "entry", *LEAVES},
-    "probes": {"norms", "stats", "config", "data", "entry", *LEAVES},
-    "store": {"norms", "stats", "config", "entry", *LEAVES},
-    # nets and data reach the engine as arguments; it draws its orders of examples itself
+    "models": {"config", "entry", "norms", *LEAVES},
+    "data": {"config", "entry", *LEAVES},
+    "probes": {"config", "data", "entry", "norms", *LEAVES},
+    "store": {"config", *LEAVES},
+    # nets, data and probes reach the engine as arguments; it draws its orders of examples itself
     "engine": {"config", "norms", "data.samplers", *LEAVES},
     "tracking": {"config", *LEAVES},
-    "doctor": {"config", "data", *LEAVES},
-    # `work` by name, inside the function that a worker calls
-    "sweep": {"config", "data", "entry", "probes", "store", "work", *LEAVES},
+    # handed the worker by name and what the store holds as a function
+    "sweep": {"config", "probes", *LEAVES},
     "work": {"config", "data", "engine", "entry", "models", "norms", "probes", "store",
              "sweep.cost", "sweep.protocol", "tracking", *LEAVES},
     # benchmarks time what runs are made of and draw what they found
     "bench": {"config", "data", "engine", "figures", "models", "norms", "stats", "store", "sweep",
-              *LEAVES},
+              "work", *LEAVES},
+    "doctor": {"config", "data", *LEAVES},
     "figures": {"config", "stats", *LEAVES},
     "compare": {"stats", *LEAVES},
     "report": {"config", "figures", "stats", *LEAVES},
-    "studies": {"config", "figures", "stats", *LEAVES},
+    "studies": {"config", "entry", "figures", "stats", *LEAVES},
 }  # fmt: skip
 WITHOUT_TORCH = {"studies", "figures", "report", "compare"}
 HEAVY = {"torch", "torchvision", "wandb", "sklearn"}

@@ -5,6 +5,7 @@ import sys
 import click
 
 from bnstudy.cli import present
+from bnstudy.cli.completion import complete_address
 from bnstudy.cli.places import open_store, results_dir
 from bnstudy.errors import UserError
 
@@ -22,7 +23,7 @@ def list_cells(overrides: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("address")
+@click.argument("address", shell_complete=complete_address)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def show(address: str, overrides: tuple[str, ...]) -> None:
     """Show records in full; ADDRESS is that of a run or cell, or the beginning of one."""
@@ -41,7 +42,7 @@ def show(address: str, overrides: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("address", required=False)
+@click.argument("address", required=False, shell_complete=complete_address)
 @click.option("--stale", is_flag=True, help="All records made under an older RESULTS_VERSION.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def rm(address: str | None, stale: bool, overrides: tuple[str, ...]) -> None:

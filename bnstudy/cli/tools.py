@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnstudy.cli.completion import complete_address
 from bnstudy.cli.places import open_store, writable
 from bnstudy.errors import UserError, unknown
 
@@ -57,7 +58,7 @@ def theory() -> None:
 
 
 @click.command()
-@click.argument("address")
+@click.argument("address", shell_complete=complete_address)
 @click.argument("overrides", nargs=-1)
 def fold(address: str, overrides: tuple[str, ...]) -> None:
     """Fold BN into the layers before it, in a trained model: equality and inference speed.

@@ -10,7 +10,6 @@ import yaml
 from shell import GRID, STUDY, TINY, bnstudy_, own_folder, said
 
 import bnstudy
-from bnstudy import cli
 
 __all__ = ["own_folder"]  # a fixture that acts by being here
 
@@ -53,33 +52,6 @@ def test_help_names_every_command():
 
 def test_version():
     assert said(bnstudy_("--version")) == f"bnstudy, version {bnstudy.__version__}\n"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_completion_script(shell):
-    script = said(bnstudy_("completion", shell))
-    assert "_BNSTUDY_COMPLETE" in script
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-
-
-@pytest.mark.parametrize(
-    ("words", "incomplete", "offered"),
-    [
-        (["train"], "norm=", {"norm=batch", "norm=group", "norm=none"}),
-        (["train"], "norm.nu", {"norm.num_groups="}),
-        (["train"], "sc", {"scale="}),
-        (["study"], "batch", {"batch_size"}),
-        ([], "st", {"study"}),
-    ],
-)
-def test_completion_offers_keys_choices_and_studies(words, incomplete, offered):
-    from click.shell_completion import ShellComplete
-
-    complete = ShellComplete(cli.main, {}, "bnstudy", "_BNSTUDY_COMPLETE")
-    found = {item.value for item in complete.get_completions(words, incomplete)}
-    assert offered <= found
-    assert all(value.startswith(incomplete) for value in found)
 
 
 @pytest.mark.parametrize(
