@@ -24,8 +24,9 @@ from bnstudy import data, probes
 from bnstudy.config import KNOWN, RESULTS_VERSION, Config, DataConfig
 from bnstudy.data.samplers import generator
 from bnstudy.engine.distributed import Shard, together
+from bnstudy.engine.stack import Stack, make_stack
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import Folded, Stack, foldable, make_stack
+from bnstudy.engine.widen import Widened, widenable
 from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
 from bnstudy.norms import TooFewValues
@@ -228,7 +229,7 @@ class Runner:
         if world > 1:
             said = together(world, train_part, configs, str(self.runs))
             rows_of = told(said, on_step)
-            how = {"networks": len(members), "kind": "folded" if folds(config) else "mapped",
+            how = {"networks": len(members), "kind": "widened" if folds(config) else "mapped",
                    "steps": f"eager: {world} processes"}  # fmt: skip
         else:
             nets = [job.nets[i] for i in members]
@@ -258,8 +259,8 @@ class Runner:
     def _compile(self, stack: Stack, config: Config, steps: int) -> str:
         """Compile the stack's steps where that is wanted and pays; what was decided and why."""
         wanted = self.pack.compile
-        if not isinstance(stack, Folded):
-            return "eager: only folded stacks compile"
+        if not isinstance(stack, Widened):
+            return "eager: only widened stacks compile"
         if not getattr(stack.net, "compiles", True):
             return (
                 "eager: loops over time are compiled step by step, which costs more than it saves"
@@ -369,7 +370,7 @@ def side_by_side(configs: Sequence[Config], nets: list[torch.nn.Module]) -> list
         return [list(range(len(nets)))]
     if not stackable(nets[0]):
         return [[i] for i in range(len(nets))]
-    if configs[0].model.name in KNOWN and foldable(nets[0]):
+    if configs[0].model.name in KNOWN and widenable(nets[0]):
         return [list(range(len(nets)))]
     return list(by_cell(configs, range(len(nets))).values())
 

@@ -9,9 +9,9 @@ import torch
 from bnstudy import data, probes
 from bnstudy.config import Config
 from bnstudy.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from bnstudy.engine.evaluate import Look
+from bnstudy.engine.evaluate import View
+from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import make_stack
 from bnstudy.errors import UserError
 from bnstudy.probes import shift, statistics
 from bnstudy.work import trainer as run
@@ -169,13 +169,13 @@ def test_calibration_error_by_hand():
 def test_mixtures_end_in_their_limits(digits):
     """A prior of very many examples is the population; alpha and batches are what they say."""
     stack, _ = trained(config("resnet"), digits, ())
-    look = Look(stack, digits, config("resnet"), (0, 1), None)
+    view = View(stack, digits, config("resnet"), (0, 1), None)
     with stack.training(False):
-        population = look.score("test")
-        with shift.reading(look, "mixture", prior_examples=1e9, evaluation_group_size=4):
-            mixed = look.score("test", 4)
+        population = view.score("test")
+        with shift.reading(view, "mixture", prior_examples=1e9, evaluation_group_size=4):
+            mixed = view.score("test", 4)
     assert torch.allclose(mixed[0], population[0], rtol=1e-3)
-    found = shift.evaluation_batch(look)
+    found = shift.evaluation_batch(view)
     assert {k for k in found if k.startswith("alpha")} == {f"alpha_{a}_error" for a in shift.ALPHAS}
 
 
@@ -204,8 +204,8 @@ def test_forgetting_of_a_stream(digits):
 
 def test_probe_batches_have_their_own_stream(digits):
     stack, _ = trained(config("mlp"), digits, ())
-    look = Look(stack, digits, config("mlp"), (0, 1), None)
-    one, other = statistics.batch_moments(look, 10), statistics.batch_moments(look, 10)
+    view = View(stack, digits, config("mlp"), (0, 1), None)
+    one, other = statistics.batch_moments(view, 10), statistics.batch_moments(view, 10)
     for name, (mean, var) in one.items():
         assert mean.shape == (32, 2, 16)
         assert torch.equal(mean, other[name][0])

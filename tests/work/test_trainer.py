@@ -123,7 +123,7 @@ def test_a_stack_of_two_cells_is_stored_as_two_cells(tmp_path):
         assert held == {cell.model_copy(update={"seed": s}).address for s in (3, 5)}
     record = worker.store.get(configs[0].address)
     assert record["stack"]["networks"] == 4
-    assert record["stack"]["kind"] == "folded"
+    assert record["stack"]["kind"] == "widened"
     assert record["stack"]["steps"].startswith("eager: 3 steps would save")
     assert record["summary"]["lr_initial"] == cells[0].optimizer.lr_at(8)
     history = worker.store.history(configs[3].address)
