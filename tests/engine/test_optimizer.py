@@ -7,7 +7,8 @@ from toy_training import CPU, config, data, seeded, stack_of, trained
 
 from bnstudy import norms
 from bnstudy.data.samplers import batches, epoch_order, generator
-from bnstudy.engine.optimizer import Optimizer
+from bnstudy.engine.optimizer import Optimizer, step_at
+from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
 from bnstudy.engine.widen import Widened
 from bnstudy.work import trainer as run
@@ -101,3 +102,63 @@ def test_averaged_weights_are_the_mean_of_the_steps_within_their_horizon():
     _, history = trained(cfg, d, (0,))
     assert history[-1]["test_loss_averaged"] != history[-1]["test_loss"]
     assert "test_error_averaged_precise" in history[-1]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "total", "step"),
+    [(0.55, 100, 55), (1 / 3, 180, 60), (0.8, 180, 144), (0.551, 100, 56), (0, 7, 0), (1, 7, 7)],
+)
+def test_a_fraction_of_training_begins_at_the_first_step_that_is_not_before_it(
+    fraction, total, step
+):
+    assert step_at(fraction, total) == step
+
+
+def test_k_of_n_steps_are_k_steps_for_all_k_and_n():
+    for total in (*range(1, 300), 99_999):
+        for k in range(0, total + 1, max(total // 300, 1)):
+            assert step_at(k / total, total) == k, (k, total)
+
+
+def test_freezing_at_55_percent_of_100_steps_leaves_55_updates():
+    stack, _ = trained(config(norm__freeze_at=0.55, train__steps=100), data(), (0,))
+    counts = [b for name, b in stack.buffers.items() if name.endswith("num_batches_tracked")]
+    assert [int(c) for c in counts] == [55, 55]
+
+
+def test_a_horizon_shorter_than_a_batch_averages_nothing():
+    """The newest weights alone, to the bit; a share above 1 would overshoot at every step."""
+    cfg = config(optimizer__weight_average=1.0, train__steps=20)
+    _, history = trained(cfg, data(), (0,))
+    assert history[-1]["test_loss_averaged"] == history[-1]["test_loss"]
+
+
+SIZES = {"group": {"num_groups": 1}, "continual": {"num_groups": 1}, "ghost": {"group_size": 2}}
+
+
+IMAGES = ["batch", "ghost", "group", "layer", "rms", "continual"]
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+@pytest.mark.parametrize(
+    ("model", "norm"),
+    [("mlp", norm) for norm in IMAGES]
+    + [("resnet", norm) for norm in (*IMAGES, "instance", "filter_response")]
+    + [("recurrent", norm) for norm in ("batch", "group", "layer")],
+)
+def test_no_norm_decays_without_decay_norm_alone_and_in_a_stack(model, norm, networks):
+    """One step with zero gradient: gamma and beta stay, weights shrink by lr * weight_decay."""
+    cfg = config(
+        model__name=model, model__width=2, norm={"name": norm, **SIZES.get(norm, {})},
+        optimizer__weight_decay=0.5, optimizer__decay_norm=False,
+    )  # fmt: skip
+    shape = (4, 7) if model == "recurrent" else (1, 8, 8)
+    alone = run.build(cfg, shape, 3)
+    own = {n for n, m in alone.named_modules() if getattr(m, "is_norm", False)}
+    stack = make_stack([run.build(c, shape, 3) for c in seeded(cfg, range(networks))], CPU, True)
+    before = {name: b.clone() for name, b in stack.blocks(stack.flat).items()}
+    Optimizer([cfg.optimizer] * networks, stack, 4, 3)(0)
+    assert own
+    for name, block in stack.blocks(stack.flat).items():
+        left = 1.0 if name.rpartition(".")[0] in own else 1 - 0.1 * 0.5
+        assert torch.allclose(block, left * before[name], rtol=1e-6), name

@@ -25,7 +25,7 @@ def config(norm="batch", cell="lstm", steps=3, **cfg):
         {
             "data": {"name": "text", "length": 8, "train_size": 64, **cfg},
             "model": {"name": "recurrent", "cell": cell, "hidden": (6,)},
-            "norm": {"name": norm},
+            "norm": {"name": norm} if isinstance(norm, str) else norm,
             "optimizer": {"name": "adam", "lr": 0.01, "lr_rule": "none", "clip_norm": 1.0},
             "train": {"batch_size": 16, "steps": steps},
         }
@@ -175,3 +175,27 @@ def test_probes_of_sequences_are_not_for_images():
     cfg = Config.model_validate({"evaluate": {"probes": ("lengths",)}})
     with pytest.raises(UserError, match="on sequences: data=digits is images"):
         run.preflight(cfg, data.load(cfg.data))
+
+
+@pytest.mark.parametrize("given", [{}, {"name": "parity", "min_length": 2}])
+@pytest.mark.parametrize(
+    ("cell", "norm"),
+    [("tanh", "none"), ("lstm", "batch"), ("gru", "layer"), ("lstm", "layer"), ("gru", "group")],
+)
+def test_a_network_of_nans_changes_nothing_that_is_said_of_the_others(cell, norm, given):
+    extra = {"num_groups": 2} if norm == "group" else {}
+    cfg = config({"name": norm, **extra}, cell, **given)
+    dataset = data.load(cfg.data).with_parts(lambda part, x, y: (x[:64], y[:64]))
+    configs = [cfg.model_copy(update={"seed": s}) for s in (0, 1, 2)]
+    names = ("lengths", "shared_statistics", "step_statistics", "gradient_norm")
+
+    def others(lost):
+        nets = [run.build(c, dataset.shape, dataset.num_classes) for c in configs]
+        stack = Widened(nets, CPU)
+        for block in stack.blocks(stack.flat).values():
+            if lost:
+                block[1] = math.nan
+        *_, rows = train(stack, dataset, configs, probes.find(names))
+        return [rows[i] for i in (0, 2)]
+
+    assert others(lost=True) == others(lost=False)
