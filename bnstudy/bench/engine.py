@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bnstudy.bench import interleaved, machine, median_interval
 from bnstudy.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from bnstudy.engine.optimizer import Optimizer
-from bnstudy.engine.vectorize import Folded
+from bnstudy.engine.widen import Widened
 from bnstudy.machine import keep_memory
 from bnstudy.models import build
 from bnstudy.norms import make
@@ -139,7 +139,7 @@ def stacked(
     for seed in range(networks):
         torch.manual_seed(seed)
         nets.append(build(config.model, (1, side, side), CLASSES, make("batch")))
-    stack = Folded(nets, x.device)
+    stack = Widened(nets, x.device)
     if compiled:
         stack.compile()
     update = Optimizer([config.optimizer], stack, batch, 1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bnstudy.bench import interleaved, machine, median_interval, write
 from bnstudy.config import Config, NormConfig, OptimizerConfig
 from bnstudy.engine.optimizer import Optimizer
-from bnstudy.engine.vectorize import Folded
+from bnstudy.engine.widen import Widened
 from bnstudy.machine import keep_memory
 from bnstudy.models.recurrent import Recurrent, RecurrentLayer
 from bnstudy.norms import NORMS, StepBatchNorm, parameters_of
@@ -50,7 +50,7 @@ class Theirs:
         self.optimizer.step()
 
 
-def stack_of(norm: str, case: str) -> tuple[Folded, Optimizer]:
+def stack_of(norm: str, case: str) -> tuple[Widened, Optimizer]:
     """Eight networks of this package and their optimiser."""
     steps, channels, units, batch, tokens = CASES[case]
     kind = StepBatchNorm if norm == "batch" else NORMS[norm]
@@ -69,7 +69,7 @@ def stack_of(norm: str, case: str) -> tuple[Folded, Optimizer]:
         norm=NormConfig(name=norm),
         optimizer=OptimizerConfig(name="adam", lr=1e-3, lr_rule="none", schedule="constant"),
     )
-    stack = Folded(nets, torch.device("cpu"))
+    stack = Widened(nets, torch.device("cpu"))
     return stack, Optimizer([config.optimizer], stack, batch, 1)
 
 

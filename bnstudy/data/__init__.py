@@ -49,7 +49,8 @@ class Dataset:
     `vocabulary`, -1 where padded; their labels are (n, T), IGNORED where nothing is asked.
 
     `info` says what was used: `sizes` of the parts, `available` training examples, `mean` and
-    `std` per channel in units of the grey range, and for folders the names of the `classes`.
+    `std` per channel in units of the grey range, and for folders the names of the `classes`. Where
+    several data sets are joined it is that of the first; `infos` has one for each.
     """
 
     train_x: "torch.Tensor"
@@ -62,7 +63,7 @@ class Dataset:
     info: dict[str, Any] = field(default_factory=dict)
     noise: "torch.Tensor | None" = None
     member: "torch.Tensor | None" = None
-    members: int = 1
+    infos: tuple[dict[str, Any], ...] = ()
     vocabulary: int | None = None
 
     def size(self, part: str) -> int:
@@ -93,6 +94,28 @@ class Dataset:
             drawn = torch.stack([torch.randn(shape, generator=g) for g in noise], dim=1)
             images = images + self.noise * drawn.to(images.device)
         return images, labels
+
+    @property
+    def members(self) -> int:
+        """Data sets joined in this one."""
+        return len(self.infos) or 1
+
+    def with_raw(self, part: str, change: Any) -> "Dataset":
+        """A copy whose images of a part are `change(raw)`, normalized again as they were.
+
+        `raw` (n, C, H, W), on the CPU, is in units of the grey range. Of joined data sets each is
+        changed by itself, with its own mean and standard deviation.
+        """
+        import torch
+
+        x, found = getattr(self, f"{part}_x"), []
+        infos = self.infos or (self.info,)
+        for own, info in zip(x.cpu().chunk(len(infos)), infos, strict=True):
+            mean, std = (
+                torch.tensor(info[k], dtype=torch.float32)[:, None, None] for k in ("mean", "std")
+            )
+            found.append((change(own * std + mean) - mean) / std)
+        return replace(self, **{f"{part}_x": torch.cat(found).to(x.device)})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,7 +161,8 @@ def join(datasets: "list[Dataset]", member: list[int]) -> Dataset:
     if first.noise is not None:
         noise = torch.stack([datasets[m].noise for m in member])
     which = torch.tensor(member, device=first.train_y.device)
-    return replace(first, **parts, noise=noise, member=which, members=len(datasets))
+    infos = tuple(d.info for d in datasets)
+    return replace(first, **parts, noise=noise, member=which, infos=infos)
 
 
 def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnstudy.config import IGNORED, Config
+from bnstudy.config import Config
 from bnstudy.data.samplers import evaluation_order, generator
-from bnstudy.engine.vectorize import Stack, score
+from bnstudy.engine.stack import Stack
+from bnstudy.engine.tasks import Score
 from bnstudy.norms import Calibrator, batch_norms, evaluation_mode
 
 CHUNK = 512  # examples in one forward: bounds memory, changes no result
@@ -27,7 +28,7 @@ Measured = dict[str, Tensor]  # name -> (S,), one value per network
 
 
 @dataclass
-class Look:
+class View:
     """A stack in evaluation mode, and the ways to read it; what a probe is handed.
 
     Attributes:
@@ -64,38 +65,24 @@ class Look:
             part: "train", "val" or "test".
             multiple: batches are completed to a multiple of it with examples that are not scored.
         """
-        found = list(self._chunks(part, multiple))
-        n = self.data.size(part)
-        return tuple(torch.cat(pieces)[:n] for pieces in zip(*found, strict=True))
+        return tuple(map(torch.cat, zip(*self._pieces(part, multiple), strict=True)))
 
-    def _chunks(self, part: str, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same, piece by piece, the unscored companions at the end included."""
+    def _pieces(self, part: str, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same piece by piece, without the companions that complete the last batch."""
         n, device = self.data.size(part), self.stack.flat.device
         orders = [evaluation_order(n, seed, multiple)[0] for seed in self.seeds]
         index = torch.stack(orders, dim=1).to(device)  # (n, S)
         steps = self.data.test_y.shape[1] if self.data.test_y.dim() > 1 else 1
         most = min(CHUNK, CHUNK * 32 // steps)  # long sequences take more room
+        left = n
         for rows in index.split(max(multiple, most // multiple * multiple)):
             x, y = self.data.take(part, rows)
-            yield self.stack.predict(x), y
+            yield self.stack.predict(x)[:left], y[:left]
+            left -= len(rows)
 
-    def score(self, part: str, multiple: int = 1) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy and error of each network, every example scored once.
-
-        Of sequences: every step that has a label, each weighing the same.
-        """
-        if self.data.test_y.dim() == 1:
-            return score(*self.logits(part, multiple))
-        left, sums = self.data.size(part), torch.zeros(3, self.stack.size)
-        for logits, wanted in self._chunks(part, multiple):
-            logits, wanted = logits[:left], wanted[:left]
-            if not len(wanted):
-                break
-            count = (wanted != IGNORED).sum((0, 2)).cpu()
-            loss, wrong = (value.cpu() for value in score(logits, wanted))
-            sums += torch.stack([loss * count, wrong * count, count])
-            left -= len(wanted)
-        return sums[0] / sums[2], sums[1] / sums[2]
+    def score(self, part: str, multiple: int = 1) -> Score:
+        """The task's loss and metrics of each network on a part, every example scored once."""
+        return self.stack.task.total(self._pieces(part, multiple))
 
     @contextmanager
     def batch_statistics(self, size: int) -> Iterator[None]:
@@ -131,44 +118,45 @@ class Look:
         return calibrator.statistics()
 
 
-def evaluate(look: Look) -> Measured:
-    """Loss and error of each network, (S,) each; errors are fractions.
+def evaluate(view: View) -> Measured:
+    """The task's loss and metrics of each network, (S,) each; errors are fractions.
 
-    Headline (`test_loss`, `test_error`, `val_error`): evaluation mode, for BN its exponential
-    average. For networks with BN also test loss and error with the suffixes of `MODES`: PreciseBN
-    statistics of up to `evaluate.precise_examples` training examples; each test batch's own
-    statistics, at the batch (or ghost group) size of training and at `evaluate.large_batch`. With
-    `optimizer.weight_average` the same of the averaged weights, by exponential average and
-    PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`. In recurrent networks
-    with batch norm `reused_statistics`: how many steps of training batches had too few valid
-    examples for statistics of their own (in the norm that met most of them).
+    Headline (of a classification `test_loss`, `test_error`, `val_error`): evaluation mode, for BN
+    its exponential average. For networks with BN also test loss and error with the suffixes of
+    `MODES`: PreciseBN statistics of up to `evaluate.precise_examples` training examples; each test
+    batch's own statistics, at the batch (or ghost group) size of training and at
+    `evaluate.large_batch`. With `optimizer.weight_average` the same of the averaged weights, by
+    exponential average and PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`.
+    In recurrent networks with batch norm `reused_statistics`: how many steps of training batches
+    had too few valid examples for statistics of their own (in the norm that met most of them).
     """
-    config, stack = look.config, look.stack
-    large = min(config.evaluate.large_batch, look.data.size("test"))
+    config, stack = view.config, view.stack
+    large = min(config.evaluate.large_batch, view.data.size("test"))
     apart = 1 if config.norm.sync else config.train.processes
     size = config.norm.group_size or config.train.batch_size // apart
-    result: Measured = {}
+    task, result = stack.task, {}
 
     def measure(suffix: str, group: int = 1) -> None:
-        loss, error = look.score("test", group)
-        result["test_loss" + suffix], result["test_error" + suffix] = loss, error
+        for name, value in zip(("loss", *task.metrics), view.score("test", group), strict=True):
+            result[f"test_{name}{suffix}"] = value
 
     reused = [m.reused for m in stack.net.modules() if hasattr(m, "reused")]
     if reused:
         result["reused_statistics"] = torch.stack(reused).amax(0).float()
     with stack.training(False):
         measure("")
-        _, result["val_error"] = look.score("val")
-        if look.has_batch_norm:
+        for name, value in zip(task.metrics, view.score("val")[1:], strict=True):
+            result[f"val_{name}"] = value
+        if view.has_batch_norm:
             for suffix, group in (("_batch", size), ("_large_batch", large)):
-                with look.batch_statistics(group):
+                with view.batch_statistics(group):
                     measure(suffix, group)
-            with stack.with_buffers(look.precise_statistics()):
+            with stack.with_buffers(view.precise_statistics()):
                 measure("_precise")
         if config.optimizer.weight_average:
-            with look.update.averaged_weights():
+            with view.update.averaged_weights():
                 measure("_averaged")
-                if look.has_batch_norm:
-                    with stack.with_buffers(look.precise_statistics()):
+                if view.has_batch_norm:
+                    with stack.with_buffers(view.precise_statistics()):
                         measure("_averaged_precise")
     return result

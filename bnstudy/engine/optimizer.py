@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from bnstudy.config import OptimizerConfig
-from bnstudy.engine.vectorize import Stack
+from bnstudy.engine.stack import Stack
+
+
+def step_at(fraction: float, total: int) -> int:
+    """The first step of `total` at which a fraction of training is over: 0.55 of 100 is step 55.
+
+    A product of doubles errs by less than 1e-9 below a million steps; without that allowance
+    0.55 * 100 = 55.00000000000001 would be step 56.
+    """
+    return math.ceil(fraction * total - 1e-9)
 
 
 class Optimizer:
@@ -33,7 +42,8 @@ class Optimizer:
         self._average = None
         if self.config.weight_average:
             self._average = stack.flat.clone()
-            self._share = batch_size / self.config.weight_average
+            # a horizon shorter than a batch: the newest weights alone
+            self._share = min(batch_size / self.config.weight_average, 1)
 
     def _weights_mask(self) -> Tensor:
         """1 where weight decay acts: everything but what belongs to a layer marked `is_norm`."""
@@ -47,12 +57,11 @@ class Optimizer:
 
     def factor(self, step: int) -> float:
         """What the schedule makes of the initial learning rate at this step."""
-        config, progress = self.config, step / max(self.total, 1)
+        config = self.config
         if config.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * progress))
+            return 0.5 * (1 + math.cos(math.pi * (step / max(self.total, 1))))
         if config.schedule == "step":
-            # 1e-9: a milestone of 1/3 means step 60 of 180, also where 60/180 < 1/3 in floats
-            return config.decay ** sum(progress >= m - 1e-9 for m in config.milestones)
+            return config.decay ** sum(step >= step_at(m, self.total) for m in config.milestones)
         return 1.0
 
     def lr(self, step: int, network: int = 0) -> float:

@@ -16,9 +16,10 @@ from bnstudy.data.samplers import (
     sequential_order,
 )
 from bnstudy.engine.distributed import Shard
-from bnstudy.engine.evaluate import Look, evaluate
-from bnstudy.engine.optimizer import Optimizer
-from bnstudy.engine.vectorize import Stack, score
+from bnstudy.engine.evaluate import View, evaluate
+from bnstudy.engine.optimizer import Optimizer, step_at
+from bnstudy.engine.randomness import undisturbed
+from bnstudy.engine.stack import Stack
 
 Row = dict[str, Any]
 WHOLE = Shard()
@@ -34,22 +35,24 @@ def train(
 ) -> Iterator[list[Row]]:
     """Train a stack; yield, after each evaluation, one row of measurements per network.
 
-    The networks' configs differ in the seed and in `config.NUMBERS` at most. A seed's initial
-    weights are already in the stack; its order of examples is drawn from (seed, "order").
-    Divergence is data: a network whose loss is not finite goes on, counts as chance from that step
-    on, and its row says `diverged_at`.
+    The networks' configs differ in the seed, and in numbers that each can have for itself (learning
+    rate, weight decay, momentum of statistics, constants of the data). A seed's initial weights are
+    already in the stack; its order of examples is drawn from (seed, "order"). Measuring moves no
+    random stream: however often a network is evaluated, it ends with the same weights.
+    Divergence is data: a network that diverges goes on, and from then on its rows say `diverged_at`
+    and count as the task says (an error as chance).
 
     Args:
         stack: the networks; its tensors are changed in place.
         data: a Dataset on the stack's device.
         configs: one per network.
-        probes: further measurements: objects with `measure(look) -> {name: (S,)}` and `always`
+        probes: further measurements: objects with `measure(view) -> {name: (S,)}` and `always`
             (after every evaluation, else after the last).
         on_step: called before each optimiser step with (step, total); may raise to stop.
         shard: this process's part of every batch, where several train the stack; only the first
             of them measures and yields.
     """
-    config = configs[0]
+    config, task = configs[0], stack.task
     n, size, device = data.size("train"), config.train.batch_size, stack.flat.device
     per_epoch = n // size
     total = config.train.total_steps(n)
@@ -60,14 +63,15 @@ def train(
     for i, module in enumerate(drawing):
         purpose = f"initial_state {i}" if i else "initial_state"
         module.streams = [generator(c.seed, purpose) for c in configs]
-    freeze_step = math.ceil(config.norm.freeze_at * total)
-    log = torch.full((3, stack.size, max(total, 1)), math.nan, device=device)
-    look = Look(stack, data, config, tuple(c.seed for c in configs), update)
+    freeze_step = step_at(config.norm.freeze_at, total)
+    # in training, and before learning from the batch; loss and metrics; networks; steps
+    log = torch.full((2, 1 + len(task.metrics), stack.size, max(total, 1)), math.nan, device=device)
+    view = View(stack, data, config, tuple(c.seed for c in configs), update)
     every = config.evaluate.steps or per_epoch * config.evaluate.every
     due = {*range(every, total + 1, every), total}
     since = 0
     if total == 0:
-        yield rows(look, configs, probes, log[..., :0], 0)
+        yield rows(view, configs, probes, log[..., :0], 0)
     with stack.training(True):
         for step in range(total):
             on_step(step, total)
@@ -78,14 +82,16 @@ def train(
             # the whole batch, then this process's part: the noise is the same for any number
             x, y = map(shard.part, data.take("train", next(order).to(device), noise))
             if config.evaluate.online:
-                with stack.training(False):
-                    log[2, :, step] = score(stack.predict(x), y)[1]
-            loss, wrong = stack.gradient(x, y)
-            shard.average(stack, loss, wrong)
-            log[0, :, step], log[1, :, step] = loss, wrong
+                with stack.training(False), undisturbed(stack.net, device):
+                    for row, value in zip(log[1], task.score(stack.predict(x), y), strict=True):
+                        row[:, step] = value
+            score = stack.gradient(x, y)
+            shard.average(stack, *score)
+            for row, value in zip(log[0], score, strict=True):
+                row[:, step] = value
             update(step)
             if step + 1 in due and shard.speaks:
-                yield rows(look, configs, probes, log[..., : step + 1], since)
+                yield rows(view, configs, probes, log[..., : step + 1], since)
                 since = step + 1
 
 
@@ -118,52 +124,63 @@ class Order:
         return batches(order, size)
 
 
-def diverged_at(losses: Tensor) -> list[int | None]:
-    """For each network the first step with a loss that is not finite; losses (S, steps)."""
-    bad = ~losses.isfinite()
+def diverged_at(losses: Tensor, sound: Tensor) -> list[int | None]:
+    """When each network diverged; None where it has not.
+
+    The first step whose loss is not finite. Where every step's loss is, but the network after them
+    is not sound: the number of steps.
+
+    Args:
+        losses: of training, (S, steps).
+        sound: whether weights and loss of evaluation are finite after these steps, (S,).
+    """
+    bad = ~torch.cat([losses.isfinite(), sound[:, None]], dim=1)
     first = bad.int().argmax(1)
     return [int(f) if b else None for f, b in zip(first, bad.any(1), strict=True)]
 
 
 def rows(
-    look: Look, configs: Sequence[Config], probes: Sequence[Any], log: Tensor, since: int
+    view: View, configs: Sequence[Config], probes: Sequence[Any], log: Tensor, since: int
 ) -> list[Row]:
-    """One row per network: progress, the loss and error of training since a step, evaluation.
+    """One row per network: progress, the task's loss and metrics since a step, evaluation.
 
     `train_loss` and `train_error` are means over the training batches since the last row, in
     training mode (for BN with batch statistics) and while the weights move. `online_error` is the
     mean over all batches so far, each predicted in evaluation mode before it was learned from.
 
     Args:
-        log: (3, S, steps so far): loss, error, error before learning.
+        log: (2, 1 + metrics, S, steps so far): in training, and before learning from the batch.
         since: the step of the last row.
     """
-    config, step = look.config, log.shape[-1]
-    size = config.train.batch_size
-    measured = evaluate(look)
-    measured["train_loss"], measured["train_error"] = log[:2, :, since:].mean(-1)
-    if config.evaluate.online:
-        measured["online_error"] = log[2].mean(-1)
-    look.last, look.measured = step == look.update.total, measured
-    for probe in probes:
-        if look.last or probe.always:
-            measured |= probe.measure(look)
+    config, stack, step = view.config, view.stack, log.shape[-1]
+    size, task = config.train.batch_size, stack.task
+    with undisturbed(stack.net, stack.flat.device):
+        measured = evaluate(view)
+        of_training = zip(("loss", *task.metrics), log[0, :, :, since:].mean(-1), strict=True)
+        measured |= {f"train_{name}": value for name, value in of_training}
+        if config.evaluate.online:
+            before = zip(task.metrics, log[1, 1:].mean(-1), strict=True)
+            measured |= {f"online_{name}": value for name, value in before}
+        view.last, view.measured = step == view.update.total, measured
+        for probe in probes:
+            if view.last or probe.always:
+                measured |= probe.measure(view)
     columns = {name: values.tolist() for name, values in measured.items()}
-    diverged = diverged_at(log[0]) if step else [None] * len(configs)
-    chance = 1 - 1 / look.data.num_classes
+    sound = stack.finite().cpu() & measured["test_loss"].isfinite().cpu()
+    diverged = diverged_at(log[0, 0].cpu(), sound)
     result = []
     for i, own in enumerate(configs):
         row: Row = {
             "seed": own.seed,
             "step": step,
-            "epoch": step / (look.data.size("train") // size),
+            "epoch": step / (view.data.size("train") // size),
             "examples": step * size,
-            "lr": look.update.lr(max(step - 1, 0), i),
+            "lr": view.update.lr(max(step - 1, 0), i),
             "diverged_at": diverged[i],
         }
         for name, values in columns.items():
             row[name] = values[i]
             if row["diverged_at"] is not None:
-                row[name] = chance if "error" in name else math.nan
+                row[name] = task.diverged(name, view.data)
         result.append(row)
     return result

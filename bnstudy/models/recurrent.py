@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnstudy.errors import UserError
-from bnstudy.norms import GroupNorm, NoNorm, StepBatchNorm
+from bnstudy.norms import GroupNorm, LayerNorm, NoNorm, StepBatchNorm
 
 GATES = {"tanh": 1, "lstm": 4, "gru": 3}
 FORGET_BIAS = 1.0  # Jozefowicz et al. 2015: a cell that begins by remembering
@@ -204,10 +204,10 @@ def _widened(module: Any, size: int) -> Any:
 
 def _over_units(norm: nn.Module, size: int) -> bool:
     """Whether a norm is the layer norm of each of several networks."""
-    return size > 1 and isinstance(norm, GroupNorm) and norm.num_groups == size
+    return size > 1 and isinstance(norm, GroupNorm | LayerNorm) and norm.num_groups == size
 
 
-def _layer_norm(term: Tensor, norm: GroupNorm) -> Tensor:
+def _layer_norm(term: Tensor, norm: GroupNorm | LayerNorm) -> Tensor:
     """The same as `norm` on (N, S C), for (..., S, N, C) without bringing it into that order."""
     size, _, channels = term.shape[-3:]
     y = F.layer_norm(term, (channels,), None, None, norm.eps)
@@ -221,7 +221,7 @@ class Recurrent(nn.Module):
 
     Input (N, F + 1, T): F channels and, last, the mask: 1 where valid, 0 where padded; padding lies
     at the end. Or integers (N, 1, T): tokens, -1 where padded, the same as F channels of one-hot.
-    Logits (N, T, K). Of S networks side by side: (N, S * channels, T) and (N, S, T, K).
+    Logits (N, T, K). Of S networks side by side: (N, S * channels, T) and (N, S * T, K).
 
     keep_states: after a forward, `states` holds the last layer's hidden states, T of (S, N, H).
 
@@ -271,7 +271,7 @@ class Recurrent(nn.Module):
         flat = x.permute(1, 2, 0, 3).reshape(self.size, n * steps, -1)
         logits = torch.baddbmm(self.bias.view(self.size, 1, -1), flat, weight)
         logits = logits.view(self.size, n, steps, -1).transpose(0, 1)
-        return logits[:, 0] if self.size == 1 else logits.contiguous()
+        return logits.reshape(n, self.size * steps, -1)
 
 
 def recurrent(config, shape, num_classes, norm) -> Recurrent:

@@ -6,7 +6,7 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
     layer = norm(64)                              # a layer for 64 channels
 """
 
-from .base import NoNorm, Norm, TooFewValues, debug
+from .base import CannotWiden, NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .calibrate import ESTIMATORS, Calibrator, batch_norms, calibrate, evaluation_mode, freeze
@@ -23,6 +23,7 @@ __all__ = [
     "NORMS",
     "BatchNorm",
     "Calibrator",
+    "CannotWiden",
     "ContinualNorm",
     "FilterResponseNorm",
     "Finding",

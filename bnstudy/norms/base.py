@@ -1,8 +1,10 @@
 """What every norm shares: channels first, an affine map per channel, and checks that explain."""
 
+import copy
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,10 @@ BACKENDS = ("fused", "reference")
 
 class TooFewValues(ValueError):
     """Statistics were asked of fewer values than make one."""
+
+
+class CannotWiden(TypeError):
+    """A layer without a form for several networks side by side that keeps them apart."""
 
 
 class Norm(nn.Module):
@@ -73,6 +79,30 @@ class Norm(nn.Module):
                 f"{tuple(x.shape)} has {x.shape[1]} channels (axis 1; channels come first)"
             )
 
+    def widened(self, size: int) -> Self:
+        """`size` of this layer as one layer: (N, size * C, *), each network's channels in turn.
+
+        Raises CannotWiden where statistics would mix networks, and by default.
+        """
+        raise CannotWiden(f"{type(self).__name__} has no form in which {size} networks stay apart")
+
+    def _repeated(self, size: int) -> Self:
+        """`widened` of a norm whose statistics stay within a channel or a group of channels.
+
+        The same layer, marks included, its groups and its tensors over channels (axis -1) repeated.
+        """
+        wide = copy.deepcopy(self)
+        wide.num_features *= size
+        if hasattr(wide, "num_groups"):
+            wide.num_groups *= size
+        for tensors in (wide._parameters, wide._buffers):
+            for name, value in tensors.items():
+                if value is not None and value.dim():  # a counter is one for all
+                    repeated = value.detach().repeat(*[1] * (value.dim() - 1), size)
+                    learned = isinstance(value, nn.Parameter)
+                    tensors[name] = nn.Parameter(repeated) if learned else repeated
+        return wide
+
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, affine={self.affine}, backend={self.backend}"
 
@@ -86,6 +116,9 @@ class NoNorm(Norm):
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         return x
+
+    def widened(self, size: int) -> Self:
+        return self._repeated(size)
 
 
 def one_of(what: str, value: object, allowed: Iterable[str]) -> None:

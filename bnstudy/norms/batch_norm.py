@@ -1,5 +1,7 @@
 """Batch normalization as four independent decisions, each a visible argument."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -117,6 +119,9 @@ class BatchNorm(Norm):
     @property
     def stackable(self) -> bool:
         return self.process_group is None
+
+    def widened(self, size: int) -> Self:
+        return self._repeated(size)
 
     def reset_running_stats(self) -> None:
         """Forget the population estimate: mean 0, variance 1, no batches."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .base import Norm
 from .batch_norm import BatchNorm
 from .per_example import groups_of
 
@@ -35,6 +36,8 @@ class ContinualNorm(BatchNorm):
         super().__init__(num_features, **batch_norm)
         self.num_groups = groups_of(num_features, num_groups, channels_per_group)
 
+    widened = Norm.widened  # wider groups would serve, with other bits than stored results have
+
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         if x.numel() <= x.shape[0] * self.num_groups:
@@ -60,6 +63,7 @@ class NoisyBatchNorm(BatchNorm):
     """
 
     stackable = False
+    widened = Norm.widened  # one stream of noise would serve all networks
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 They have no running statistics and do the same in training and evaluation, at any batch size.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,9 @@ class _PerExample(Norm):
     """Normalize each example's channels in `num_groups` groups."""
 
     num_groups: int
+
+    def widened(self, size: int) -> Self:
+        return self._repeated(size)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -64,10 +69,11 @@ class LayerNorm(_PerExample):
     which differs from torch.nn.LayerNorm over (C, H, W) in its affine map: per channel.
     """
 
-    num_groups = 1
+    num_groups = 1  # of several networks side by side (`widened`): one for each
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.backend == "fused" and x.dim() == 2 and x.shape[1] == self.num_features > 1:
+        single = self.num_groups == 1 and x.dim() == 2 and x.shape[1] == self.num_features > 1
+        if self.backend == "fused" and single:
             return torch.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
         return super().forward(x)
 

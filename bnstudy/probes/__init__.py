@@ -1,10 +1,10 @@
 """Further measurements of a stack, asked for by name: `evaluate.probes=[corruptions,lag]`.
 
-A probe is a function `look -> {name: (S,) tensor}`: from a stack in whatever mode it needs, one
-number per network for each name; it leaves the stack as it was. `look` is the engine's view of
-networks, data and config (`engine.evaluate.Look`): `look.score(part)`, `look.logits(part)`,
-`look.batch_statistics(size)`, `look.precise_statistics(...)`; what the evaluation found so far is
-`look.measured`, what a probe must remember goes to `look.memory`. Names become columns of the
+A probe is a function `view -> {name: (S,) tensor}`: from a stack in whatever mode it needs, one
+number per network for each name; it leaves the stack as it was. `view` is the engine's view of
+networks, data and config (`engine.evaluate.View`): `view.score(part)`, `view.logits(part)`,
+`view.batch_statistics(size)`, `view.precise_statistics(...)`; what the evaluation found so far is
+`view.measured`, what a probe must remember goes to `view.memory`. Names become columns of the
 table; those of errors contain "error": a diverged run counts as chance there.
 """
 
@@ -50,11 +50,11 @@ PROBES: dict[str, Probe] = {
 }
 
 
-def course(look: Any, name: str, value: Any) -> dict[str, Any]:
+def course(view: Any, name: str, value: Any) -> dict[str, Any]:
     """A value of this evaluation, remembered; after the last, all as `name/01`, `name/02`, ..."""
-    values = look.memory.setdefault(name, [])
+    values = view.memory.setdefault(name, [])
     values.append(value)
-    if not look.last:
+    if not view.last:
         return {}
     return {f"{name}/{i:02d}": v for i, v in enumerate(values, start=1)}
 

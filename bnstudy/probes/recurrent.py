@@ -16,12 +16,12 @@ POINTS = 32  # time steps that are reported, about
 SMALLEST = 1e-30  # gradients below are left out of the slope: float32 ends soon after
 
 
-def step_norms(look: Any) -> dict[str, StepBatchNorm]:
+def step_norms(view: Any) -> dict[str, StepBatchNorm]:
     """The norms with statistics per time step, by name."""
-    return {n: m for n, m in look.stack.net.named_modules() if isinstance(m, StepBatchNorm)}
+    return {n: m for n, m in view.stack.net.named_modules() if isinstance(m, StepBatchNorm)}
 
 
-def lengths(look: Any) -> dict[str, Tensor]:
+def lengths(view: Any) -> dict[str, Tensor]:
     """Test loss of a text, in bits for each character, read in windows of other lengths.
 
     `length/0500` and so on for FACTORS of the training length, with the population's statistics;
@@ -29,10 +29,10 @@ def lengths(look: Any) -> dict[str, Tensor]:
     batches of the training size) and `length_truncated` (own statistics in the first quarter of the
     training length only).
     """
-    data, config = look.data, look.config
+    data, config = view.data, view.config
     if config.data.name != "text" or config.data.min_length:
         return {}
-    norms = list(step_norms(look).values())
+    norms = list(step_norms(view).values())
     training = config.data.length
     ways: dict[str, tuple[int, Any]] = {"length": (1, nullcontext)}
     if norms:
@@ -41,46 +41,46 @@ def lengths(look: Any) -> dict[str, Tensor]:
         ways |= {
             "length_shared": (1, lambda: attributes(norms, scope="shared")),
             "length_truncated": (1, lambda: attributes(norms, truncate=few)),
-            "length_batch": (size, lambda: look.batch_statistics(size)),
+            "length_batch": (size, lambda: view.batch_statistics(size)),
         }
     found = {}
-    with look.stack.training(False):
+    with view.stack.training(False):
         for factor in FACTORS:
             length = max(round(factor * training), 1)
-            look.data = recut(data, length)
+            view.data = recut(data, length)
             for name, (multiple, context) in ways.items():
                 with context():
-                    loss, _ = look.score("test", multiple)
+                    loss, _ = view.score("test", multiple)
                 found[f"{name}/{length:04d}"] = loss / torch.log(torch.tensor(2.0))
-    look.data = data
+    view.data = data
     return found
 
 
-def shared_statistics(look: Any) -> dict[str, Tensor]:
+def shared_statistics(view: Any) -> dict[str, Tensor]:
     """Test loss and error of batch norm per step, read with one mean and variance for all steps.
 
     `test_loss_shared`, `test_error_shared`: what averaging the statistics over time costs.
     """
-    norms = list(step_norms(look).values())
+    norms = list(step_norms(view).values())
     if not norms:
         return {}
-    with look.stack.training(False), attributes(norms, scope="shared"):
-        loss, error = look.score("test")
+    with view.stack.training(False), attributes(norms, scope="shared"):
+        loss, error = view.score("test")
     return {"test_loss_shared": loss, "test_error_shared": error}
 
 
-def step_statistics(look: Any) -> dict[str, Tensor]:
+def step_statistics(view: Any) -> dict[str, Tensor]:
     """How batch norm's statistics differ by time step, and how many examples are behind them.
 
     For the recurrent term of the last layer, at steps t from 1: `behind/t`, the running number of
     valid examples; `drift/t`, the root mean square over channels of the distance of the running
     mean from that of the last step that training reached, in its standard deviations.
     """
-    norms = {name: m for name, m in step_norms(look).items() if name.endswith("norm_hh")}
+    norms = {name: m for name, m in step_norms(view).items() if name.endswith("norm_hh")}
     if not norms:
         return {}
     norm = list(norms.values())[-1]
-    size = look.stack.size
+    size = view.stack.size
     mean, var = (b.unflatten(-1, (size, -1)) for b in (norm.running_mean, norm.running_var))
     steps = torch.arange(len(mean), device=mean.device)[:, None]
     last = torch.where(norm.examples > 0, steps, 0).amax(0)  # of the steps that training reached
@@ -94,22 +94,22 @@ def step_statistics(look: Any) -> dict[str, Tensor]:
     return found
 
 
-def gradient_norm(look: Any) -> dict[str, Tensor]:
+def gradient_norm(view: Any) -> dict[str, Tensor]:
     """Norm of the loss's gradient by the hidden state, over time, on one training batch.
 
     `gradient/t`: log10 of the norm over batch and units at steps t from 1, -45 where it is zero (an
     underflow). `gradient_slope`: decades it gains for each 100 steps towards the end, by least
     squares over the steps where it is above 1e-30.
     """
-    stack, data = look.stack, look.data
+    stack, data = view.stack, view.data
     net = stack.net
     if not hasattr(net, "keep_states"):
         return {}
-    size = look.config.train.batch_size
+    size = view.config.train.batch_size
     index = torch.arange(size)[:, None].expand(-1, stack.size).to(stack.flat.device)
     x, y = data.take("train", index)
     with attributes([net], keep_states=True), stack.training(True), stack.with_buffers({}):
-        loss, _ = stack.loss(x, y)
+        loss, *_ = stack.score(x, y)
         found = torch.autograd.grad(loss.sum(), net.states)
     net.states = []
     # in float64: squares of small numbers underflow first

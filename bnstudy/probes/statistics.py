@@ -13,29 +13,29 @@ BATCHES = 32  # whose moments are looked at
 SAMPLES = (64, 256, 1024)  # for PreciseBN
 
 
-def batch_moments(look: Any, size: int, count: int = BATCHES) -> dict[str, tuple[Tensor, Tensor]]:
+def batch_moments(view: Any, size: int, count: int = BATCHES) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and biased variance of `count` training batches by layer, each (count, S, channels).
 
     Drawn from (seed, "probe"), with the noise of training; every layer sees what it would see with
     batch statistics.
     """
-    n = look.data.size("train")
-    device = look.stack.flat.device
-    streams = [generator(seed, "probe") for seed in look.seeds]
+    n = view.data.size("train")
+    device = view.stack.flat.device
+    streams = [generator(seed, "probe") for seed in view.seeds]
     needed = -(-size * count // n)
     orders = [torch.cat([epoch_order(n, g) for _ in range(needed)]) for g in streams]
     index = torch.stack(orders, dim=1)[: size * count].to(device)
-    noise = [generator(seed, "probe_noise") for seed in look.seeds]
-    names = batch_norms(look.stack.net)
+    noise = [generator(seed, "probe_noise") for seed in view.seeds]
+    names = batch_norms(view.stack.net)
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
-    shape = (look.stack.size, -1)
-    with look.stack.training(False), look.stack.with_buffers({}), Calibrator(look.stack.net) as c:
+    shape = (view.stack.size, -1)
+    with view.stack.training(False), view.stack.with_buffers({}), Calibrator(view.stack.net) as c:
         for rows in index.split(size):
-            look.stack.observe(c, look.data.take("train", rows, noise)[0])
+            view.stack.observe(c, view.data.take("train", rows, noise)[0])
             for name in names:
                 found[name].append(
                     tuple(
-                        look.stack.buffers[f"{name}.{key}"].reshape(shape).clone()
+                        view.stack.buffers[f"{name}.{key}"].reshape(shape).clone()
                         for key in ("running_mean", "running_var")
                     )
                 )
@@ -50,50 +50,50 @@ def batch_moments(look: Any, size: int, count: int = BATCHES) -> dict[str, tuple
     }
 
 
-def group_size(look: Any) -> int:
+def group_size(view: Any) -> int:
     """Examples that share statistics in training."""
-    return look.config.norm.group_size or look.config.train.batch_size
+    return view.config.norm.group_size or view.config.train.batch_size
 
 
-def effective_m(look: Any) -> dict[str, Tensor]:
+def effective_m(view: Any) -> dict[str, Tensor]:
     """How many independent values a batch mean is worth, by norm layer, and the least of them.
 
     sigma^2 / Var(batch mean), from 32 batches of the training (or ghost group) size: equals
     m = B * H * W for independent values, less where the pixels of an image agree.
     """
-    if not look.has_batch_norm:
+    if not view.has_batch_norm:
         return {}
     found = {}
-    for i, (mean, var) in enumerate(batch_moments(look, group_size(look)).values()):
+    for i, (mean, var) in enumerate(batch_moments(view, group_size(view)).values()):
         between = mean.var(0)
         population = var.mean(0) + between
         found[f"effective_m/{i:02d}"] = population.sum(-1) / between.sum(-1).clamp(min=1e-30)
     return {**found, "effective_m": torch.stack(list(found.values())).amin(0)}
 
 
-def renorm(look: Any) -> dict[str, Tensor]:
+def renorm(view: Any) -> dict[str, Tensor]:
     """Batch Renormalization's r and d over training: mean |log2 r| and mean |d| over all layers.
 
     Of 32 groups against the running statistics, before r and d are bounded; also for networks
     that do not use them.
     """
-    if not look.has_batch_norm:
+    if not view.has_batch_norm:
         return {}
-    eps = look.config.norm.eps
+    eps = view.config.norm.eps
     logs, shifts = [], []
-    for name, (mean, var) in batch_moments(look, group_size(look)).items():
-        shape = (look.stack.size, -1)
-        running = look.stack.buffers[f"{name}.running_mean"].reshape(shape)
-        std = (look.stack.buffers[f"{name}.running_var"].reshape(shape) + eps).sqrt()
+    for name, (mean, var) in batch_moments(view, group_size(view)).items():
+        shape = (view.stack.size, -1)
+        running = view.stack.buffers[f"{name}.running_mean"].reshape(shape)
+        std = (view.stack.buffers[f"{name}.running_var"].reshape(shape) + eps).sqrt()
         logs.append(((var + eps).sqrt() / std).log2().abs().mean((0, 2)))
         shifts.append(((mean - running) / std).abs().mean((0, 2)))
     return {
-        **course(look, "log_r", torch.stack(logs).mean(0)),
-        **course(look, "d", torch.stack(shifts).mean(0)),
+        **course(view, "log_r", torch.stack(logs).mean(0)),
+        **course(view, "d", torch.stack(shifts).mean(0)),
     }
 
 
-def checkpoints(look: Any) -> dict[str, Tensor]:
+def checkpoints(view: Any) -> dict[str, Tensor]:
     """The same checkpoints by exponential average and PreciseBN, over the whole training.
 
     `ema_gap_error`: mean over checkpoints of the difference of their test errors, `late_gap_error`
@@ -104,26 +104,26 @@ def checkpoints(look: Any) -> dict[str, Tensor]:
     in the batch means' own standard deviation (first layer, root mean square over channels). After
     the last one the first layer's two first channels: `cloud_x/01`, ... and `running_x`.
     """
-    if not look.has_batch_norm:
+    if not view.has_batch_norm:
         return {}
-    measured = look.measured
-    name = next(iter(batch_norms(look.stack.net)))
-    mean, _ = batch_moments(look, group_size(look))[name]
-    running = look.stack.buffers[f"{name}.running_mean"].reshape(look.stack.size, -1)
+    measured = view.measured
+    name = next(iter(batch_norms(view.stack.net)))
+    mean, _ = batch_moments(view, group_size(view))[name]
+    running = view.stack.buffers[f"{name}.running_mean"].reshape(view.stack.size, -1)
     lag = ((running - mean.mean(0)) / mean.std(0).clamp(min=1e-12)).square().mean(-1).sqrt()
     found = {
-        **course(look, "ema_error", measured["test_error"]),
-        **course(look, "precise_error", measured["test_error_precise"]),
-        **course(look, "batch_error", measured["test_error_large_batch"]),
-        **course(look, "lag", lag),
+        **course(view, "ema_error", measured["test_error"]),
+        **course(view, "precise_error", measured["test_error_precise"]),
+        **course(view, "batch_error", measured["test_error_large_batch"]),
+        **course(view, "lag", lag),
     }
-    losses = look.memory.setdefault("train_loss", [])
+    losses = view.memory.setdefault("train_loss", [])
     losses.append(measured["train_loss"])
-    if not look.last:
+    if not view.last:
         return {}
-    ema, precise = (torch.stack(look.memory[k]) for k in ("ema_error", "precise_error"))
+    ema, precise = (torch.stack(view.memory[k]) for k in ("ema_error", "precise_error"))
     late = len(ema) // 2
-    floor = 1 / (2 * look.data.size("test"))  # errors are counts: less cannot be told from zero
+    floor = 1 / (2 * view.data.size("test"))  # errors are counts: less cannot be told from zero
     spread = [e[late:].std(0).clamp(min=floor) for e in (ema, precise)]
     cloud = {}
     for axis, channel in zip("xy", (0, 1), strict=True):
@@ -139,24 +139,24 @@ def checkpoints(look: Any) -> dict[str, Tensor]:
     }
 
 
-def precise_samples(look: Any) -> dict[str, Tensor]:
+def precise_samples(view: Any) -> dict[str, Tensor]:
     """Test error by how PreciseBN's statistics were made.
 
     `precise_256_error`: from 256 training examples. `precise_small_error` and
     `mean_of_batches_error`: from all in batches of the training size, pooled (Wu & Johnson 2021)
     and as mean of the batches' Bessel-corrected variances (Ioffe & Szegedy 2015).
     """
-    if not look.has_batch_norm:
+    if not view.has_batch_norm:
         return {}
-    size = max(look.config.train.batch_size, 2)
+    size = max(view.config.train.batch_size, 2)
     settings: dict[str, dict[str, Any]] = {
         f"precise_{n}_error": {"examples": n, "batch": min(n, 64)} for n in SAMPLES
     }
     settings["precise_small_error"] = {"batch": size}
     settings["mean_of_batches_error"] = {"batch": size, "estimator": "mean_of_batches"}
     found = {}
-    with look.stack.training(False):
+    with view.stack.training(False):
         for name, how in settings.items():
-            with look.stack.with_buffers(look.precise_statistics(**how)):
-                found[name] = look.score("test")[1]
+            with view.stack.with_buffers(view.precise_statistics(**how)):
+                found[name] = view.score("test")[1]
     return found

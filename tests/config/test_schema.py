@@ -443,12 +443,12 @@ def outcome(cfg: Config) -> str:
     """
     from bnstudy import data
     from bnstudy.engine.train import train
-    from bnstudy.engine.vectorize import Folded
+    from bnstudy.engine.widen import Widened
     from bnstudy.work import trainer as run
 
     examples = data.load(cfg.data)
     net = run.build(cfg, tuple(examples.shape), examples.num_classes)
-    stack = Folded([net], torch.device("cpu"))
+    stack = Widened([net], torch.device("cpu"))
     found = hashlib.sha256()
     for (row,) in train(stack, examples, [cfg]):
         metrics = [(k, v) for k, v in row.items() if k.startswith(PREFIXES)]

@@ -12,7 +12,7 @@ from bnstudy.config import Config
 from bnstudy.data import Dataset
 from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import Folded
+from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
 from bnstudy.work import trainer as run
 
@@ -42,7 +42,7 @@ def five_steps(shard, tell, model, processes, sync):
     configs = [config(model, processes, sync).model_copy(update={"seed": s}) for s in (0, 1)]
     dataset = wide_data()
     nets = [run.build(c, tuple(dataset.shape), 3).double() for c in configs]
-    stack = Folded(nets, torch.device("cpu"))
+    stack = Widened(nets, torch.device("cpu"))
     for _ in train(stack, dataset, configs, shard=shard):
         pass
     yield {

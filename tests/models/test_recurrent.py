@@ -8,8 +8,9 @@ from torch import nn
 from bnstudy import data
 from bnstudy.config import IGNORED, Config
 from bnstudy.data import Dataset
+from bnstudy.engine.tasks import CLASSIFICATION
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import Folded, score
+from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
 from bnstudy.norms import StepBatchNorm
 from bnstudy.work import trainer as run
@@ -53,7 +54,7 @@ def sequences(n, channels, steps, lengths=None, seed=0):
 
 
 def mean_loss(net, x, y):
-    return score(net(x)[:, None], y[:, None])[0].sum()
+    return CLASSIFICATION.score(net(x)[:, None], y[:, None])[0].sum()
 
 
 # --- the cells -----------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_a_stack_is_its_networks_apart(norm, cell, ragged):
     seeds = (3, 4, 5)
     cfg = config(norm, cell)
     alone = [network(cfg.model_copy(update={"seed": s})) for s in seeds]
-    stack = Folded([network(cfg.model_copy(update={"seed": s})) for s in seeds], CPU)
+    stack = Widened([network(cfg.model_copy(update={"seed": s})) for s in seeds], CPU)
     lengths = [[7, 6, 5, 7, 3, 1, 2, 7], [1] * 7 + [4], [7] * 8] if ragged else [None] * 3
     batch = [sequences(8, 3, 7, own, seed=s) for own, s in zip(lengths, seeds, strict=True)]
     x, y = (torch.stack(part, 1) for part in zip(*batch, strict=True))
@@ -165,7 +166,7 @@ def test_a_networks_training_does_not_depend_on_its_stack():
     def after(seeds):
         configs = [cfg.model_copy(update={"seed": s}) for s in seeds]
         nets = [run.build(c, text.shape, text.num_classes).double() for c in configs]
-        stack = Folded(nets, CPU)
+        stack = Widened(nets, CPU)
         rows = list(train(stack, _double(text), configs))[-1]
         return stack.state(0), rows[0]
 
@@ -285,7 +286,7 @@ def test_the_longest_training_sequence_sets_T_max():
 def test_layer_norm_in_a_stack_with_any_affine_map(affine):
     cfg = config({"name": "layer", "affine": affine})
     alone = [network(cfg.model_copy(update={"seed": s})) for s in (0, 1)]
-    stack = Folded([network(cfg.model_copy(update={"seed": s})) for s in (0, 1)], CPU)
+    stack = Widened([network(cfg.model_copy(update={"seed": s})) for s in (0, 1)], CPU)
     x, _ = sequences(8, 3, 7)
     found = stack.predict(torch.stack([x, x], 1))
     for i, net in enumerate(alone):
@@ -296,7 +297,7 @@ def test_each_layer_draws_noise_of_its_own():
     ds = data.load(Config.model_validate({"data": {"name": "parity", "length": 5,
                                                    "train_size": 16}}).data)  # fmt: skip
     cfg = config("layer", hidden=(6, 6), initial_noise=0.1)
-    stack = Folded([run.build(cfg, ds.shape, 2)], CPU)
+    stack = Widened([run.build(cfg, ds.shape, 2)], CPU)
     list(train(stack, ds, [cfg]))
     first, second = (layer.streams[0].get_state() for layer in stack.net.layers)
     assert not torch.equal(first, second)
@@ -307,7 +308,7 @@ def test_online_errors_of_sequences_count_what_has_a_label():
                                                    "train_size": 16}}).data)  # fmt: skip
     cfg = config("layer")
     cfg = cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update={"online": True})})
-    stack = Folded([run.build(cfg, ds.shape, 10)], CPU)
+    stack = Widened([run.build(cfg, ds.shape, 10)], CPU)
     (row,) = list(train(stack, ds, [cfg]))[-1]
     assert row["online_error"] * 24 == pytest.approx(round(row["online_error"] * 24), abs=1e-4)
 

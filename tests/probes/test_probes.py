@@ -9,9 +9,9 @@ import torch
 from bnstudy import data, probes
 from bnstudy.config import Config
 from bnstudy.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from bnstudy.engine.evaluate import Look
+from bnstudy.engine.evaluate import View
+from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import make_stack
 from bnstudy.errors import UserError
 from bnstudy.probes import shift, statistics
 from bnstudy.work import trainer as run
@@ -169,13 +169,13 @@ def test_calibration_error_by_hand():
 def test_mixtures_end_in_their_limits(digits):
     """A prior of very many examples is the population; alpha and batches are what they say."""
     stack, _ = trained(config("resnet"), digits, ())
-    look = Look(stack, digits, config("resnet"), (0, 1), None)
+    view = View(stack, digits, config("resnet"), (0, 1), None)
     with stack.training(False):
-        population = look.score("test")
-        with shift.reading(look, "mixture", prior_examples=1e9, evaluation_group_size=4):
-            mixed = look.score("test", 4)
+        population = view.score("test")
+        with shift.reading(view, "mixture", prior_examples=1e9, evaluation_group_size=4):
+            mixed = view.score("test", 4)
     assert torch.allclose(mixed[0], population[0], rtol=1e-3)
-    found = shift.evaluation_batch(look)
+    found = shift.evaluation_batch(view)
     assert {k for k in found if k.startswith("alpha")} == {f"alpha_{a}_error" for a in shift.ALPHAS}
 
 
@@ -204,9 +204,71 @@ def test_forgetting_of_a_stream(digits):
 
 def test_probe_batches_have_their_own_stream(digits):
     stack, _ = trained(config("mlp"), digits, ())
-    look = Look(stack, digits, config("mlp"), (0, 1), None)
-    one, other = statistics.batch_moments(look, 10), statistics.batch_moments(look, 10)
+    view = View(stack, digits, config("mlp"), (0, 1), None)
+    one, other = statistics.batch_moments(view, 10), statistics.batch_moments(view, 10)
     for name, (mean, var) in one.items():
         assert mean.shape == (32, 2, 16)
         assert torch.equal(mean, other[name][0])
         assert (var >= 0).all()
+
+
+def last_rows(cfg, datasets, member, names, lost=None):
+    """Of three networks side by side; the lost one has NaN for weights from the start."""
+    configs = [cfg.model_copy(update={"seed": s}) for s in (0, 1, 2)]
+    joined = data.join(datasets, member)
+    nets = [run.build(c, tuple(joined.shape), joined.num_classes) for c in configs]
+    stack = make_stack(nets, CPU, known=True)
+    for block in stack.blocks(stack.flat).values():
+        if lost is not None:
+            block[lost] = math.nan
+    *_, rows = train(stack, joined, configs, probes.find(names))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("model", "norm", "order"),
+    [
+        ("mlp", "none", {}),
+        ("mlp", "layer", {}),
+        ("mlp", "batch", {}),
+        ("mlp", "batch", {"classes_per_batch": 2}),
+        ("mlp", "batch", {"classes_per_task": 2}),
+        pytest.param("resnet", "batch", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_network_of_nans_changes_nothing_that_probes_say_of_the_others(
+    digits, model, norm, order
+):
+    cfg = config(model, norm, **order)
+    names = [name for name in ALL if probes.PROBES[name].of == "images"]
+    few = digits.with_parts(lambda part, x, y: (x[:200], y[:200]))
+    healthy = last_rows(cfg, [few], [0, 0, 0], names)
+    with_it = last_rows(cfg, [few], [0, 0, 0], names, lost=1)
+    assert with_it[1]["diverged_at"] == 0
+    for i in (0, 2):
+        assert with_it[i] == healthy[i]
+
+
+def of_contrast(contrast):
+    given = {"data": {"train_size": 200, "contrast": contrast}}
+    return data.load(Config.model_validate(given).data)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_joined_data_are_corrupted_each_with_its_own_constants(name):
+    """To the bit what each is corrupted to alone: mean, spread and noise of a cell are its own."""
+    apart = [of_contrast(0.0), of_contrast(1.5)]
+    assert apart[0].info["std"] != apart[1].info["std"]
+    joined = data.join(apart, [0, 1, 1])
+    change = lambda raw: corrupt(raw, name, 3)  # noqa: E731
+    for own, found in zip(apart, joined.with_raw("test", change).test_x.chunk(2), strict=True):
+        assert torch.equal(found, own.with_raw("test", change).test_x)
+
+
+def test_corruptions_of_a_network_do_not_depend_on_its_stack_mates_data():
+    """Float32 in stacks of other sizes: an example at a decision boundary may turn, 1 / 400."""
+    apart = [of_contrast(0.0), of_contrast(1.5)]
+    together = last_rows(config("mlp"), apart, [0, 1, 1], ["corruptions"])
+    alone = last_rows(config("mlp"), apart[1:], [0, 0, 0], ["corruptions"])
+    for key in (k for k in alone[1] if "_error" in k or "_ece" in k):
+        assert together[1][key] == pytest.approx(alone[1][key], abs=1.5 / 400), key

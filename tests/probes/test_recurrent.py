@@ -8,10 +8,10 @@ import torch.nn.functional as F
 
 from bnstudy import data, probes
 from bnstudy.config import Config
-from bnstudy.engine.evaluate import Look
+from bnstudy.engine.evaluate import View
 from bnstudy.engine.optimizer import Optimizer
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import Folded
+from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
 from bnstudy.norms.base import attributes
 from bnstudy.probes import recurrent
@@ -25,30 +25,30 @@ def config(norm="batch", cell="lstm", steps=3, **cfg):
         {
             "data": {"name": "text", "length": 8, "train_size": 64, **cfg},
             "model": {"name": "recurrent", "cell": cell, "hidden": (6,)},
-            "norm": {"name": norm},
+            "norm": {"name": norm} if isinstance(norm, str) else norm,
             "optimizer": {"name": "adam", "lr": 0.01, "lr_rule": "none", "clip_norm": 1.0},
             "train": {"batch_size": 16, "steps": steps},
         }
     )
 
 
-def look_at(cfg, seeds=(0, 1)):
+def viewed(cfg, seeds=(0, 1)):
     ds = data.load(cfg.data)
     configs = [cfg.model_copy(update={"seed": s}) for s in seeds]
-    stack = Folded([run.build(c, ds.shape, ds.num_classes) for c in configs], CPU)
+    stack = Widened([run.build(c, ds.shape, ds.num_classes) for c in configs], CPU)
     rows = list(train(stack, ds, configs))
     update = Optimizer([c.optimizer for c in configs], stack, 16, 1)
-    return Look(stack, ds, cfg, seeds, update, last=True), rows[-1]
+    return View(stack, ds, cfg, seeds, update, last=True), rows[-1]
 
 
 def test_lengths_are_bits_of_the_same_text_in_other_windows():
-    look, rows = look_at(config())
-    before = look.data
-    found = recurrent.lengths(look)
-    assert look.data is before
+    view, rows = viewed(config())
+    before = view.data
+    found = recurrent.lengths(view)
+    assert view.data is before
     for i, row in enumerate(rows):
         assert found["length/0008"][i] == pytest.approx(row["test_loss"] / math.log(2), rel=1e-5)
-    stack, ds = look.stack, look.data
+    stack, ds = view.stack, view.data
     x, y = ds.test_x.flatten(), ds.test_y.flatten()
     n = len(x) // 80
     with stack.training(False):
@@ -63,25 +63,25 @@ def test_lengths_are_bits_of_the_same_text_in_other_windows():
 
 
 def test_lengths_are_for_texts_in_full_windows():
-    look, _ = look_at(config(min_length=4))
-    assert recurrent.lengths(look) == {}
-    look, _ = look_at(config("layer"))
-    assert {name.partition("/")[0] for name in recurrent.lengths(look)} == {"length"}
+    view, _ = viewed(config(min_length=4))
+    assert recurrent.lengths(view) == {}
+    view, _ = viewed(config("layer"))
+    assert {name.partition("/")[0] for name in recurrent.lengths(view)} == {"length"}
 
 
 def test_shared_statistics_are_those_of_the_shared_scope():
-    look, _ = look_at(config())
-    loss = recurrent.shared_statistics(look)["test_loss_shared"]
-    norms = list(recurrent.step_norms(look).values())
-    with look.stack.training(False), attributes(norms, scope="shared"):
-        assert torch.equal(look.score("test")[0], loss)
+    view, _ = viewed(config())
+    loss = recurrent.shared_statistics(view)["test_loss_shared"]
+    norms = list(recurrent.step_norms(view).values())
+    with view.stack.training(False), attributes(norms, scope="shared"):
+        assert torch.equal(view.score("test")[0], loss)
     assert {norm.scope for norm in norms} == {"step"}
 
 
 def test_step_statistics_say_how_far_and_of_how_many():
-    look, _ = look_at(config(min_length=2))
-    found = recurrent.step_statistics(look)
-    norm = look.stack.net.layers[0].norm_hh
+    view, _ = viewed(config(min_length=2))
+    found = recurrent.step_statistics(view)
+    norm = view.stack.net.layers[0].norm_hh
     assert torch.equal(found["behind/0003"], norm.examples[2])
     assert (found["behind/0008"] < found["behind/0001"]).all()
     assert not found["drift/0008"].any()
@@ -91,11 +91,11 @@ def test_step_statistics_say_how_far_and_of_how_many():
 
 
 def test_gradient_norms_are_those_of_one_example_after_the_other():
-    look, _ = look_at(config("none", "tanh", steps=0, name="parity", length=12))
-    found = recurrent.gradient_norm(look)
-    x, y = look.data.train_x[:16], look.data.train_y[:16]
+    view, _ = viewed(config("none", "tanh", steps=0, name="parity", length=12))
+    found = recurrent.gradient_norm(view)
+    x, y = view.data.train_x[:16], view.data.train_y[:16]
     for i in range(2):
-        weights = look.stack.parameters(i)
+        weights = view.stack.parameters(i)
         h, states = torch.zeros(16, 6), []
         for t in range(12):
             ih, hh = (weights[f"layers.0.weight_{k}"] for k in ("ih", "hh"))
@@ -111,33 +111,33 @@ def test_gradient_norms_are_those_of_one_example_after_the_other():
         t = torch.arange(12.0)
         slope = torch.linalg.lstsq(torch.stack([t, torch.ones(12)], 1), logs[:, None]).solution[0]
         assert found["gradient_slope"][i] == pytest.approx(100 * float(slope), rel=1e-3)
-    assert look.stack.net.states == []
+    assert view.stack.net.states == []
 
 
 def test_probes_leave_the_stack_as_it_was():
-    look, _ = look_at(config())
-    before = [look.stack.flat.clone(), *(b.clone() for b in look.stack.buffers.values())]
+    view, _ = viewed(config())
+    before = [view.stack.flat.clone(), *(b.clone() for b in view.stack.buffers.values())]
     for name in ("lengths", "shared_statistics", "step_statistics", "gradient_norm"):
-        probes.PROBES[name].measure(look)
-    after = [look.stack.flat, *look.stack.buffers.values()]
+        probes.PROBES[name].measure(view)
+    after = [view.stack.flat, *view.stack.buffers.values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_statistics_made_by_too_few_are_counted():
-    look, rows = look_at(config(min_length=1, length=40))  # at step 40 0.4 examples are left
-    layer = look.stack.net.layers[0]
+    view, rows = viewed(config(min_length=1, length=40))  # at step 40 0.4 examples are left
+    layer = view.stack.net.layers[0]
     per_norm = [norm.reused for norm in (layer.norm_ih, layer.norm_hh, layer.norm_c)]
     assert all(torch.equal(own, per_norm[0]) for own in per_norm)
     assert rows[0]["reused_statistics"] == float(per_norm[0][0]) > 0
-    _, rows = look_at(config())
+    _, rows = viewed(config())
     assert rows[0]["reused_statistics"] == 0
 
 
 @pytest.mark.parametrize("limit", [0.05, 1e6])
 def test_each_networks_gradient_is_clipped_by_itself(limit):
-    look, _ = look_at(config("none", steps=0))
-    stack, update = look.stack, look.update
-    x, y = look.data.take("train", torch.arange(16)[:, None].expand(-1, 2))
+    view, _ = viewed(config("none", steps=0))
+    stack, update = view.stack, view.update
+    x, y = view.data.take("train", torch.arange(16)[:, None].expand(-1, 2))
     stack.gradient(x, y)
     stack.blocks(stack.grad)["weight"][1] *= 5
     wanted = []
@@ -175,3 +175,27 @@ def test_probes_of_sequences_are_not_for_images():
     cfg = Config.model_validate({"evaluate": {"probes": ("lengths",)}})
     with pytest.raises(UserError, match="on sequences: data=digits is images"):
         run.preflight(cfg, data.load(cfg.data))
+
+
+@pytest.mark.parametrize("given", [{}, {"name": "parity", "min_length": 2}])
+@pytest.mark.parametrize(
+    ("cell", "norm"),
+    [("tanh", "none"), ("lstm", "batch"), ("gru", "layer"), ("lstm", "layer"), ("gru", "group")],
+)
+def test_a_network_of_nans_changes_nothing_that_is_said_of_the_others(cell, norm, given):
+    extra = {"num_groups": 2} if norm == "group" else {}
+    cfg = config({"name": norm, **extra}, cell, **given)
+    dataset = data.load(cfg.data).with_parts(lambda part, x, y: (x[:64], y[:64]))
+    configs = [cfg.model_copy(update={"seed": s}) for s in (0, 1, 2)]
+    names = ("lengths", "shared_statistics", "step_statistics", "gradient_norm")
+
+    def others(lost):
+        nets = [run.build(c, dataset.shape, dataset.num_classes) for c in configs]
+        stack = Widened(nets, CPU)
+        for block in stack.blocks(stack.flat).values():
+            if lost:
+                block[1] = math.nan
+        *_, rows = train(stack, dataset, configs, probes.find(names))
+        return [rows[i] for i in (0, 2)]
+
+    assert others(lost=True) == others(lost=False)

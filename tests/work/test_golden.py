@@ -9,8 +9,8 @@ import torch
 
 from bnstudy import data
 from bnstudy.config import RESULTS_VERSION, Config
+from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import make_stack
 from bnstudy.work import trainer as run
 
 TOLERANCE = 1e-3
