@@ -10,12 +10,11 @@ import pytest
 import bnstudy
 
 PACKAGE = Path(bnstudy.__file__).parent
-LEAVES = {"atomic", "errors", "strict_json", "machine"}  # known by all, they know nothing
+LEAVES = {"atomic", "errors", "machine"}  # known by all, they know nothing
 # room -> the rooms of ours that it may import, wherever the import stands. A name with a dot is one
 # module of a room. Everybody may import itself and the package (its version).
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "strict_json": set(),
     "machine": set(),
     "atomic": set(),
     "norms": {"errors"},

@@ -77,7 +77,8 @@ class Status(BaseModel):
     def write(self, folder: Path, index: int) -> None:
         """Replace this worker's status file."""
         self.pid, self.host, self.heartbeat = os.getpid(), socket.gethostname(), time.time()
-        write_atomically(folder / f"status-{index}.json", self.model_dump_json())
+        # twice a second: not worth the wait for the disk
+        write_atomically(folder / f"status-{index}.json", self.model_dump_json(), durable=False)
 
 
 def stop_file(folder: str | Path) -> Path:
