@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.atomic import sync
-from bnstudy.store.schema import Record, decode, encode
+from pydantic_core import from_json
+
+from bnstudy.atomic import json_text, sync
+from bnstudy.store.schema import Record, encode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +64,8 @@ class Stack:
 
     def manifest(self) -> str:
         """The text of its manifest."""
-        return encode({"results_version": self.results_version, "files": self.files})
+        content = {"results_version": self.results_version, "files": self.files}
+        return json_text(content, "null", indent=1)
 
 
 def read_stack(path: Path) -> Stack:
@@ -70,7 +73,7 @@ def read_stack(path: Path) -> Stack:
     with open(f"{path}/{MANIFEST}", "rb") as file:
         text = file.read()
     try:
-        content = decode(text)
+        content = from_json(text)
         files = {name: (size, sha) for name, (size, sha) in content["files"].items()}
         return Stack(path, content["results_version"], files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
