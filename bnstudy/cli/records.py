@@ -30,7 +30,7 @@ def show(address: str, overrides: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    from bnstudy.strict_json import encode
+    from bnstudy.store import encode
 
     store = open_store(overrides)
     records = sorted((store.get(a) for a in store.runs(address)), key=lambda r: r["seed"])

@@ -4,12 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bnstudy.atomic import replacing
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
@@ -222,14 +222,10 @@ def write_aside(target: Path, write: Any) -> None:
 
     A cache that cannot be written costs time later, nothing else: such errors are passed over.
     """
-    aside = target.with_name(f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(target) as aside:
             write(aside)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def track(items: Iterable[T], text: str, total: int | None = None) -> Iterable[T]:

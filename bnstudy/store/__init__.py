@@ -1,13 +1,17 @@
 """Everything that was ever trained: address -> record, on disk, as plain files."""
 
-from bnstudy.store.records import (
-    JOURNAL,
-    PROVENANCE,
-    Damage,
-    Record,
-    Store,
-    stack_id,
-    without_provenance,
-)
+from bnstudy.store.records import Store
+from bnstudy.store.schema import PROVENANCE, Provenance, Record, StackNote, encode
+from bnstudy.store.stack import stack_id
+from bnstudy.store.table import without_provenance
 
-__all__ = ["JOURNAL", "PROVENANCE", "Damage", "Record", "Store", "stack_id", "without_provenance"]
+__all__ = [
+    "PROVENANCE",
+    "Provenance",
+    "Record",
+    "StackNote",
+    "Store",
+    "encode",
+    "stack_id",
+    "without_provenance",
+]

@@ -130,7 +130,9 @@ class Status(BaseModel):
     def write(self, folder: str | Path, index: int) -> None:
         """Replace this worker's status file."""
         self.pid, self.host, self.heartbeat = os.getpid(), socket.gethostname(), time.time()
-        write_atomically(Path(folder) / f"status-{index}.json", self.model_dump_json())
+        # twice a second: not worth the wait for the disk
+        path = Path(folder) / f"status-{index}.json"
+        write_atomically(path, self.model_dump_json(), durable=False)
 
 
 def stop_file(folder: str | Path) -> Path:

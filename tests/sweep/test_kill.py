@@ -18,7 +18,7 @@ COMMAND = ["study", "batch_size", "scale=smoke", "seeds=[10,11,12]", "train.epoc
 # kills the worker inside Store.put, when the first record of a stack is written and the second not
 BETWEEN_RECORDS = """
 import os, signal, pathlib
-from bnstudy import store
+from bnstudy.store import stack as store
 marker = pathlib.Path(os.environ["KILL_ONCE"])
 original = store.encode
 def encode(record):

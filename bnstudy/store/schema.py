@@ -1,0 +1,82 @@
+"""What a record holds, and the text it is stored as."""
+
+import math
+from typing import Any, TypedDict
+
+from bnstudy.atomic import json_text
+
+
+class Provenance(TypedDict, total=False):
+    """How a run was made. What else a worker notes stays in the record, out of the table."""
+
+    study: str  # empty outside studies
+    wall_seconds: float  # this run's share of its stack's
+    stack_seconds: float  # of all networks trained together
+    created: str  # UTC, ISO 8601
+    host: str
+    device: str  # cpu or cuda
+    device_name: str
+    threads: int
+    torch: str
+    python: str
+    bnstudy: str
+    tracker: str  # how mirroring the run ended
+    command: str
+    git_commit: str  # empty where unknown
+    git_dirty: bool | None
+
+
+class StackNote(TypedDict, total=False):
+    """How a run's network was trained together with others."""
+
+    id: str  # the name of the stack in the store, which fills it in
+    seeds: list[int]  # of this cell, in the stack
+    networks: int  # of all cells
+    kind: str  # how the networks share a step
+    steps: str  # compiled or eager, and why
+    note: str  # what went otherwise than planned
+
+
+class Record(TypedDict):
+    """Everything one run produced, its history and weights aside. Plain values throughout.
+
+    Numbers may be NaN or infinite: the texts "NaN", "Infinity" and "-Infinity" become numbers.
+    """
+
+    address: str
+    cell: str
+    results_version: int
+    seed: int
+    config: dict[str, Any]  # canonical, nested
+    summary: dict[str, Any]  # metric -> value
+    layers: list[dict[str, Any]]  # a norm layer each
+    provenance: Provenance
+    stack: StackNote
+
+
+PROVENANCE = ("stack", "results_version", *Provenance.__annotations__)
+"""Table columns that say how a run was made, not what came out: two tables of the same experiment
+are equal without them (`without_provenance`). `stack` is the stack's id."""
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode(value: Any) -> str:
+    """Records as strict JSON (`atomic.json_text`) that `decode` reads; NaN is written as a text."""
+    return json_text(value, "strings", indent=1)
+
+
+def decode(text: bytes) -> Any:
+    """What `encode` wrote. Raises ValueError for anything but JSON."""
+    from pydantic_core import from_json
+
+    value = from_json(text)
+    return _numbers(value) if b'"NaN"' in text or b'Infinity"' in text else value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
