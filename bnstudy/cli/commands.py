@@ -88,8 +88,7 @@ def train(
         result = execute.train_missing(request, composer, dry_run)
         if result is None:
             return
-        table = execute.store_of(request).table(result.plan.addresses)
-        present.cells(result.plan, request.points, table)
+        present.cells(result.plan, request.points, execute.table_of(request, result.plan))
         ctx.exit(result.exit_code)
 
 

@@ -23,6 +23,8 @@ from bnstudy.sweep.protocol import Execution, State
 from bnstudy.work.sources import resolve
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bnstudy.config.compose import Composer, Request
 
 
@@ -158,7 +160,7 @@ def compare(request: "Request", plan: Plan, metric: str) -> None:
 
     from bnstudy import compare as comparison
 
-    table = store_of(request).table(plan.addresses)
+    table = table_of(request, plan)
     # arms are called what the command line calls them: norm=mine, model.hidden=[8]
     axes: dict[str, list[Any]] = {}
     for key, _ in request.axes:
@@ -192,6 +194,11 @@ def runs_of(request: "Request") -> Path:
 def store_of(request: "Request") -> Store:
     """The store that a request trains into."""
     return Store(runs_of(request))
+
+
+def table_of(request: "Request", plan: Plan) -> "pd.DataFrame":
+    """A row for each run of a plan that the store holds."""
+    return store_of(request).table(plan.addresses, [cell.cell for cell in plan.cells])
 
 
 def command_line(words: Sequence[str] | None = None) -> str:

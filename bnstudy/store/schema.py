@@ -31,6 +31,7 @@ class StackNote(TypedDict, total=False):
 
     id: str  # the name of the stack in the store, which fills it in
     seeds: list[int]  # of this cell, in the stack
+    addresses: list[str]  # of all that were planned with it, in the order in which they trained
     networks: int  # of all cells
     kind: str  # how the networks share a step
     steps: str  # compiled or eager, and why

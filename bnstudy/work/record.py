@@ -13,14 +13,15 @@ import torch
 import bnstudy
 from bnstudy.config import RESULTS_VERSION
 from bnstudy.engine.train import Row
+from bnstudy.store import Provenance, Record
 from bnstudy.sweep.protocol import Execution
 from bnstudy.work.trainer import Trained, by_cell
 
-Delivery = tuple[list[dict[str, Any]], list[Row], Callable[[Path], None] | None]
+Delivery = tuple[list[Record], list[Row], Callable[[Path], None] | None]
 """What `Store.put_all` takes for a cell: records, rows of history, a writer of weights."""
 
 
-def deliveries(trained: Trained, provenance: dict[str, Any]) -> list[Delivery]:
+def deliveries(trained: Trained, provenance: Provenance) -> list[Delivery]:
     """The records, history and weights of a job, cell by cell."""
     networks = range(len(trained.configs))
     made = []
@@ -32,9 +33,7 @@ def deliveries(trained: Trained, provenance: dict[str, Any]) -> list[Delivery]:
     return made
 
 
-def record(
-    trained: Trained, network: int, mates: list[int], provenance: dict[str, Any]
-) -> dict[str, Any]:
+def record(trained: Trained, network: int, mates: list[int], provenance: Provenance) -> Record:
     """One run's record; `mates` are the networks of its cell."""
     config, anatomy = trained.configs[network], trained.anatomy
     size = config.train.batch_size
@@ -58,7 +57,6 @@ def record(
         "provenance": provenance,
         "stack": {
             "seeds": [trained.configs[i].seed for i in mates],
-            # all that were planned with it, in the order in which they trained
             "addresses": [c.address for c in trained.configs],
             **trained.how[network],
         },
@@ -92,7 +90,7 @@ def writer(states: dict[str, dict[str, torch.Tensor]]) -> Callable[[Path], None]
 
 def provenance(
     execution: Execution, where: torch.device, seconds: float, networks: int, tracker: str
-) -> dict[str, Any]:
+) -> Provenance:
     """How a job was made: by what, where, for how long.
 
     Args:

@@ -15,13 +15,15 @@ import torch
 from bnstudy import data, probes
 from bnstudy.config import Config, capabilities
 from bnstudy.engine.distributed import Shard, together
-from bnstudy.engine.stack import Stack, make_stack, seeded, stackable, widenable
+from bnstudy.engine.randomness import seeded
+from bnstudy.engine.stack import Stack, make_stack
 from bnstudy.engine.train import WHOLE, Row, train
+from bnstudy.engine.widen import Widened, widenable
 from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
 from bnstudy.sweep import cost
 from bnstudy.sweep.protocol import Execution
-from bnstudy.work.build import Anatomy, anatomy, build
+from bnstudy.work.build import Anatomy, anatomy, build, stackable
 
 T = TypeVar("T")
 Rows = list[Row]
@@ -220,7 +222,7 @@ def by_cell(configs: Sequence[Config], items: Iterable[T]) -> dict[str, list[T]]
 
 def compiled(stack: Stack, config: Config, steps: int, wanted: str) -> str:
     """Compile the stack's steps where that is wanted and pays; what was decided and why."""
-    if not hasattr(stack, "compile"):
+    if not isinstance(stack, Widened):
         return "eager: only widened stacks compile"
     if not capabilities.MODELS[config.model.name].compiles:
         return "eager: loops over time are compiled step by step, which costs more than it saves"

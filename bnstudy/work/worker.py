@@ -113,7 +113,7 @@ class Worker:
     def train(self, plan: StackPlan) -> None:
         """Train one stack and store it, unless somebody else has meanwhile."""
         cells = {config.cell for config in plan.configs}
-        if self.store.held(cells).issuperset(plan.addresses):
+        if self.store.holds(plan.addresses, cells):
             return
         begin, behind = time.perf_counter(), self.status.done_seconds
 
