@@ -24,43 +24,43 @@ Delivery = tuple[list[Record], list[Row], Callable[[Path], None] | None]
 def deliveries(trained: Trained, provenance: Provenance) -> list[Delivery]:
     """The records, history and weights of a job, cell by cell."""
     networks = range(len(trained.configs))
-    made = []
+    made, anatomy = [], trained.anatomy
+    share = provenance["stack_seconds"] / len(trained.configs)
     for members in by_cell(trained.configs, networks).values():
-        records = [record(trained, i, members, provenance) for i in members]
+        records: list[Record] = []
+        for i in members:
+            config, history = trained.configs[i], trained.history[i]
+            size = config.train.batch_size
+            records.append(
+                {
+                    "address": config.address,
+                    "cell": config.cell,
+                    "results_version": RESULTS_VERSION,
+                    "seed": config.seed,
+                    "config": config.canonical(),
+                    "summary": {
+                        **summary(history),
+                        "parameters": anatomy.parameters,
+                        "train_size": anatomy.train_size,
+                        "num_classes": anatomy.num_classes,
+                        "dropped_per_epoch": anatomy.train_size % size,
+                        "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
+                        "lr_initial": config.optimizer.lr_at(size),
+                        "steps": history[-1]["step"],
+                    },
+                    "layers": anatomy.layers,
+                    "provenance": {**provenance, "wall_seconds": share},
+                    "stack": {
+                        "seeds": [trained.configs[j].seed for j in members],
+                        "addresses": [c.address for c in trained.configs],
+                        **trained.how[i],
+                    },
+                }
+            )
         rows = [row for i in members for row in trained.history[i]]
         own = {trained.configs[i].address: trained.weights[i] for i in members}
         made.append((records, rows, writer(own) if any(own.values()) else None))
     return made
-
-
-def record(trained: Trained, network: int, mates: list[int], provenance: Provenance) -> Record:
-    """One run's record; `mates` are the networks of its cell."""
-    config, anatomy = trained.configs[network], trained.anatomy
-    size = config.train.batch_size
-    return {
-        "address": config.address,
-        "cell": config.cell,
-        "results_version": RESULTS_VERSION,
-        "seed": config.seed,
-        "config": config.canonical(),
-        "summary": {
-            **summary(trained.history[network]),
-            "parameters": anatomy.parameters,
-            "train_size": anatomy.train_size,
-            "num_classes": anatomy.num_classes,
-            "dropped_per_epoch": anatomy.train_size % size,
-            "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
-            "lr_initial": config.optimizer.lr_at(size),
-            "steps": trained.history[network][-1]["step"],
-        },
-        "layers": anatomy.layers,
-        "provenance": provenance,
-        "stack": {
-            "seeds": [trained.configs[i].seed for i in mates],
-            "addresses": [c.address for c in trained.configs],
-            **trained.how[network],
-        },
-    }
 
 
 def summary(history: list[Row]) -> dict[str, Any]:
@@ -89,22 +89,20 @@ def writer(states: dict[str, dict[str, torch.Tensor]]) -> Callable[[Path], None]
 
 
 def provenance(
-    execution: Execution, where: torch.device, seconds: float, networks: int, tracker: str
+    execution: Execution, where: torch.device, seconds: float, tracker: str
 ) -> Provenance:
     """How a job was made: by what, where, for how long.
 
     Args:
         execution: of the launch.
         where: the device.
-        seconds: wall time of the whole job; a run's share is its `wall_seconds`.
-        networks: in the job.
+        seconds: wall time of the whole job; `deliveries` gives each run its share.
         tracker: what became of its mirror.
     """
     return {
         **environment(where),
         "command": execution.command,
         "study": execution.study,
-        "wall_seconds": seconds / networks,
         "stack_seconds": seconds,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tracker": tracker,

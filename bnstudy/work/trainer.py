@@ -44,6 +44,12 @@ class Trained:
         self.how = [{} for _ in self.configs]
         self.weights = [{} for _ in self.configs]
 
+    def end(self, members: list[int], end: "End") -> None:
+        """Take down what some of the networks ended with."""
+        for k, i in enumerate(members):
+            self.how[i] = dict(end.how)
+            self.weights[i] = end.weights[k] if end.weights else {}
+
 
 @dataclass
 class End:
@@ -83,13 +89,21 @@ class Trainer:
         done, note = 0, ""
         while waiting:
             members = waiting.popleft()
-            behind = done
+            own = [configs[i] for i in members]
 
-            def report(step: int, total: int, n: int = len(members), behind: int = behind) -> None:
+            def report(step: int, total: int, behind: int = done, n: int = len(members)) -> None:
                 on_step((behind + n * step / total) / len(configs))
 
+            for i in members:
+                job.history[i] = []
             try:
-                self._train_together(job, members, report, on_rows)
+                for rows in self._rows(own, report):
+                    if isinstance(rows, End):
+                        job.end(members, rows)
+                        continue
+                    for i, row in zip(members, rows, strict=True):
+                        job.history[i].append(row)
+                    on_rows(own, rows)
             except torch.cuda.OutOfMemoryError:
                 if len(members) == 1:
                     raise
@@ -102,35 +116,15 @@ class Trainer:
             how |= {"note": note} if note else {}
         return job
 
-    def _train_together(
-        self,
-        job: Trained,
-        members: list[int],
-        on_step: Callable[[int, int], None],
-        on_rows: Callable[[list[Config], Rows], None],
-    ) -> None:
-        """Train some of a job's networks as one stack."""
-        configs = [job.configs[i] for i in members]
-        for i in members:
-            job.history[i] = []
-        world, options = configs[0].train.processes, self.execution
-        found: Iterator[Rows | End]
+    def _rows(
+        self, configs: list[Config], on_step: Callable[[int, int], None]
+    ) -> Iterator[Rows | End]:
+        """Networks as one stack, here or in several processes."""
+        world, keep = configs[0].train.processes, self.execution.save_weights
         if world > 1:
-            words = (configs, str(self.runs), options.save_weights)
-            found = told(together(world, stack_part, *words), on_step)
-        else:
-            found = stack_rows(
-                configs, self.runs, self.device, options.compile, options.save_weights, on_step
-            )
-        for item in found:
-            if isinstance(item, End):
-                for k, i in enumerate(members):
-                    job.how[i] = dict(item.how)
-                    job.weights[i] = item.weights[k] if item.weights else {}
-            else:
-                for i, row in zip(members, item, strict=True):
-                    job.history[i].append(row)
-                on_rows(configs, item)
+            return told(together(world, stack_part, configs, str(self.runs), keep), on_step)
+        compile = self.execution.compile
+        return stack_rows(configs, self.runs, self.device, compile, keep, on_step)
 
 
 def stack_rows(

@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +19,15 @@ from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
 from bnstudy.norms import TooFewValues
 from bnstudy.store import Store
-from bnstudy.sweep.protocol import Pack, StackPlan, StackStatus, State, Status, stop_file
+from bnstudy.sweep.protocol import (
+    Execution,
+    Pack,
+    StackPlan,
+    StackStatus,
+    State,
+    Status,
+    stop_file,
+)
 from bnstudy.tracking import Mirror
 from bnstudy.work import record
 from bnstudy.work.trainer import Trainer, device
@@ -41,21 +50,49 @@ def run_pack(path: str) -> dict[str, Any]:
     is gone exits.
     """
     pack = Pack.read(path)
+    execution, runs = pack.execution, Path(pack.execution.results_dir) / "runs"
     own_process = os.getpid() != int((Path(pack.folder) / "planner.pid").read_text())
+    report = Report(pack, os.getppid() if own_process else None)
     torch.set_num_threads(1)
     keep_memory()
     # not use_deterministic_algorithms, which does the same and imports the compiler: 3 to 11 s
     torch.set_deterministic_debug_mode("error")
-    status = Status(total_seconds=sum(plan.seconds for plan in pack.stacks))
     try:
         with _signals(own_process):
-            Worker(pack, status, os.getppid() if own_process else None).work()
+            store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
+            for plan in pack.stacks:
+                if execution.deadline is not None and time.time() > execution.deadline:
+                    break
+                with report.on(plan):
+                    if store.holds(plan.addresses, {config.cell for config in plan.configs}):
+                        continue  # somebody else has trained it meanwhile
+                    begin = time.perf_counter()
+                    with mirror(execution, plan.configs) as mirrored:
+                        trained = trainer.train(
+                            plan.configs,
+                            report.progress(plan),
+                            lambda configs, rows, to=mirrored: (to.log(configs, rows),
+                                                                report.measured(rows)),
+                        )  # fmt: skip
+                        mirrored.summaries = record.summaries(trained)
+                    report.status.tracker = mirrored.status
+                    made = record.provenance(
+                        execution, trainer.device, time.perf_counter() - begin, mirrored.status
+                    )
+                    store.put_all(record.deliveries(trained, made))
     except Stopped:
         pass
     except Exception:
-        status.error = traceback.format_exc()
-    status.write(pack.folder, pack.index)
-    return {state.value: sum(s.state is state for s in status.stacks.values()) for state in State}
+        report.status.error = traceback.format_exc()
+    report.write()
+    return report.counts()
+
+
+def mirror(execution: Execution, configs: list[Config]) -> Mirror:
+    """The W&B mirror of a stack, not yet started."""
+    tags = [configs[0].norm.name, record.git_state()["commit"][:7] or "no-commit"]
+    folder = Path(execution.results_dir) / "wandb"
+    return Mirror(execution.tracker, folder, execution.study or "ad-hoc", tags, configs)
 
 
 @contextlib.contextmanager
@@ -79,43 +116,36 @@ def _signals(own_process: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Worker:
-    """One worker at its pack."""
+class Report:
+    """What a worker says of itself while it works, and where it hears that it is to stop."""
 
-    def __init__(self, pack: Pack, status: Status, parent: int | None) -> None:
+    def __init__(self, pack: Pack, parent: int | None) -> None:
         """`parent` is the process that this one must not outlive, if it is one of its own."""
-        self.pack, self.status, self.parent = pack, status, parent
-        self.store = Store(Path(pack.execution.results_dir) / "runs")
-        self.trainer = Trainer(pack.execution, self.store.root, device(pack.execution.device))
+        self.pack, self.parent = pack, parent
+        self.status = Status(total_seconds=sum(plan.seconds for plan in pack.stacks))
         self.looked = 0.0
+        self.write()
 
-    def work(self) -> None:
-        """Bring every stack of the pack into the store, or say why not."""
-        self._write()
-        for plan in self.pack.stacks:
-            deadline = self.pack.execution.deadline
-            if deadline is not None and time.time() > deadline:
-                return
-            own = self.status.stacks[plan.name] = StackStatus(state=State.RUNNING)
-            self.status.current = plan.label
-            behind = self.status.done_seconds
-            try:
-                self.train(plan)
-                own.state = State.DONE
-            except Stopped:
-                own.state = State.STOPPED
-                raise
-            except Exception as error:
-                own.state, own.error = State.FAILED, explained(error)
-            self.status.done_seconds = behind + plan.seconds
-            self._write()
+    @contextlib.contextmanager
+    def on(self, plan: StackPlan) -> Iterator[None]:
+        """Around the work on a stack: however it ends, the stack has one state after it."""
+        status = self.status
+        own = status.stacks[plan.name] = StackStatus(state=State.RUNNING)
+        status.current, behind = plan.label, status.done_seconds
+        try:
+            yield
+            own.state = State.DONE
+        except Exception as error:
+            own.state, own.error = State.FAILED, explained(error)
+        except BaseException:
+            own.state = State.STOPPED
+            raise
+        status.done_seconds = behind + plan.seconds
+        self.write()
 
-    def train(self, plan: StackPlan) -> None:
-        """Train one stack and store it, unless somebody else has meanwhile."""
-        cells = {config.cell for config in plan.configs}
-        if self.store.holds(plan.addresses, cells):
-            return
-        begin, behind = time.perf_counter(), self.status.done_seconds
+    def progress(self, plan: StackPlan) -> Callable[[float], None]:
+        """What a stack's trainer tells the fraction done to, before each step."""
+        behind = self.status.done_seconds
 
         def on_step(fraction: float) -> None:
             now = time.monotonic()
@@ -123,40 +153,30 @@ class Worker:
                 self.looked = now
                 self.status.started = self.status.started or time.time()
                 self.status.done_seconds = behind + fraction * plan.seconds
-                self.look()
+                self.write()
+                self.obey()
 
-        def on_rows(configs: list[Config], rows: list[dict[str, Any]]) -> None:
-            error = sum(row["test_error"] for row in rows) / len(rows)
-            self.status.metric = f"test error {100 * error:.1f} %"
-            mirror.log(configs, rows)
+        return on_step
 
-        execution = self.pack.execution
-        tags = [plan.configs[0].norm.name, record.git_state()["commit"][:7] or "no-commit"]
-        folder = Path(execution.results_dir) / "wandb"
-        group = execution.study or "ad-hoc"
-        with Mirror(execution.tracker, folder, group, tags, plan.configs) as mirror:
-            trained = self.trainer.train(plan.configs, on_step, on_rows)
-            mirror.summaries = record.summaries(trained)
-        self.status.tracker = mirror.status
-        made = record.provenance(
-            execution,
-            self.trainer.device,
-            time.perf_counter() - begin,
-            len(plan.configs),
-            mirror.status,
-        )
-        self.store.put_all(record.deliveries(trained, made))
+    def measured(self, rows: list[dict[str, Any]]) -> None:
+        """An evaluation, for the progress bar."""
+        error = sum(row["test_error"] for row in rows) / len(rows)
+        self.status.metric = f"test error {100 * error:.1f} %"
 
-    def look(self) -> None:
-        """Say how far this worker is; stop if that is wanted."""
-        self._write()
+    def obey(self) -> None:
+        """Stop if that is wanted."""
         if self.parent is not None and os.getppid() != self.parent:
             os._exit(1)  # the planner was killed: nobody would give this process work or end it
         if stop_file(self.pack.folder).exists():
             raise Stopped
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Replace the status file."""
         self.status.write(self.pack.folder, self.pack.index)
+
+    def counts(self) -> dict[str, int]:
+        """Stacks by state."""
+        return dict(Counter(s.state.value for s in self.status.stacks.values()))
 
 
 def explained(error: Exception) -> str:
