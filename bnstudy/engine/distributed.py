@@ -24,7 +24,7 @@ from torch import Tensor
 from bnstudy.engine.stack import Stack
 
 TIMEOUT = 120  # seconds until a process that waits for another gives up
-PATIENCE = 0.5  # seconds between looks at the processes
+PATIENCE = 0.5  # seconds between checks of the processes
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _listen(processes: list[Any], said: Any) -> Iterator[tuple[str, Any]]:
                     ) from None
             continue
         if kind == "failed":
-            # one that lost its peer fails, too: report the crashed process, not its peers
+            # a process that lost its peer fails, too: report the crashed process, not its peers
             time.sleep(PATIENCE)
             for dead, process in enumerate(processes):
                 if process.exitcode:

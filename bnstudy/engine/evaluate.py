@@ -132,8 +132,8 @@ def evaluate(view: View) -> Measured:
     """
     config, stack = view.config, view.stack
     large = min(config.evaluate.large_batch, view.data.size("test"))
-    apart = 1 if config.norm.sync else config.train.processes
-    size = config.norm.group_size or config.train.batch_size // apart
+    parts = 1 if config.norm.sync else config.train.processes
+    size = config.norm.group_size or config.train.batch_size // parts
     task, result = stack.task, {}
 
     def measure(suffix: str, group: int = 1) -> None:

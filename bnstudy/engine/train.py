@@ -39,8 +39,8 @@ def train(
     rate, weight decay, momentum of statistics, constants of the data). A seed's initial weights are
     already in the stack; its order of examples is drawn from (seed, "order"). Measuring moves no
     random stream: however often a network is evaluated, it ends with the same weights.
-    Divergence is data: a network that diverges goes on, and from then on its rows say `diverged_at`
-    and count as the task says (an error as chance).
+    Divergence is data: a network that has diverged goes on; its rows say so (`diverged_at`, below)
+    and hold what the task counts it as (chance, for an error).
 
     Args:
         stack: the networks; its tensors are changed in place.

@@ -4,7 +4,7 @@
     lstm   c = sigmoid(f) c + sigmoid(i) tanh(g),  h = sigmoid(o) tanh(N(c))     i, f, g, o = a
     gru    h = (1 - z) tanh(n_x + r n_h) + z h               r, z = sigmoid, n_x and n_h apart
 
-N is the norm: for batch norm Cooijmans et al. 2017, equations 4 to 7 (the cell itself is not
+N is the norm: for batch norm Cooijmans et al. 2017, equations 4 to 7 (c itself is not
 normalized, only what leaves it), for layer norm Ba et al. 2016, equations 20 to 22; both have gamma
 alone in the two terms, because a beta would be a second bias. Without a norm these are torch.nn's
 RNN, LSTM and GRU, names and order of the gates included.
@@ -22,7 +22,7 @@ from bnstudy.errors import UserError
 from bnstudy.norms import GroupNorm, LayerNorm, NoNorm, StepBatchNorm
 
 GATES = {"tanh": 1, "lstm": 4, "gru": 3}
-FORGET_BIAS = 1.0  # Jozefowicz et al. 2015: a cell that begins by remembering
+FORGET_BIAS = 1.0  # Jozefowicz et al. 2015: begins by remembering
 
 
 class RecurrentLayer(nn.Module):

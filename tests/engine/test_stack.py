@@ -4,11 +4,12 @@ import pytest
 import torch
 from toy_training import CPU, THREE_STEPS, config, data, side_by_side, trained
 
+from bnstudy import norms
 from bnstudy.data import join
 from bnstudy.engine.mapped import Mapped
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
-from bnstudy.engine.widen import Widened
+from bnstudy.engine.widen import Widened, widenable
 from bnstudy.work import trainer as run
 
 
@@ -121,3 +122,25 @@ def test_families_are_what_differs_in_numbers_only():
     others = [config(train__batch_size=8), config(norm__name="layer"), config(norm__momentum=None),
               config(data__pixel_noise=0.5), config(optimizer__momentum=0.5)]  # fmt: skip
     assert len({c.family for c in [base, *others]}) == 6
+
+
+NEED = {"ghost": {"group_size": 2}, "group": {"num_groups": 2}, "continual": {"num_groups": 2}}
+
+
+@pytest.mark.parametrize("name", norms.NORMS)
+def test_a_norm_widens_with_all_its_marks_or_says_that_it_cannot(name):
+    layer = norms.NORMS[name](4, **NEED.get(name, {}))
+    layer.is_norm = True
+    if name in ("rms", "filter_response", "online", "continual", "noisy"):
+        assert not widenable(layer)
+        with pytest.raises(norms.CannotWiden, match="3 networks"):
+            layer.widened(3)
+        return
+    wide = layer.widened(3)
+    assert wide.is_norm
+    assert type(wide) is type(layer)
+    assert wide.num_features == 12
+    x = torch.randn(8, 12, 5, 5, generator=torch.Generator().manual_seed(0))
+    apart = torch.cat([layer(part) for part in x.chunk(3, 1)], 1)
+    # the same sums in another layout: a few roundings of 6e-8
+    assert torch.allclose(wide(x), apart, atol=1e-5)
