@@ -33,12 +33,11 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnstudy.config import RESULTS_VERSION, flatten
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, did_you_mean
 from bnstudy.strict_json import decode, encode
 
 if TYPE_CHECKING:
@@ -255,8 +254,7 @@ class Store:
         if found:
             shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
             raise UserError(f"'{prefix}' is the beginning of {len(found)} addresses: {shown}")
-        near = get_close_matches(prefix, known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(prefix, known)
         raise UserError(
             f"no run with the address '{prefix}'.{hint} {self.root} holds {len(known)} runs; "
             "an address, or its beginning if only one run has it, is what `bnstudy ls` shows."
