@@ -59,9 +59,11 @@ def planned(request: Request, place: Path) -> Plan:
         from bnstudy.sweep import cost
         from bnstudy.work import trainer as run  # torch: only when there is something to train
 
+        dataset = run.dataset_of(config, place)
+        run.check(config, dataset)
         parts = (config.data, config.model, config.norm, config.train.batch_size)
         if (key := repr(parts)) not in anatomies:
-            anatomies[key] = run.preflight(config, run.dataset_of(config, place))
+            anatomies[key] = run.anatomy(config, dataset)
         return cost.seconds(config, anatomies[key], seeds)
 
     return sweep.make_plan(request, cells, store_of(request), estimate)

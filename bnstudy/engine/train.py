@@ -34,7 +34,7 @@ def train(
 ) -> Iterator[list[Row]]:
     """Train a stack; yield, after each evaluation, one row of measurements per network.
 
-    The networks' configs differ in the seed and in `config.NUMBERS` at most. A seed's initial
+    The networks' configs differ in the seed and in `capabilities.NUMBERS` at most. A seed's initial
     weights are already in the stack; its order of examples is drawn from (seed, "order").
     Divergence is data: a network whose loss is not finite goes on, counts as chance from that step
     on, and its row says `diverged_at`.

@@ -84,9 +84,9 @@ def make_plan(
 ) -> Plan:
     """Subtract what the store holds from the grid; the rest, as stacks.
 
-    Cells that differ in `config.NUMBERS` only train together. The networks of such a family are
-    cut into stacks by the full request alone, never by what the store holds. A stack is stored all
-    or nothing, so what is missing after a kill is whole stacks, and they train again exactly as
+    Cells that differ in `capabilities.NUMBERS` only may train together. The networks of a family
+    are cut into stacks by the full request alone, never by what the store holds. A stack is stored
+    all or nothing, so what is missing after a kill is whole stacks, and they train again exactly as
     they would have; runs that another request has left are kept.
 
     Args:

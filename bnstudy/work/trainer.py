@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import traceback
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,11 +21,11 @@ import torch
 
 import bnstudy
 from bnstudy import data, probes
-from bnstudy.config import KNOWN, RESULTS_VERSION, Config, DataConfig
+from bnstudy.config import RESULTS_VERSION, Config, DataConfig, capabilities
 from bnstudy.data.samplers import generator
 from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.train import train
-from bnstudy.engine.vectorize import Folded, Stack, foldable, make_stack
+from bnstudy.engine.vectorize import Folded, Stack, make_stack
 from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
 from bnstudy.norms import TooFewValues
@@ -33,26 +33,16 @@ from bnstudy.store import Store, stack_id
 from bnstudy.sweep import cost
 from bnstudy.sweep.protocol import Pack, StackPlan, Status, stop_file
 from bnstudy.tracking import Tracker
-from bnstudy.work.build import build, preflight, stackable
-
-DATASETS_KEPT = 4  # in one process
+from bnstudy.work.build import anatomy, build, check, stackable
 
 
 class Stopped(Exception):
     """The planner asked this worker to stop, or is gone."""
 
 
-_loaded: OrderedDict[str, Any] = OrderedDict()
-
-
 def dataset_of(config: Config, runs: Path) -> Any:
     """The data of a config, kept in memory for the next cells that use them."""
-    key = config.data.model_dump_json()
-    if key not in _loaded:
-        while len(_loaded) >= DATASETS_KEPT:
-            _loaded.popitem(last=False)
-        _loaded[key] = data.load(config.data, runs / "cache")
-    return _loaded[key]
+    return data.load(config.data, runs / "cache")
 
 
 def run_pack(path: str) -> dict[str, Any]:
@@ -138,7 +128,8 @@ class Runner:
         config = plan.configs[0]
         each = {c.data: dataset_of(c, self.runs) for c in plan.configs}
         whole = each[config.data]
-        anatomy = preflight(config, whole)
+        check(config, whole)
+        parts = anatomy(config, whole)
         nets = [build(c, tuple(whole.shape), whole.num_classes) for c in plan.configs]
         trackers = self._trackers(plan)
         job = Job(plan.configs, nets, each, trackers)
@@ -187,14 +178,14 @@ class Runner:
                     "config": c.canonical(),
                     "summary": {
                         **final[i],
-                        "parameters": anatomy.parameters,
-                        "train_size": anatomy.train_size,
-                        "dropped_per_epoch": anatomy.train_size % size,
-                        "smallest_m": min((la["m"] for la in anatomy.layers), default=0),
+                        "parameters": parts.parameters,
+                        "train_size": parts.train_size,
+                        "dropped_per_epoch": parts.train_size % size,
+                        "smallest_m": min((la["m"] for la in parts.layers), default=0),
                         "lr_initial": c.optimizer.lr_at(size),
                         "steps": job.history[i][-1]["step"],
                     },
-                    "layers": anatomy.layers,
+                    "layers": parts.layers,
                     "provenance": provenance,
                     "stack": {
                         "seeds": [plan.configs[j].seed for j in members],
@@ -316,7 +307,7 @@ def train_part(
     """One of several processes that train a stack: builds what it needs, trains its part."""
     keep_memory()
     config = configs[0]
-    dataset = dataset_of(config, Path(runs))
+    dataset = data.load_many([c.data for c in configs], Path(runs) / "cache")
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
     stack = make_stack(nets, torch.device("cpu"), folds(config))
     stack.precision = precision(config, stack.flat.device)
@@ -342,7 +333,7 @@ def told(
 
 def folds(config: Config) -> bool:
     """Whether all that sees channels is this package's own, so that seeds can be channels."""
-    return config.model.name in KNOWN and config.norm.name != "custom"
+    return capabilities.widens(config)
 
 
 def precision(config: Config, where: torch.device) -> str:
@@ -369,7 +360,7 @@ def side_by_side(configs: Sequence[Config], nets: list[torch.nn.Module]) -> list
         return [list(range(len(nets)))]
     if not stackable(nets[0]):
         return [[i] for i in range(len(nets))]
-    if configs[0].model.name in KNOWN and foldable(nets[0]):
+    if capabilities.widens(configs[0]):
         return [list(range(len(nets)))]
     return list(by_cell(configs, range(len(nets))).values())
 

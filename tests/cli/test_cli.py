@@ -87,6 +87,7 @@ MISTAKES = {
     "train model=mlp norm=instance": ["layer '2'", "InstanceNorm", "spatial"],
     "train model=lenet norm=instance": ["layer", "InstanceNorm", "spatial"],
     "train train.epochs=1 train.steps=2": ["train.epochs and train.steps", "exactly one"],
+    "train -m train.classes_per_batch=2,16 --dry-run": ["classes_per_batch=16", "10 classes"],
     "train optimizer.lr=0": ["optimizer.lr=0", "greater than 0"],
     "train optimizer.lr=-0.1": ["optimizer.lr=-0.1", "greater than 0"],
     "train data=mnist": ["BNSTUDY_DATA", "data.root=FOLDER", "data.download=true"],
@@ -160,7 +161,7 @@ def test_a_mistake_found_after_reading_data_leaves_nothing_either(tmp_path, monk
     words.append("data.train_size=20")
     said(bnstudy_("train", *words, "--dry-run"))
     assert not (tmp_path / "results").exists()
-    monkeypatch.setattr("bnstudy.work.trainer._loaded", OrderedDict())  # as in a process of its own
+    monkeypatch.setattr("bnstudy.data._kept", OrderedDict())  # as in a process of its own
     said(bnstudy_("train", *words))
     kept = [p.name for p in (tmp_path / "results" / "runs" / "cache").iterdir()]
     assert any(name.startswith("fingerprint-") for name in kept)
@@ -450,7 +451,7 @@ def test_stale_records_are_named_and_removed_together(monkeypatch):
     said(bnstudy_("train", *TINY))
     assert "removed 0 records" in said(bnstudy_("rm", "--stale"))
     monkeypatch.setattr("bnstudy.config.RESULTS_VERSION", 99)
-    monkeypatch.setattr("bnstudy.config.schema.RESULTS_VERSION", 99)
+    monkeypatch.setattr("bnstudy.config.address.RESULTS_VERSION", 99)
     monkeypatch.setattr("bnstudy.store.records.RESULTS_VERSION", 99)
     assert "stale" in said(bnstudy_("ls"))
     assert "removed 2 records" in said(bnstudy_("rm", "--stale"))

@@ -111,4 +111,4 @@ def test_what_has_no_statistics_to_share_is_refused():
     cfg = config("mlp", 2, True)
     layer = cfg.norm.model_copy(update={"name": "layer"})
     with pytest.raises(UserError, match=r"norm\.sync=true: layer norm"):
-        run.preflight(cfg.model_copy(update={"norm": layer}), wide_data())
+        run.check(cfg.model_copy(update={"norm": layer}), wide_data())

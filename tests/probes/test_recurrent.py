@@ -168,10 +168,10 @@ def test_probes_that_do_not_fit_the_data_are_refused(probe, cfg, said):
     few = with_probe.data.model_copy(update={"train_size": None})
     asked = with_probe.model_copy(update={"evaluate": evaluate, "data": few})
     with pytest.raises(UserError, match=said):
-        run.preflight(asked, data.load(asked.data))
+        run.check(asked, data.load(asked.data))
 
 
 def test_probes_of_sequences_are_not_for_images():
     cfg = Config.model_validate({"evaluate": {"probes": ("lengths",)}})
     with pytest.raises(UserError, match="on sequences: data=digits is images"):
-        run.preflight(cfg, data.load(cfg.data))
+        run.check(cfg, data.load(cfg.data))
