@@ -4,14 +4,14 @@ import hashlib
 import importlib
 import inspect
 import os
+import pkgutil
 import sys
 import traceback
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, did_you_mean
 
 
 def locate(entry: str, key: str) -> Callable[..., Any]:
@@ -27,17 +27,18 @@ def locate(entry: str, key: str) -> Callable[..., Any]:
         sys.path.append(os.getcwd())  # a console script does not have it, a person expects it
     importlib.invalidate_caches()  # the module may have been written after the first look
     try:
-        module = importlib.import_module(module_name)
+        module = pkgutil.resolve_name(f"{module_name}:")
     except Exception as e:  # anything can go wrong in a module that is not ours
         raise UserError(
             f"{key}={entry}: importing '{module_name}' failed ({type(e).__name__}: {e}). It is "
             f"looked for in the working directory and among the installed packages."
         ) from e
-    if not hasattr(module, name):
-        near = get_close_matches(name, dir(module), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"{key}={entry}: the module '{module_name}' has no '{name}'.{hint}")
-    function = getattr(module, name)
+    try:
+        function = pkgutil.resolve_name(entry)
+    except (AttributeError, ValueError):  # absent, or no name at all
+        hint = did_you_mean(name, dir(module))
+        said = f"{key}={entry}: the module '{module_name}' has no '{name}'.{hint}"
+        raise UserError(said) from None
     if not callable(function):
         raise UserError(f"{key}={entry} is a {type(function).__name__}, not a function")
     return function

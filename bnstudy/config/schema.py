@@ -1,54 +1,17 @@
-"""The schema of one training run, and its address.
+"""The schema of one training run: every field, its meaning and what it may be.
 
-A `Config` is frozen and complete, seed included. Its address is a hash of its canonical form: two
-runs with one address are the same experiment. What concerns only the machine (where data lie, how
-many threads) is not in it: such fields are marked `machine` and left out of the canonical form.
-
-A field that is added later gets a `neutral` value: while it has that value it is left out as well,
-so old addresses stay what they were. Anything that changes the bits of a result without changing a
-field bumps `RESULTS_VERSION`.
+A `Config` is frozen and complete, seed included; its name is its address, see address.py.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RESULTS_VERSION = 3
-GROUPS = ("data", "model", "norm", "optimizer", "scale")
-# models whose forward treats all channels alike, so that seeds can be channels of one network
-KNOWN = ("mlp", "lenet", "resnet", "recurrent")
-# numbers in which the networks of one stack may differ, beside the seed
-NUMBERS = (
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "norm.momentum",
-    "data.contrast",
-    "data.pixel_noise",
-)
+from bnstudy.config import capabilities
+from bnstudy.config.address import canonical, digest, flatten, later, machine
+
 IGNORED = -100  # the label of what has none: a step where nothing is asked, padding
-EMBEDDED = ("digits", "contrast_digits")  # data so small that a stack may hold several copies
-HERE = Path(__file__).parents[1]  # the package
-# in a checkout the folder lies beside the package, in an installed wheel inside it
-CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
-ADDRESS_LENGTH = 16  # hexadecimal digits: a collision among 1e6 runs has probability 3e-8
-
-
-def machine(default: Any, description: str, **constraints: Any) -> Any:
-    """A field that says where or how to compute, not what: never part of the address."""
-    return Field(
-        default, description=description, json_schema_extra={"machine": True}, **constraints
-    )
-
-
-def later(neutral: Any, description: str, **constraints: Any) -> Any:
-    """A field that came after the first release: at its neutral value, addresses are as before."""
-    return Field(
-        neutral, description=description, json_schema_extra={"neutral": neutral}, **constraints
-    )
+DURATIONS = ("epochs", "steps", "examples")
 
 
 class Part(BaseModel):
@@ -58,14 +21,7 @@ class Part(BaseModel):
 
     def canonical(self) -> dict[str, Any]:
         """The plain form that is hashed: everything that can change a result, nothing else."""
-        plain = {}
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra or {}
-            value = getattr(self, name)
-            if extra.get("machine") or ("neutral" in extra and value == extra["neutral"]):
-                continue
-            plain[name] = value.canonical() if isinstance(value, Part) else value
-        return plain
+        return canonical(self)
 
 
 class DataConfig(Part):
@@ -95,7 +51,7 @@ class DataConfig(Part):
     min_length: int | None = later(
         None, "sequences are cut to lengths drawn evenly from here to the full one", ge=1
     )
-    path: str | None = machine(None, "text: a UTF-8 file; default: Python's own help topics")
+    path: str | None = machine(None, "text: a UTF-8 file; default: three plays by Shakespeare")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
     entry: str = Field("", description="data=custom: package.module:function")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
@@ -283,9 +239,6 @@ class TrainConfig(Part):
         return f"equal {unit}"
 
 
-DURATIONS = ("epochs", "steps", "examples")
-
-
 class EvaluateConfig(Part):
     """When and how a network is measured."""
 
@@ -342,151 +295,12 @@ class Config(Parts):
         """The name of this run and all that may train in one stack with it."""
         plain = self.flat()
         del plain["seed"]
-        if self.model.name in KNOWN:
-            for name in NUMBERS:
-                if self.data.name in EMBEDDED or not name.startswith("data."):
-                    # a cumulative mean, or no noise, is another kind of training
-                    kind = name in ("norm.momentum", "data.pixel_noise")
-                    plain[name] = bool(plain[name]) if kind else None
+        for name in capabilities.mixable(self):
+            # a cumulative mean, or no noise, is another kind of training
+            kind = name in ("norm.momentum", "data.pixel_noise")
+            plain[name] = bool(plain[name]) if kind else None
         return digest(plain)
 
     def flat(self) -> dict[str, Any]:
         """Dotted names to plain values, for tables: what is in the address, without the hashes."""
         return flatten(self.canonical())
-
-
-def digest(plain: Any) -> str:
-    """Address of a canonical form under the present RESULTS_VERSION."""
-    text = json.dumps([RESULTS_VERSION, plain], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:ADDRESS_LENGTH]
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts to one dict with dotted names."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-class Budget(Part):
-    """How much of a data set a scale uses, and for how long."""
-
-    train_size: int | None = None
-    epochs: float = 1
-
-
-class ScaleConfig(Part):
-    """`smoke`, `quick` or `full`: the size of data and training where the config leaves it open."""
-
-    name: str = "quick"
-    budgets: dict[str, Budget] = {}
-    default: Budget = Budget()
-
-
-class TrackerConfig(Part):
-    """Where runs are mirrored while they train."""
-
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "bnstudy"
-    entity: str | None = None
-
-
-class Grid(Part):
-    """One scale of a study: axes to cross, seeds, and what else is fixed."""
-
-    seeds: int | list[int] = 5
-    axes: dict[str, list[Any]] = {}
-    fixed: dict[str, Any] = {}
-
-
-class StudyConfig(Part):
-    """A study as its YAML states it before it runs."""
-
-    name: str
-    group: str = Field("", description="studies that one word runs together")
-    title: str
-    claim: str
-    source: str
-    rule: str
-    cost: str
-    expected: str
-    notes: list[str] = []
-    entry: str = Field("", description="module with figure and claims; default: bnstudy.studies")
-    fixed: dict[str, Any] = {}
-    exclude: list[dict[str, Any]] = []
-    scales: dict[str, Grid]
-
-
-class Settings(Parts):
-    """Everything a command line sets: one run's parts, its seeds, and how to execute."""
-
-    scale: ScaleConfig = ScaleConfig()
-    seeds: int | list[int] = Field(5, description="5 means 0..4; [3, 7] those two")
-    # how to execute: none of it changes what is computed
-    results_dir: str = "results"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = Field(None, ge=1, description="processes; null: one per core")
-    max_stack: int | None = Field(
-        None, ge=1, description="networks trained as one stack; null: by the table of costs"
-    )
-    compile: Literal["auto", "never", "always"] = Field(
-        "auto", description="compiled training steps; auto: where the table of costs says they pay"
-    )
-    max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
-    save_weights: bool = False
-    tracker: TrackerConfig = TrackerConfig()
-
-    def seed_list(self) -> list[int]:
-        """`seeds` as a list without repetitions, sorted."""
-        return seed_list(self.seeds)
-
-    def config(self) -> Config:
-        """The run these settings describe, with the scale's budget where data and length are open.
-
-        The seed is 0; the fingerprint of data on disk is still to be filled in.
-        """
-        budget = self.scale.budgets.get(self.data.name, self.scale.default)
-        data, train = self.data, self.train
-        if data.train_size is None and budget.train_size is not None:
-            data = data.model_copy(update={"train_size": budget.train_size})
-        if all(getattr(train, k) is None for k in DURATIONS):
-            train = train.model_copy(update={"epochs": float(budget.epochs)})
-        return Config(
-            data=data,
-            model=self.model,
-            norm=self.norm,
-            optimizer=self.optimizer,
-            train=train,
-            evaluate=self.evaluate,
-        )
-
-
-def seed_list(seeds: int | list[int]) -> list[int]:
-    """5 means 0..4; a list means itself, sorted, without repetitions."""
-    chosen = list(range(seeds)) if isinstance(seeds, int) else sorted(set(seeds))
-    if not chosen or min(chosen) < 0:
-        raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
-    return chosen
-
-
-def schema_keys() -> list[str]:
-    """Every dotted key of the schema that a command line may set."""
-    return [k for k in _leaves(Settings) if not k.startswith("scale.")]
-
-
-def axis_keys() -> list[str]:
-    """The dotted keys that can be an axis of a grid: what is in the address, the seed excepted."""
-    return [k for k in _leaves(Config, machines=False) if k != "seed"]
-
-
-def _leaves(part: type[BaseModel], prefix: str = "", machines: bool = True) -> Iterator[str]:
-    for name, field in part.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _leaves(kind, f"{prefix}{name}.", machines)
-        elif machines or not (field.json_schema_extra or {}).get("machine"):
-            yield prefix + name

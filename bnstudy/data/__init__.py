@@ -1,15 +1,18 @@
 """Which examples are learned from: in memory, as tensors, split by one seed of their own.
 
 A loader is a function `(config, cache_dir) -> Dataset` of raw images in [0, 1], found by name in
-`DATASETS`. What holds for every data set is done here, once, after it: contrast, pixel noise, the
-subset, the normalization. Importing this module does not import torch.
+`DATASETS`. `make` does what holds for every data set, once, after it: contrast, pixel noise, the
+subset, the normalization. Everybody reads through `load` and `load_many`, which keep the last few.
+Importing this module does not import torch.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnstudy.config.capabilities import DATA
 from bnstudy.data import files
 from bnstudy.entry import locate, source_hash
 from bnstudy.errors import UserError, unknown
@@ -32,8 +35,7 @@ DATASETS = {
     "copy": "bnstudy.data.sequences:copy",
     "custom": "bnstudy.data.custom:load",
 }
-SEQUENCES = ("text", "adding", "parity", "copy")  # not of images
-LENGTH = 50  # steps, unless data.length says otherwise
+KEPT = 4  # data sets that `load` keeps in the memory of a process
 PARTS = ("train", "val", "test")
 
 
@@ -42,7 +44,7 @@ class Dataset:
     """A training, a validation and a test part, whole in memory.
 
     Images `*_x` are float32 of shape (n, C, H, W), labels `*_y` int64 of shape (n,) in
-    [0, num_classes). What `load` returns is normalized per channel; what a loader (or an entry of
+    [0, num_classes). What `make` returns is normalized per channel; what a loader (or an entry of
     one's own) returns is not, its grey range is [0, 1].
 
     Sequences are (n, F + 1, T), the last channel their mask, or tokens (n, 1, T) below
@@ -201,21 +203,22 @@ def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
 
 def _sequence(cfg: "DataConfig") -> "DataConfig":
     """The settings of sequences checked, the length filled in."""
-    made = cfg.name in SEQUENCES
+    made = DATA[cfg.name].length is not None
     if made and cfg.sequence != "none":
         raise UserError(f"data.sequence={cfg.sequence} reads images; data={cfg.name} is sequences")
     if made and (cfg.contrast or cfg.pixel_noise):
         raise UserError(f"data.contrast and data.pixel_noise change images, not data={cfg.name}")
     if not made and cfg.length is not None:
+        takers = ", ".join(name for name, row in DATA.items() if row.length is not None)
         raise UserError(
-            f"data.length={cfg.length} is for data={', '.join(SEQUENCES)}; sequences of images "
+            f"data.length={cfg.length} is for data={takers}; sequences of images "
             "are as long as the images, see data.image_size"
         )
     if cfg.min_length is not None and not made and cfg.sequence == "none":
         raise UserError(f"data.min_length={cfg.min_length} is for sequences, see data.sequence")
     if cfg.path is not None and cfg.name != "text":
         raise UserError(f"data.path={cfg.path} is for data=text; data={cfg.name} takes data.root")
-    return cfg.model_copy(update={"length": cfg.length or LENGTH}) if made else cfg
+    return cfg.model_copy(update={"length": cfg.length or DATA[cfg.name].length})
 
 
 def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
@@ -239,7 +242,36 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
     return ""
 
 
+_kept: "OrderedDict[str, Dataset]" = OrderedDict()
+
+
 def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
+    """The data set that `make` builds; the last few stay in memory, so do not change tensors.
+
+    Files that have changed are read again: what is kept is known by its fingerprint.
+    """
+    cfg = resolve(cfg, cache_dir)
+    key = cfg.model_dump_json()
+    if key not in _kept:
+        made = make(cfg, cache_dir)
+        while len(_kept) >= KEPT:
+            _kept.popitem(last=False)
+        _kept[key] = made
+    _kept.move_to_end(key)
+    return _kept[key]
+
+
+def load_many(configs: "Sequence[DataConfig]", cache_dir: Path | None = None) -> Dataset:
+    """The data of a stack, a config for each network: each distinct data set loaded once.
+
+    Raises UserError as `make` does.
+    """
+    distinct = list(dict.fromkeys(configs))
+    each = [load(cfg, cache_dir) for cfg in distinct]
+    return join(each, [distinct.index(cfg) for cfg in configs])
+
+
+def make(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
     """The examples that a configuration describes, normalized, on the CPU.
 
     In this order: split by `split_seed`; contrast and pixel noise, drawn for the whole parts from

@@ -10,19 +10,16 @@ if TYPE_CHECKING:
     from bnstudy.config import DataConfig
     from bnstudy.data import Dataset
 
+DEFAULT = Path(__file__).with_name("shakespeare.txt")  # public domain, see shakespeare.md
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of the text, in this order
 
 
 def read(cfg: "DataConfig") -> str:
-    """The text of `data.path`; by default Python's own help topics, about 465,000 characters.
+    """The text of `data.path`; by default three plays by Shakespeare, 443,000 characters.
 
     Raises UserError for a file that is absent, empty or not UTF-8.
     """
-    if cfg.path is None:
-        from pydoc_data.topics import topics
-
-        return "\n".join(topics[name] for name in sorted(topics))
-    path = Path(cfg.path).expanduser()
+    path = DEFAULT if cfg.path is None else Path(cfg.path).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as e:

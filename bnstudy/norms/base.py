@@ -1,13 +1,14 @@
 """What every norm shares: channels first, an affine map per channel, and checks that explain."""
 
 import copy
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+from bnstudy.errors import nearest
 
 AFFINE = ("both", "gamma", "beta", "none")
 BACKENDS = ("fused", "reference")
@@ -125,8 +126,8 @@ def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
     """Raise ValueError, naming the nearest match, unless value is among the allowed names."""
     allowed = list(allowed)
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(str(value), allowed)
+        hint = f"; did you mean {near!r}?" if near else ""
         raise ValueError(f"{what}={value!r}: choose one of {', '.join(allowed)}{hint}")
 
 

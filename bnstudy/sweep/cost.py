@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bnstudy.config import EMBEDDED, KNOWN, Config
+from bnstudy.config import Config, capabilities
 from bnstudy.probes import PROBES
 
 # one thread of a 2-core x86-64 virtual machine (AMD EPYC), torch 2.15
@@ -33,7 +33,8 @@ def seconds(config: Config, anatomy: Any, size: int) -> float:
     evaluations = -(-steps // every)
     modules = MODULE * anatomy.modules
     modules += SPATIAL * anatomy.modules * any(la["positions"] > 1 for la in anatomy.layers)
-    overhead = STEP + modules * (MAPPED if size > 1 and config.model.name not in KNOWN else 1)
+    mapped = size > 1 and not capabilities.MODELS[config.model.name].widens
+    overhead = STEP + modules * (MAPPED if mapped else 1)
     forward = MAC * anatomy.macs * size
     step = overhead + 3 * forward * config.train.batch_size
     batch = any(layer["norm"] in ("batch", "ghost") for layer in anatomy.layers)
@@ -66,7 +67,7 @@ def table() -> list[dict[str, Any]]:
 
 def nearest(config: Config, device: str) -> dict[str, Any] | None:
     """The row of the table for this model on this device, nearest in batch size."""
-    small = config.data.name in EMBEDDED
+    small = capabilities.DATA[config.data.name].embedded
     rows = [
         row
         for row in table()

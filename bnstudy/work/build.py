@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bnstudy import entry, models, norms, probes
-from bnstudy.config import KNOWN, Config, NormConfig
+from bnstudy.config import Config, NormConfig, capabilities
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError, unknown
 
@@ -24,58 +24,32 @@ class Anatomy:
     train_size: int
     test_size: int
     parameters: int
-
-
-# settings that may stay when another norm is chosen, or that concern no norm layer
-ANY_NORM = ("name", "eps", "affine", "momentum", "backend", "gamma_init", "freeze_at", "entry",
-            "source", "weight_standardization", "sync")  # fmt: skip
+    num_classes: int
 
 
 def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFactory:
     """channels -> norm layer, marked `is_norm`.
 
     Args:
-        config: name and settings.
+        config: name and settings; those that the norm does not use are passed over.
         steps: in a recurrent network, the length of the longest training sequence; its factory also
             takes keyword arguments of the norm, which one that does not have them ignores.
 
     Raises:
-        UserError: unknown name, or a setting that this norm does not have.
+        UserError: unknown name, or a combination of values that the norm refuses.
     """
-    kind = norms.NORMS.get(config.name)
-    if steps is not None:
-        if config.name not in RECURRENT_NORMS:
-            raise UserError(
-                f"norm={config.name} in a recurrent network: choose one of "
-                f"{', '.join(RECURRENT_NORMS)}"
-            )
-        kind = norms.StepBatchNorm if config.name == "batch" else kind
-        if config.time_steps is not None and config.time_steps < steps:
-            raise UserError(
-                f"norm.time_steps={config.time_steps} is below the longest training sequence "
-                f"({steps} steps): give {steps} or more, or leave it out"
-            )
     if config.name == "custom":
         entry.locate(config.entry, "norm.entry")  # a mistake in its name is told at once
-        make = partial(entry.call, config.entry, "norm.entry")
+        make, takes = partial(entry.call, config.entry, "norm.entry"), ()
     else:
         if config.name not in norms.NORMS:
-            raise unknown("norm", config.name, [*norms.NORMS, "custom"])
-        allowed = norms.parameters_of(kind)
-        for key, field in NormConfig.model_fields.items():
-            value = getattr(config, key)
-            if key not in ANY_NORM and key not in allowed and value != field.default:
-                where = "" if steps or key not in PER_STEP else " outside a recurrent network"
-                raise UserError(f"norm.{key}={value}: {config.name} norm has no {key}{where}")
-        if config.freeze_at < 1 and "frozen" not in allowed:
-            raise UserError(
-                f"norm.freeze_at={config.freeze_at}: {config.name} norm has no population "
-                "statistics to freeze"
-            )
-        if config.sync and "process_group" not in allowed:
-            raise UserError(f"norm.sync=true: {config.name} norm has no statistics to share")
-        given = {k: getattr(config, k) for k in allowed if k in NormConfig.model_fields}
-        if config.sync:
+            raise unknown("norm", config.name, capabilities.NORMS)
+        kind = norms.NORMS[config.name]
+        if steps is not None and config.name == "batch":
+            kind = norms.StepBatchNorm
+        takes = tuple(norms.parameters_of(kind))
+        given = {k: getattr(config, k) for k in takes if k in NormConfig.model_fields}
+        if config.sync and "process_group" in takes:
             given["process_group"] = "world"
         if kind is norms.StepBatchNorm:
             given["time_steps"] = config.time_steps or steps
@@ -89,22 +63,23 @@ def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFac
     def marked(channels: int, **more: Any) -> nn.Module:
         if "affine" in more and config.affine in ("beta", "none"):
             more["affine"] = "none"  # no gamma was asked for
-        layer = make(channels, **{k: v for k, v in more.items() if k in allowed})
+        layer = make(channels, **{k: v for k, v in more.items() if k in takes})
         layer.is_norm = True
         return layer
 
     return marked
 
 
-PER_STEP = ("scope", "time_steps", "min_count", "below_min")
-RECURRENT_NORMS = ("none", "batch", "layer", "group")  # of one example, or of one time step
-
-
 def network(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """The network of a config, its weights drawn from torch's global generator."""
-    steps = shape[-1] if config.model.name == "recurrent" else None
-    norm = norm_factory(config.norm, steps)
+    norm = norm_factory(config.norm, _steps(config, shape))
     return models.build(config.model, shape, num_classes, norm)
+
+
+def _steps(config: Config, shape: tuple[int, ...]) -> int | None:
+    """The time steps that norms see one at a time; None where they see whole examples."""
+    row = capabilities.MODELS.get(config.model.name)
+    return shape[-1] if row and row.recurrent else None
 
 
 def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -137,39 +112,109 @@ def _refusing_layer(config: Config, shape: tuple[int, ...], num_classes: int) ->
     return "a layer"
 
 
-def preflight(config: Config, dataset: Any) -> Anatomy:
-    """Build and call the network on the meta device; refuse what cannot train.
+def check(config: Config, dataset: Any) -> None:
+    """Refuse what cannot train on this data, as far as that shows without a network.
 
     Raises:
-        UserError: a batch larger than the training set; a norm that a layer cannot have (the layer
-            is named); statistics of one value; a size the model does not have.
+        UserError: a setting that the model or norm does not use; a model that does not read this
+            kind of data; a norm that cannot be there; a batch, or classes, that the training set
+            does not have; too few examples to evaluate on; probes of another kind of data.
     """
-    size, n, shape = config.train.batch_size, len(dataset.train_y), tuple(dataset.shape)
-    if size > n:
-        raise UserError(
-            f"train.batch_size={size} is larger than the training set ({n} examples of "
-            f"{config.data.name}): use at most {n}"
-        )
+    _check_parts(config, dataset)
+    _check_batches(config, dataset)
     _check_probes(config, dataset)
-    several = [name for name in KNOWN if name != "recurrent"]
-    if config.train.processes > 1 and config.model.name not in several:
+
+
+def _kind(dataset: Any) -> str:
+    """What the examples of a data set are."""
+    return "sequences" if dataset.train_y.dim() > 1 else "images"
+
+
+def _check_parts(config: Config, dataset: Any) -> None:
+    """Refuse a model or norm that does not exist, does not fit, or has not what it was given."""
+    model, norm = config.model.name, config.norm.name
+    if model not in capabilities.MODELS:
+        raise unknown("model", model, capabilities.MODELS)
+    if norm not in capabilities.NORMS:
+        raise unknown("norm", norm, capabilities.NORMS)
+    row, kind = capabilities.MODELS[model], _kind(dataset)
+    if kind not in row.inputs:
+        takers = [k for k, m in capabilities.MODELS.items() if kind in m.inputs and k != "custom"]
+        hint = "" if kind == "sequences" else ", or read them as sequences by data.sequence=rows"
         raise UserError(
-            f"train.processes={config.train.processes} is there for model={', '.join(several)}, "
-            f"not for {config.model.name}"
+            f"model={model} reads {row.inputs[0]}, and data={config.data.name} with "
+            f"data.sequence={config.data.sequence} is {kind}: choose model={', '.join(takers)}"
+            f"{hint}"
         )
-    if len(shape) == 2 and config.model.name not in ("recurrent", "custom"):
+    if row.recurrent and capabilities.NORMS[norm].recurrent is None:
+        there = [k for k, n in capabilities.NORMS.items() if n.recurrent is not None]
+        raise UserError(f"norm={norm} in a recurrent network: choose one of {', '.join(there)}")
+    for key, default in capabilities.unused(config).items():
+        group, _, name = key.partition(".")
+        value = getattr(getattr(config, group), name)
+        if value != default:
+            raise capabilities.refusal(key, value, config)
+    steps = _steps(config, tuple(dataset.shape))
+    if steps and config.norm.time_steps is not None and config.norm.time_steps < steps:
         raise UserError(
-            f"model={config.model.name} reads images, and data={config.data.name} with "
-            f"data.sequence={config.data.sequence} is sequences: choose model=recurrent"
+            f"norm.time_steps={config.norm.time_steps} is below the longest training sequence "
+            f"({steps} steps): give {steps} or more, or leave it out"
         )
-    if len(shape) == 2 and (config.train.classes_per_batch or config.train.classes_per_task):
+    norm_factory(config.norm, steps)  # refuses values that do not go together
+    scored = min(config.evaluate.large_batch, dataset.size("test"))
+    if row.recurrent and norm == "batch" and config.norm.min_count > scored:
+        raise UserError(
+            f"the test part of data={config.data.name} has {dataset.size('test')} sequences and "
+            f"evaluate.large_batch={config.evaluate.large_batch}: batch statistics need "
+            f"norm.min_count={config.norm.min_count}; give more data or shorter sequences"
+        )
+    if config.train.processes > 1 and not row.processes:
+        several = [name for name, m in capabilities.MODELS.items() if m.processes]
+        raise UserError(
+            f"train.processes={config.train.processes} supports model={', '.join(several)}, "
+            f"not {model}"
+        )
+
+
+def _check_batches(config: Config, dataset: Any) -> None:
+    """Refuse batches that cannot be made up from the training set."""
+    train, name, n = config.train, config.data.name, dataset.size("train")
+    if train.batch_size > n:
+        raise UserError(
+            f"train.batch_size={train.batch_size} is larger than the training set ({n} examples of "
+            f"{name}): use at most {n}"
+        )
+    if not (train.classes_per_batch or train.classes_per_task):
+        return
+    if _kind(dataset) == "sequences":
         raise UserError("train.classes_per_batch and classes_per_task order images, not sequences")
     for key in ("classes_per_batch", "classes_per_task"):
-        if (getattr(config.train, key) or 0) > dataset.num_classes:
+        if (getattr(train, key) or 0) > dataset.num_classes:
             raise UserError(
-                f"train.{key}={getattr(config.train, key)}: {config.data.name} has "
-                f"{dataset.num_classes} classes"
+                f"train.{key}={getattr(train, key)}: {name} has {dataset.num_classes} classes"
             )
+    if train.classes_per_batch:
+        each = train.batch_size // train.classes_per_batch
+        enough = int((dataset.labels("train", 0).bincount() >= each).sum())
+        if enough < train.classes_per_batch:
+            raise UserError(
+                f"train.classes_per_batch={train.classes_per_batch} at train.batch_size="
+                f"{train.batch_size} takes {each} examples of each of {train.classes_per_batch} "
+                f"classes, and {enough} classes of {name} have as many in training: give more data "
+                "or a smaller batch"
+            )
+
+
+def anatomy(config: Config, dataset: Any) -> Anatomy:
+    """Build and call the network on the meta device; refuse what a layer refuses.
+
+    It depends on the data, the model, the norm and train.batch_size only.
+
+    Raises:
+        UserError: a norm that a layer cannot have (the layer is named); statistics of one value; a
+            size the model does not have.
+    """
+    size, shape = config.train.batch_size, tuple(dataset.shape)
     arm = f"model={config.model.name} norm={config.norm.name} train.batch_size={size}"
     with torch.device("meta"):
         try:
@@ -210,13 +255,6 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             logits = net.train()(torch.empty(size, *shape))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{arm}: layer '{current}': {error}") from None
-    scored = min(config.evaluate.large_batch, dataset.size("test"))
-    if any(isinstance(m, norms.StepBatchNorm) and m.min_count > scored for m in net.modules()):
-        raise UserError(
-            f"the test part of data={config.data.name} has {dataset.size('test')} sequences and "
-            f"evaluate.large_batch={config.evaluate.large_batch}: batch statistics need "
-            f"norm.min_count={config.norm.min_count}; give more data or shorter sequences"
-        )
     wanted = (size, *dataset.train_y.shape[1:], dataset.num_classes)
     if tuple(logits.shape) != wanted:
         raise UserError(
@@ -224,12 +262,21 @@ def preflight(config: Config, dataset: Any) -> Anatomy:
             f"not logits {wanted}"
         )
     parameters = sum(p.numel() for p in net.parameters())
-    return Anatomy(layers, cost["modules"], cost["macs"], n, len(dataset.test_y), parameters)
+    train_size, test_size = dataset.size("train"), dataset.size("test")
+    return Anatomy(
+        layers,
+        cost["modules"],
+        cost["macs"],
+        train_size,
+        test_size,
+        parameters,
+        dataset.num_classes,
+    )
 
 
 def _check_probes(config: Config, dataset: Any) -> None:
     """Refuse probes that do not exist, or measure what this data set is not."""
-    kind = "sequences" if dataset.train_y.dim() > 1 else "images"
+    kind = _kind(dataset)
     for name, probe in zip(
         config.evaluate.probes, probes.find(config.evaluate.probes), strict=True
     ):

@@ -1,18 +1,12 @@
-"""From words on a command line to typed cells: what is refused, and what wins over what."""
+"""From words on a command line to typed cells: what wins over what."""
 
 from itertools import permutations
 
 import pytest
 
 from bnstudy.config import CONFIGS
-from bnstudy.config.compose import hydra_session, matches
+from bnstudy.config.compose import hydra_session
 from bnstudy.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def composer():
-    with hydra_session() as composer:
-        yield composer
 
 
 def cells(composer, words: str, study=None):
@@ -22,99 +16,6 @@ def cells(composer, words: str, study=None):
 def cell(composer, words: str):
     (found,) = cells(composer, words)
     return found
-
-
-# --- what is refused ----------------------------------------------------------------------------
-
-REFUSED = [
-    # a name: what was given, what is allowed, the nearest
-    ("norm=bath", "unknown norm 'bath'", "'batch'", "group, instance, layer"),
-    ("model=resnt", "unknown model 'resnt'", "'resnet'", "lenet, mlp, recurrent"),
-    ("data=dgits", "unknown data 'dgits'", "'digits'", "contrast_digits"),
-    ("optimizer=adm", "unknown optimizer 'adm'", "'adam'", "adam, sgd"),
-    ("scale=smok", "unknown scale 'smok'", "'smoke'", "full, quick, smoke"),
-    ("norm=null", "unknown norm 'None'", "'none'"),
-    ("norm=[batch,group]", "unknown norm '['batch', 'group']'", "layer"),
-    ("norm=batch,grop", "unknown norm 'grop'", "'group'"),
-    # a key, which Hydra alone would let through with +
-    ("optimizer.lrr=3", "unknown key 'optimizer.lrr'", "'optimizer.lr'", "optimizer.decay"),
-    ("+optimizer.lrr=3", "unknown key 'optimizer.lrr'", "'optimizer.lr'"),
-    ("++optimizer.lrr=3", "unknown key 'optimizer.lrr'", "'optimizer.lr'"),
-    ("lr=3", "unknown key 'lr'", "'optimizer.lr'", "train.batch_size"),
-    ("normm.eps=3", "unknown key 'normm.eps'", "'norm.eps'"),
-    ("norm.foo.bar=1", "unknown key 'norm.foo.bar'", "norm.group_size"),
-    ("+nrom=batch", "unknown key 'nrom'", "'norm'"),
-    ("workerz=3", "unknown key 'workerz'", "'workers'"),
-    ("study=batch_size", "bnstudy study NAME"),
-    ("train=3", "'train' is a folder of keys", "train.batch_size"),
-    ("seed=3", "unknown key 'seed'", "'seeds'"),
-    # a value
-    ("train.batch_size=0", "train.batch_size=0", "greater than or equal to 1"),
-    ("train.batch_size=2.5", "train.batch_size=2.5", "integer"),
-    ("optimizer.lr=0", "optimizer.lr=0", "greater than 0"),
-    ("optimizer.lr=-1", "optimizer.lr=-1", "greater than 0"),
-    ("optimizer.lr=abc", "optimizer.lr=abc", "valid number"),
-    ("optimizer.lr=inf", "optimizer.lr=inf", "finite"),
-    ("optimizer.lr=0.1,-1", "optimizer.lr=-1", "greater than 0"),
-    ("optimizer.name=adm", "optimizer.name=adm", "'sgd' or 'adam'", "Did you mean 'adam'"),
-    ("norm.affine=gama", "norm.affine=gama", "'gamma'", "Did you mean 'gamma'"),
-    ("tracker.mode=of", "tracker.mode=of", "'offline'"),
-    ("model.hidden=[0]", "model.hidden.0=0", "greater than or equal to 1"),
-    ("model.hidden=[]", "model.hidden=[]", "at least 1"),
-    # combinations
-    ("train.epochs=1 train.steps=3", "train.epochs and train.steps", "exactly one"),
-    ("train.steps=1,2 train.examples=3", "train.steps and train.examples", "exactly one"),
-    ("norm=group norm.num_groups=2 norm.channels_per_group=2", "exactly one"),
-    ("norm=group norm.channels_per_group=null", "exactly one", "norm.num_groups"),
-    ("norm=ghost norm.group_size=null", "norm.group_size"),
-    ("norm=batch norm=group", "'norm' is given 2 times"),
-    ("norm=batch +norm=group", "'norm' is given 2 times"),
-    # seeds
-    ("seeds=0", "positive number", "not 0"),
-    ("seeds=[]", "positive number", "not []"),
-    ("seeds=[1,-2]", "not [1, -2]"),
-    ("seeds=abc", "seeds=abc", "integer"),
-    ("seeds=3,7", "seeds=[3,7]"),
-    # what cannot be an axis
-    ("workers=1,2", "workers=1,2", "cannot be an axis"),
-    ("results_dir=a,b", "results_dir=a,b", "cannot be an axis"),
-    ("data.root=a,b", "data.root=a,b", "cannot be an axis"),
-    ("hydra.sweep.dir=a,b", "cannot be an axis"),
-    ("norm=glob(zz*)", "norm=glob(zz*)", "comma list"),
-    # grammar
-    ("norm", "'norm' is not an override", "key=value"),
-    ("=5", "'=5' is not an override", "key=value"),
-    ("norm.eps=[1", "norm.eps=[1"),
-    ("~norm", "~norm", "null"),
-    ("norm@x=batch", "norm@x"),
-    ("hydra/launcher=nope", "hydra/launcher/nope", "joblib"),
-    ("hydra.nope=1", "hydra.nope"),
-]
-
-
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case[0])
-def test_what_is_wrong_is_said_with_what_is_right(composer, case):
-    words, *said = case
-    with pytest.raises(UserError) as error:
-        composer.request(words.split())
-    for part in said:
-        assert part in str(error.value)
-
-
-def test_a_comma_list_is_a_grid_only_where_one_is_wanted(composer):
-    with pytest.raises(UserError, match=r"train -m.*compare"):
-        composer.request(["norm=batch,group"], sweep=False)
-    assert len(cells(composer, "norm=batch,group")) == 2
-
-
-@pytest.mark.parametrize("word", ["norm=bath", "+norm=bath", "norm=group,bath"])
-def test_a_composer_is_as_good_as_before_after_a_mistake(composer, word):
-    with pytest.raises(UserError):
-        composer.request([word])
-    assert cell(composer, "norm=group").norm.name == "group"
-
-
-# --- one run ------------------------------------------------------------------------------------
 
 
 def test_without_a_word_it_is_the_defaults(composer):
@@ -160,6 +61,18 @@ def test_one_duration_clears_the_others(composer, word, left):
         assert (found.train.epochs, found.train.steps, found.train.examples) == left
 
 
+@pytest.mark.parametrize("scale", ["smoke", "quick"])
+def test_train_size_null_means_all_where_somebody_says_so(composer, scale):
+    budget = {"smoke": 200, "quick": 600}[scale]
+    assert cell(composer, f"scale={scale}").data.train_size == budget
+    assert cell(composer, f"scale={scale} data.train_size=null").data.train_size is None
+    both = cells(composer, f"scale={scale} data.train_size=null,40")
+    assert [c.data.train_size for c in both] == [None, 40]
+    study = composer.study("batch_size")
+    for found in cells(composer, f"scale={scale} data.train_size=null", study):
+        assert found.data.train_size is None
+
+
 def test_num_groups_clears_channels_per_group(composer):
     norm = cell(composer, "norm=group norm.num_groups=2").norm
     assert (norm.num_groups, norm.channels_per_group) == (2, None)
@@ -175,53 +88,7 @@ def test_forms_of_seeds(composer, word, seeds):
     assert composer.request([word]).seeds == seeds
 
 
-# --- grids --------------------------------------------------------------------------------------
-
-
-def test_a_grid_is_every_combination_once(composer):
-    request = composer.request(["norm=batch,group", "train.batch_size=2,4,8", "optimizer.lr=1,1.0"])
-    assert {(c.norm.name, c.train.batch_size) for c in request.cells} == {
-        (n, b) for n in ("batch", "group") for b in (2, 4, 8)
-    }
-    assert len(request.cells) == len({c.cell for c in request.cells}) == 6
-    points = [(p["norm"], p["train.batch_size"]) for p in request.points]
-    assert points == [(c.norm.name, c.train.batch_size) for c in request.cells]
-
-
-def test_a_grid_gives_the_cells_that_single_commands_give(composer):
-    """Expanding on the typed config is a shortcut: Hydra composing each cell is what is meant."""
-    grid = cells(composer, "norm=batch,ghost data=digits,contrast_digits norm.eps=0.5,0.1")
-    single = [
-        cell(composer, f"norm={n} data={d} norm.eps={e}")
-        for n in ("batch", "ghost")
-        for d in ("digits", "contrast_digits")
-        for e in (0.5, 0.1)
-    ]
-    assert [c.address for c in grid] == [c.address for c in single]
-
-
-def test_values_of_a_group_do_not_leak_into_its_siblings(composer):
-    by_name = {c.norm.name: c.norm for c in cells(composer, "norm=group,ghost,batch")}
-    assert by_name["batch"].group_size is None
-    assert by_name["batch"].channels_per_group is None
-    assert by_name["ghost"].channels_per_group is None
-    assert by_name["group"].group_size is None
-
-
-@pytest.mark.parametrize(
-    ("word", "sizes"),
-    [("train.batch_size=range(2,5)", [2, 3, 4]), ("train.batch_size=4,2", [4, 2])],
-)
-def test_hydras_ways_to_write_a_list(composer, word, sizes):
-    assert [c.train.batch_size for c in cells(composer, word)] == sizes
-
-
-def test_glob_takes_the_choices_of_a_group(composer):
-    expected = {n for n in composer.choices("norm") if n.startswith("g")}
-    assert {c.norm.name for c in cells(composer, "norm=glob(g*)")} == expected > {"group"}
-
-
-# --- studies ------------------------------------------------------------------------------------
+# --- studies --------------------------------------------------------------------------------------
 
 STUDIES = sorted(p.stem for p in (CONFIGS / "study").glob("*.yaml"))
 
@@ -317,25 +184,7 @@ def test_a_study_runs_at_one_scale_of_its_own(composer, word):
         composer.request([word], study=composer.study("batch_size"))
 
 
-@pytest.mark.parametrize(
-    ("rule", "hit"),
-    [
-        ({"norm": "batch"}, True),
-        ({"norm": ["group", "batch"]}, True),
-        ({"norm": "group"}, False),
-        ({"norm": "batch", "train.batch_size": 2}, True),
-        ({"norm": "batch", "train.batch_size": [4, 8]}, False),
-        ({"norm.name": "batch"}, True),
-        ({"norm": "mine"}, True),
-        ({"norm.name": "mine"}, False),
-    ],
-)
-def test_a_rule_matches_when_all_of_it_does(rule, hit):
-    flat = {"norm": "mine", "norm.name": "batch", "train.batch_size": 2}
-    assert matches(flat, rule) is hit
-
-
-# --- folders of one's own -----------------------------------------------------------------------
+# --- folders of one's own -------------------------------------------------------------------------
 
 OWN_STUDY = """
 title: A study of my own
@@ -376,7 +225,9 @@ def test_a_study_and_a_norm_of_ones_own(own):
         ]  # fmt: skip
         assert request.excluded == 1
         assert request.seeds == (0, 1)
-        assert all(c.train.steps == 3 and c.norm.momentum is None for c in request.cells)
+        assert all(c.train.steps == 3 for c in request.cells)
+        # group norm has no momentum: what is fixed for batch norm is no part of its cells
+        assert [c.norm.momentum for c in request.cells] == [None, None, 0.1]
         assert [p["norm"] for p in request.points] == ["batch", "batch", "mine"]
 
 
@@ -398,6 +249,16 @@ def test_a_folder_of_ones_own_is_gone_with_its_session(own):
 def test_mistakes_in_a_folder_of_ones_own(own, word, said):
     with hydra_session([str(own)]) as composer, pytest.raises(UserError, match=said):
         composer.request([word])
+
+
+def test_the_values_of_a_file_must_be_used(tmp_path):
+    """A choice's own file cannot mean its settings for somebody else: dropping them is no help."""
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "mine.yaml").write_text("name: layer\ngroup_size: 4\n")
+    with hydra_session([str(tmp_path)]) as composer:
+        for words in (["norm=mine"], ["norm=ghost,mine"]):
+            with pytest.raises(UserError, match=r"norm\.group_size=4: layer norm"):
+                composer.request(words)
 
 
 def test_a_study_that_lacks_its_claim(own):

@@ -33,7 +33,7 @@ def module(tmp_path, monkeypatch):
 
 
 def test_an_entry_in_the_working_directory_is_loaded_and_treated_like_any_data(module):
-    d = data.load(module(GOOD, train_size=12))
+    d = data.make(module(GOOD, train_size=12))
     assert d.info["sizes"] == {"train": 12, "val": 9, "test": 6}
     assert torch.bincount(d.train_y).tolist() == [4, 4, 4]
     assert d.info["note"] == "mine"
@@ -64,7 +64,7 @@ def test_the_source_is_part_of_the_configuration(module):
 )
 def test_what_is_wrong_with_an_entry_is_said(module, text, message):
     with pytest.raises(ValueError, match=message):
-        data.load(module(text))
+        data.make(module(text))
 
 
 def test_a_module_that_does_not_exist_is_a_message():
@@ -85,7 +85,7 @@ def build(cfg):
 
 
 def test_sequences_of_ones_own_come_as_they_are(module):
-    d = data.load(module(SEQUENCES, train_size=7))
+    d = data.make(module(SEQUENCES, train_size=7))
     assert d.shape == (3, 5)
     assert len(d.train_y) == 7
     assert (d.test_y[4] == -100).tolist() == [False, False, False, True, True]
@@ -104,9 +104,9 @@ def test_sequences_of_ones_own_come_as_they_are(module):
 )
 def test_sequences_that_are_none_are_refused(module, line, message):
     with pytest.raises(UserError, match=message):
-        data.load(module(SEQUENCES.replace("# here", line)))
+        data.make(module(SEQUENCES.replace("# here", line)))
 
 
 def test_what_changes_images_is_refused_for_sequences(module):
     with pytest.raises(UserError, match=r"data\.contrast=0\.5 changes images"):
-        data.load(module(SEQUENCES, contrast=0.5))
+        data.make(module(SEQUENCES, contrast=0.5))

@@ -14,7 +14,7 @@ from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.train import train
 from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 pytestmark = pytest.mark.slow  # every process starts torch: 5 s and more
 
@@ -111,4 +111,4 @@ def test_what_has_no_statistics_to_share_is_refused():
     cfg = config("mlp", 2, True)
     layer = cfg.norm.model_copy(update={"name": "layer"})
     with pytest.raises(UserError, match=r"norm\.sync=true: layer norm"):
-        run.preflight(cfg.model_copy(update={"norm": layer}), wide_data())
+        run.check(cfg.model_copy(update={"norm": layer}), wide_data())

@@ -15,7 +15,7 @@ from bnstudy.data.samplers import batches, epoch_order, evaluation_order, genera
 from bnstudy.engine.evaluate import View
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import diverged_at, train
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet"])

@@ -11,7 +11,7 @@ from bnstudy.engine.optimizer import Optimizer, step_at
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
 from bnstudy.engine.widen import Widened
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 
 @pytest.mark.parametrize(

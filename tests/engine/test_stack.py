@@ -10,7 +10,7 @@ from bnstudy.engine.mapped import Mapped
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
 from bnstudy.engine.widen import Widened, widenable
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 
 @pytest.mark.parametrize("kind", [Widened, Mapped])
@@ -62,8 +62,8 @@ def test_a_norm_of_ones_own_sees_the_channels_of_its_own_network_only(tmp_path, 
     )
     monkeypatch.chdir(tmp_path)
     cfg = config(norm__name="custom", norm__entry="own_norm:make", model__name="lenet")
-    assert not run.folds(cfg)
-    assert run.folds(config())
+    assert not widens(cfg)
+    assert widens(config())
 
 
 def test_standardized_weights_train_in_a_stack_as_alone():

@@ -11,7 +11,7 @@ from bnstudy.config import IGNORED, Config
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.tasks import CLASSIFICATION
 from bnstudy.engine.train import train
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 
 def labelled_steps(n=12, networks=2, steps=5, classes=4):

@@ -7,7 +7,7 @@ import torch
 from toy_training import config, data, stack_of, trained
 
 from bnstudy.data.samplers import generator
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 
 def test_zero_steps_change_nothing_and_are_evaluated():

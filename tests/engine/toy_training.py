@@ -7,7 +7,7 @@ from bnstudy.data import Dataset
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
 from bnstudy.engine.widen import Widened
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 CPU = torch.device("cpu")
 # float32 rounding (6e-8) through three steps of a network with about a thousand operations each,

@@ -13,8 +13,8 @@ from bnstudy.engine.train import train
 from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
 from bnstudy.norms import StepBatchNorm
-from bnstudy.work import trainer as run
-from bnstudy.work.build import build, preflight
+from bnstudy.work import build as run
+from bnstudy.work.build import anatomy, build, check
 
 CPU = torch.device("cpu")
 # float64 rounding (1e-16) through some thousand operations; 1 / std of few examples amplifies it
@@ -242,7 +242,9 @@ def wrong(**overrides):
              "train": cfg.train.model_copy(update=overrides.pop("train", {}))}  # fmt: skip
     ds = data.load(Config.model_validate({"data": {"name": "parity", "length": 9,
                                                    "train_size": 16}}).data)  # fmt: skip
-    return preflight(cfg.model_copy(update=parts), ds)
+    cfg = cfg.model_copy(update=parts)
+    check(cfg, ds)
+    anatomy(cfg, ds)
 
 
 @pytest.mark.parametrize(
@@ -325,4 +327,4 @@ def test_too_few_test_sequences_are_told_before_training():
                                                    "train_size": 16}}).data)  # fmt: skip
     few = ds.with_parts(lambda part, x, y: (x[:7], y[:7]) if part == "test" else (x, y))
     with pytest.raises(UserError, match=r"test part .* 7 sequences"):
-        preflight(cfg, few)
+        check(cfg, few)

@@ -14,7 +14,7 @@ from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
 from bnstudy.errors import UserError
 from bnstudy.probes import shift, statistics
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
 from bnstudy.norms.base import attributes
 from bnstudy.probes import recurrent
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 CPU = torch.device("cpu")
 
@@ -168,13 +168,13 @@ def test_probes_that_do_not_fit_the_data_are_refused(probe, cfg, said):
     few = with_probe.data.model_copy(update={"train_size": None})
     asked = with_probe.model_copy(update={"evaluate": evaluate, "data": few})
     with pytest.raises(UserError, match=said):
-        run.preflight(asked, data.load(asked.data))
+        run.check(asked, data.load(asked.data))
 
 
 def test_probes_of_sequences_are_not_for_images():
     cfg = Config.model_validate({"evaluate": {"probes": ("lengths",)}})
     with pytest.raises(UserError, match="on sequences: data=digits is images"):
-        run.preflight(cfg, data.load(cfg.data))
+        run.check(cfg, data.load(cfg.data))
 
 
 @pytest.mark.parametrize("given", [{}, {"name": "parity", "min_length": 2}])

@@ -11,7 +11,7 @@ from bnstudy import data
 from bnstudy.config import RESULTS_VERSION, Config
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
-from bnstudy.work import trainer as run
+from bnstudy.work import build as run
 
 TOLERANCE = 1e-3
 CONFIGS = {

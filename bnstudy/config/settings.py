@@ -1,0 +1,142 @@
+"""What a command line sets: a run, its seeds, how to execute it; and what a study states."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from bnstudy.config import capabilities
+from bnstudy.config.schema import DURATIONS, Config, Part, Parts
+
+GROUPS = ("data", "model", "norm", "optimizer", "scale")
+HERE = Path(__file__).parents[1]  # the package
+# in a checkout the folder lies beside the package, in an installed wheel inside it
+CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
+
+
+class Budget(Part):
+    """How much of a data set a scale uses, and for how long."""
+
+    train_size: int | None = None
+    epochs: float = 1
+
+
+class ScaleConfig(Part):
+    """`smoke`, `quick` or `full`: the size of data and training where the config leaves it open."""
+
+    name: str = "quick"
+    budgets: dict[str, Budget] = Field({})
+    default: Budget = Budget()
+
+
+class TrackerConfig(Part):
+    """Where runs are mirrored while they train."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "bnstudy"
+    entity: str | None = None
+
+
+class Grid(Part):
+    """One scale of a study: axes to cross, seeds, and what else is fixed."""
+
+    seeds: int | list[int] = 5
+    axes: dict[str, list[Any]] = Field({})
+    fixed: dict[str, Any] = Field({})
+
+
+class StudyConfig(Part):
+    """A study as its YAML states it before it runs."""
+
+    name: str
+    group: str = Field("", description="studies that one word runs together")
+    title: str
+    claim: str
+    source: str
+    rule: str
+    cost: str
+    expected: str
+    notes: list[str] = Field([])
+    entry: str = Field("", description="module with figure and claims; default: bnstudy.studies")
+    fixed: dict[str, Any] = Field({})
+    exclude: list[dict[str, Any]] = Field([])
+    scales: dict[str, Grid]
+
+
+class Settings(Parts):
+    """Everything a command line sets: one run's parts, its seeds, and how to execute."""
+
+    scale: ScaleConfig = ScaleConfig()
+    seeds: int | list[int] = Field(5, description="5 means 0..4; [3, 7] those two")
+    # how to execute: none of it changes what is computed
+    results_dir: str = "results"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=1, description="processes; null: one per core")
+    max_stack: int | None = Field(
+        None, ge=1, description="networks trained as one stack; null: by the table of costs"
+    )
+    compile: Literal["auto", "never", "always"] = Field(
+        "auto", description="compiled training steps; auto: where the table of costs says they pay"
+    )
+    max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
+    save_weights: bool = False
+    tracker: TrackerConfig = TrackerConfig()
+
+    def seed_list(self) -> list[int]:
+        """`seeds` as a list without repetitions, sorted."""
+        return seed_list(self.seeds)
+
+    def config(self, given: Collection[str] = ()) -> Config:
+        """The run these settings describe; the seed is 0, fingerprints are still to be filled in.
+
+        What is open is filled in: the size of the training part and the length of training by the
+        scale's budget, the length of made sequences by the data set's default.
+
+        Args:
+            given: dotted names that somebody set; data.train_size=null among them means all.
+        """
+        budget = self.scale.budgets.get(self.data.name, self.scale.default)
+        data, train = self.data, self.train
+        kind = capabilities.DATA.get(data.name)
+        if data.train_size is None and "data.train_size" not in given:
+            data = data.model_copy(update={"train_size": budget.train_size})
+        if data.length is None and kind is not None:
+            data = data.model_copy(update={"length": kind.length})
+        if all(getattr(train, k) is None for k in DURATIONS):
+            train = train.model_copy(update={"epochs": float(budget.epochs)})
+        return Config(
+            data=data,
+            model=self.model,
+            norm=self.norm,
+            optimizer=self.optimizer,
+            train=train,
+            evaluate=self.evaluate,
+        )
+
+
+def seed_list(seeds: int | list[int]) -> list[int]:
+    """5 means 0..4; a list means itself, sorted, without repetitions."""
+    chosen = list(range(seeds)) if isinstance(seeds, int) else sorted(set(seeds))
+    if not chosen or min(chosen) < 0:
+        raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
+    return chosen
+
+
+def schema_keys() -> list[str]:
+    """Every dotted key of the schema that a command line may set."""
+    return [k for k in _leaves(Settings) if not k.startswith("scale.")]
+
+
+def axis_keys() -> list[str]:
+    """The dotted keys that can be an axis of a grid: what is in the address, the seed excepted."""
+    return [k for k in _leaves(Config, machines=False) if k != "seed"]
+
+
+def _leaves(part: type[BaseModel], prefix: str = "", machines: bool = True) -> Iterator[str]:
+    for name, field in part.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _leaves(kind, f"{prefix}{name}.", machines)
+        elif machines or not (field.json_schema_extra or {}).get("machine"):
+            yield prefix + name

@@ -1,0 +1,97 @@
+"""Words of a command line that are refused, and what is said instead."""
+
+import pytest
+
+from bnstudy.errors import UserError
+
+
+def cells(composer, words: str):
+    return composer.request(words.split()).cells
+
+
+REFUSED = [
+    # a name: what was given, what is allowed, the nearest
+    ("norm=bath", "unknown norm 'bath'", "'batch'", "group, instance, layer"),
+    ("model=resnt", "unknown model 'resnt'", "'resnet'", "lenet, mlp, recurrent"),
+    ("data=dgits", "unknown data 'dgits'", "'digits'", "contrast_digits"),
+    ("optimizer=adm", "unknown optimizer 'adm'", "'adam'", "adam, sgd"),
+    ("scale=smok", "unknown scale 'smok'", "'smoke'", "full, quick, smoke"),
+    ("norm=null", "unknown norm 'None'", "'none'"),
+    ("norm=[batch,group]", "unknown norm '['batch', 'group']'", "layer"),
+    ("norm=batch,grop", "unknown norm 'grop'", "'group'"),
+    # a key, which Hydra alone would let through with +
+    ("optimizer.lrr=3", "unknown key 'optimizer.lrr'", "'optimizer.lr'", "optimizer.decay"),
+    ("+optimizer.lrr=3", "unknown key 'optimizer.lrr'", "'optimizer.lr'"),
+    ("++optimizer.lrr=3", "unknown key 'optimizer.lrr'", "'optimizer.lr'"),
+    ("lr=3", "unknown key 'lr'", "'optimizer.lr'", "train.batch_size"),
+    ("normm.eps=3", "unknown key 'normm.eps'", "'norm.eps'"),
+    ("norm.foo.bar=1", "unknown key 'norm.foo.bar'", "norm.group_size"),
+    ("+nrom=batch", "unknown key 'nrom'", "'norm'"),
+    ("workerz=3", "unknown key 'workerz'", "'workers'"),
+    ("study=batch_size", "bnstudy study NAME"),
+    ("train=3", "'train' is a folder of keys", "train.batch_size"),
+    ("seed=3", "unknown key 'seed'", "'seeds'"),
+    # a value
+    ("train.batch_size=0", "train.batch_size=0", "greater than or equal to 1"),
+    ("train.batch_size=2.5", "train.batch_size=2.5", "integer"),
+    ("optimizer.lr=0", "optimizer.lr=0", "greater than 0"),
+    ("optimizer.lr=-1", "optimizer.lr=-1", "greater than 0"),
+    ("optimizer.lr=abc", "optimizer.lr=abc", "valid number"),
+    ("optimizer.lr=inf", "optimizer.lr=inf", "finite"),
+    ("optimizer.lr=0.1,-1", "optimizer.lr=-1", "greater than 0"),
+    ("optimizer.name=adm", "optimizer.name=adm", "'sgd' or 'adam'", "Did you mean 'adam'"),
+    ("norm.affine=gama", "norm.affine=gama", "'gamma'", "Did you mean 'gamma'"),
+    ("tracker.mode=of", "tracker.mode=of", "'offline'"),
+    ("model.hidden=[0]", "model.hidden.0=0", "greater than or equal to 1"),
+    ("model.hidden=[]", "model.hidden=[]", "at least 1"),
+    # combinations
+    ("train.epochs=1 train.steps=3", "train.epochs and train.steps", "exactly one"),
+    ("train.steps=1,2 train.examples=3", "train.steps and train.examples", "exactly one"),
+    ("norm=group norm.num_groups=2 norm.channels_per_group=2", "exactly one"),
+    ("norm=group norm.channels_per_group=null", "exactly one", "norm.num_groups"),
+    ("norm=ghost norm.group_size=null", "norm.group_size"),
+    ("norm=batch norm=group", "'norm' is given 2 times"),
+    ("norm=batch +norm=group", "'norm' is given 2 times"),
+    # seeds
+    ("seeds=0", "positive number", "not 0"),
+    ("seeds=[]", "positive number", "not []"),
+    ("seeds=[1,-2]", "not [1, -2]"),
+    ("seeds=abc", "seeds=abc", "integer"),
+    ("seeds=3,7", "seeds=[3,7]"),
+    # what cannot be an axis
+    ("workers=1,2", "workers=1,2", "cannot be an axis"),
+    ("results_dir=a,b", "results_dir=a,b", "cannot be an axis"),
+    ("data.root=a,b", "data.root=a,b", "cannot be an axis"),
+    ("hydra.sweep.dir=a,b", "cannot be an axis"),
+    ("norm=glob(zz*)", "norm=glob(zz*)", "comma list"),
+    # grammar
+    ("norm", "'norm' is not an override", "key=value"),
+    ("=5", "'=5' is not an override", "key=value"),
+    ("norm.eps=[1", "norm.eps=[1"),
+    ("~norm", "~norm", "null"),
+    ("norm@x=batch", "norm@x"),
+    ("hydra/launcher=nope", "hydra/launcher/nope", "joblib"),
+    ("hydra.nope=1", "hydra.nope"),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case[0])
+def test_what_is_wrong_is_said_with_what_is_right(composer, case):
+    words, *said = case
+    with pytest.raises(UserError) as error:
+        composer.request(words.split())
+    for part in said:
+        assert part in str(error.value)
+
+
+def test_a_comma_list_is_a_grid_only_where_one_is_wanted(composer):
+    with pytest.raises(UserError, match=r"train -m.*compare"):
+        composer.request(["norm=batch,group"], sweep=False)
+    assert len(cells(composer, "norm=batch,group")) == 2
+
+
+@pytest.mark.parametrize("word", ["norm=bath", "+norm=bath", "norm=group,bath"])
+def test_a_composer_is_as_good_as_before_after_a_mistake(composer, word):
+    with pytest.raises(UserError):
+        composer.request([word])
+    assert [c.norm.name for c in cells(composer, "norm=group")] == ["group"]
