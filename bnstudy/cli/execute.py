@@ -18,7 +18,7 @@ from bnstudy.config import Config
 from bnstudy.errors import UserError
 from bnstudy.store import Store
 from bnstudy.sweep.launch import Outcome, launch
-from bnstudy.sweep.plan import Plan, make_plan
+from bnstudy.sweep.plan import Plan, addresses, make_plan
 from bnstudy.sweep.protocol import Execution, State
 from bnstudy.work.sources import resolve
 
@@ -79,9 +79,10 @@ def planned(request: "Request", place: Path) -> Plan:
     cells = [resolve(cell, place / "cache") for cell in request.cells]
     held = store_of(request).held([cell.cell for cell in cells])
     bill = _Bill(place / "cache")
-    plan = make_plan(cells, request.seeds, held, bill.seconds, request.settings.max_stack)
-    bill.check({c.cell: c for stack in plan.stacks for c in stack.configs}.values())
-    return plan
+    for cell in cells:
+        if not held.issuperset(addresses(cell, request.seeds)):
+            bill.check(cell)
+    return make_plan(cells, request.seeds, held, bill.seconds, request.settings.max_stack)
 
 
 class _Bill:
@@ -99,17 +100,16 @@ class _Bill:
 
         key = repr((config.data, config.model, config.norm, config.train.batch_size))
         if key not in self.anatomies:
-            dataset = data.load_many([config.data], self.cache)
+            dataset = data.load(config.data, self.cache)
             self.anatomies[key] = anatomy(config, dataset)
         return cost.seconds(config, self.anatomies[key], networks)
 
-    def check(self, cells: Any) -> None:
-        """Refuse what cannot train, cell by cell."""
+    def check(self, cell: Config) -> None:
+        """Refuse what cannot train."""
         from bnstudy import data
         from bnstudy.work.build import check
 
-        for cell in cells:
-            check(cell, data.load_many([cell.data], self.cache))
+        check(cell, data.load(cell.data, self.cache))
 
 
 def check_device(request: "Request", plan: Plan) -> None:
@@ -152,6 +152,35 @@ def launched(request: "Request", composer: "Composer", plan: Plan) -> Result:
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
     return Result(plan, outcome, watch.signal)
+
+
+def check_study(request: "Request") -> None:
+    """Refuse a grid that its study could not judge, before anything is trained."""
+    from bnstudy import studies
+
+    assert request.study is not None
+    studies.check(request.study, request.cells, request.seeds)
+
+
+def finish_study(request: "Request", plan: Plan) -> None:
+    """Write a study's results where they are not there yet, print its verdicts and their folder."""
+    from bnstudy import studies
+
+    assert request.study is not None
+    scale = request.settings.scale.name
+    folder = runs_of(request) / "studies" / request.study.name / f"{scale}-{plan.grid_hash}"
+    verdicts = studies.results_of(
+        request.study,
+        table_of(request, plan),
+        folder,
+        scale=scale,
+        cells=plan.cells,
+        planned=plan.runs,
+        command=command_line(),
+    )
+    present.verdicts(verdicts)
+    for name in ("figure.png", "table.csv", "claims.json"):
+        present.path(folder / name)
 
 
 def compare(request: "Request", plan: Plan, metric: str) -> None:

@@ -83,7 +83,7 @@ class Trainer:
         Raises:
             UserError: a config that cannot train.
         """
-        first = data.load_many([configs[0].data], self.runs / "cache")
+        first = data.load(configs[0].data, self.runs / "cache")
         job = Trained(configs, anatomy(configs[0], first))
         waiting = deque(side_by_side(configs, first))
         done, note = 0, ""

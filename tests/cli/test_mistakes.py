@@ -54,6 +54,7 @@ MISTAKES = {
     "train model.depth=9": ["model.depth=9", "8, 14"],
     "train norm=ghost norm.group_size=7": ["groups of 7", "32"],
     "train norm=layer norm.freeze_at=0.5": ["freeze_at", "layer norm"],
+    "train -m train.classes_per_batch=2,16 --dry-run": ["classes_per_batch=16", "10 classes"],
     "train norm=custom": ["norm.entry", "package.module:function"],
     "train model=custom model.entry=nothing.here:build": ["importing 'nothing.here' failed"],
     "train --config-dir nowhere": ["--config-dir nowhere", "no such folder"],
@@ -106,7 +107,7 @@ def test_a_mistake_found_after_reading_data_leaves_nothing_either(tmp_path, monk
     words.append("data.train_size=20")
     said(bnstudy_("train", *words, "--dry-run"))
     assert not (tmp_path / "results").exists()
-    monkeypatch.setattr("bnstudy.work.trainer._loaded", OrderedDict())  # as in a process of its own
+    monkeypatch.setattr("bnstudy.data._kept", OrderedDict())  # as in a process of its own
     said(bnstudy_("train", *words))
     kept = [p.name for p in (tmp_path / "results" / "runs" / "cache").iterdir()]
     assert any(name.startswith("fingerprint-") for name in kept)

@@ -173,7 +173,7 @@ def test_stale_records_are_named_and_removed_together(monkeypatch):
     said(bnstudy_("train", *TINY))
     assert "removed 0 records" in said(bnstudy_("rm", "--stale"))
     monkeypatch.setattr("bnstudy.config.RESULTS_VERSION", 99)
-    monkeypatch.setattr("bnstudy.config.schema.RESULTS_VERSION", 99)
+    monkeypatch.setattr("bnstudy.config.address.RESULTS_VERSION", 99)
     monkeypatch.setattr("bnstudy.store.records.RESULTS_VERSION", 99)
     assert "stale" in said(bnstudy_("ls"))
     assert "removed 2 records" in said(bnstudy_("rm", "--stale"))

@@ -5,6 +5,7 @@ import torch
 from toy_training import CPU, THREE_STEPS, config, data, side_by_side, trained
 
 from bnstudy import norms
+from bnstudy.config.capabilities import widens
 from bnstudy.data import join
 from bnstudy.engine.mapped import Mapped
 from bnstudy.engine.stack import make_stack
