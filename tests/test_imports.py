@@ -18,7 +18,8 @@ ALLOWED: dict[str, set[str]] = {
     "strict_json": set(),
     "machine": set(),
     "atomic": set(),
-    "norms": {"errors"},
+    # of the tools it names those that it offers, for type checkers; it loads them when asked
+    "norms": {"errors", "normtools"},
     "stats": {"errors"},
     "config": LEAVES,
     "entry": LEAVES,

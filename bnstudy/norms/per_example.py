@@ -173,6 +173,13 @@ class InstanceNorm(_PerExample):
                 f"{self.spatial_dims + 2} axes (N, C, *), or one example of "
                 f"{self.spatial_dims + 1} (C, *); got {x.dim()}: {tuple(x.shape)}"
             )
+        unbatched = 2 <= x.dim() <= 4 and x.shape[0] == self.num_features != x.shape[1]
+        if self.spatial_dims is None and unbatched:
+            raise ValueError(
+                f"InstanceNorm has num_features={self.num_features}, but the input "
+                f"{tuple(x.shape)} has {x.shape[1]} channels (axis 1, behind the batch); if it is "
+                f"one example without batch, give spatial_dims={x.dim() - 1}"
+            )
         super().check(x)
 
     @torch.no_grad()
