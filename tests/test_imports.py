@@ -17,7 +17,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "machine": set(),
     "atomic": set(),
-    "norms": {"errors"},
+    # of the tools it names those that it offers, for type checkers; it loads them when asked
+    "norms": {"errors", "normtools"},
     "stats": {"errors"},
     "config": LEAVES,
     "entry": LEAVES,

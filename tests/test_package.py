@@ -66,9 +66,8 @@ def command(installed, tmp_path):
 
 def test_the_wheel_holds_package_configs_and_templates(wheel):
     names = set(ZipFile(wheel).namelist())
-    ours = {
-        p for pattern in ("*.py", "*.jinja", "*.txt") for p in (ROOT / "bnstudy").rglob(pattern)
-    }
+    kinds = ("*.py", "*.jinja", "*.txt", "py.typed")
+    ours = {p for pattern in kinds for p in (ROOT / "bnstudy").rglob(pattern)}
     assert {str(p.relative_to(ROOT)) for p in ours} <= names
     configs = {f"bnstudy/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.yaml")}
     assert configs <= names

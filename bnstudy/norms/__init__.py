@@ -6,6 +6,11 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
     layer = norm(64)                              # a layer for 64 channels
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bnstudy.errors import did_you_mean
+
 from .base import CannotWiden, NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
@@ -16,6 +21,11 @@ from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .step_batch_norm import StepBatchNorm
 from .weight_standardization import WeightStandardization, standardize_weights
+
+if TYPE_CHECKING:
+    from bnstudy.normtools.audit import Finding, audit
+    from bnstudy.normtools.fold import Folded, fold, fold_pair, inference_speedup
+    from bnstudy.normtools.swap import Swap, Swaps, swap_norms
 
 __all__ = [
     "ESTIMATORS",
@@ -58,7 +68,7 @@ __all__ = [
     "swap_norms",
 ]
 
-# what works on anybody's network stands on the norms and is imported when it is asked for
+# The tools for anybody's network stand on the norms, so they are imported when they are asked for.
 _TOOLS = {
     "audit": ("Finding", "audit"),
     "fold": ("Folded", "fold", "fold_pair", "inference_speedup"),
@@ -67,9 +77,13 @@ _TOOLS = {
 
 
 def __getattr__(name: str) -> object:
-    import importlib
-
     for module, names in _TOOLS.items():
         if name in names:
-            return getattr(importlib.import_module(f"bnstudy.normtools.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(import_module(f"bnstudy.normtools.{module}"), name)
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}.{did_you_mean(name, __all__)}"
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,21 +1,39 @@
 """Batch normalization as four independent decisions, each a visible argument."""
 
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from .base import Norm, one_of
 from .distributed import moments_across, processes
-from .functional import Moments, affine, moments, normalize, normalize_fused, normalize_with, pool
+from .functional import (
+    MaskedMoments,
+    Moments,
+    affine,
+    average_in,
+    for_each,
+    mixed,
+    moments,
+    normalize,
+    normalize_fused,
+    normalize_with,
+    of_nothing,
+    pool,
+    renormalization,
+    shrunk,
+)
 
 EVALUATIONS = ("population", "batch", "mixture", "example")
 
 
 class BatchNorm(Norm):
-    """Batch normalization (Ioffe & Szegedy 2015, algorithms 1 and 2) and what became of it.
+    """Batch normalization (Ioffe & Szegedy 2015, algorithms 1 and 2) and its variants.
 
     y = gamma * (x - mean) / sqrt(var_biased + eps) + beta, moments per channel over (N, *).
+
+    A drop-in for torch.nn.BatchNorm1d, 2d and 3d, whose arguments come first, in their order.
+    Four decisions make the variants:
 
     1. Scope: which examples share statistics in training.
        By default the batch.
@@ -30,6 +48,7 @@ class BatchNorm(Norm):
        batches weigh the same. One update per forward; ghost groups are first pooled to the moments
        of the whole batch, the variance between group means included, because the estimate is to
        serve all examples at once. To estimate afterwards instead, see `calibrate`.
+       track_running_stats = False: no estimate, no buffers; evaluation uses the batch.
 
     3. Evaluation: which statistics are used when not training; never updates the estimate.
        "population";
@@ -56,17 +75,20 @@ class BatchNorm(Norm):
     group size does not divide.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(
         self,
         num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool | str = True,
+        track_running_stats: bool = True,
         *,
         group_size: int | None = None,
         process_group: object | None = None,
-        momentum: float | None = 0.1,
         evaluation: str = "population",
         evaluation_group_size: int | None = None,
         prior_examples: float | None = None,
@@ -76,9 +98,9 @@ class BatchNorm(Norm):
         renorm_warmup: tuple[int, int, int] | None = None,
         frozen: bool = False,
         keep_moments: bool = False,
-        **common,
+        **common: Any,
     ):
-        super().__init__(num_features, **common)
+        super().__init__(num_features, eps, affine=affine, **common)
         one_of("evaluation", evaluation, EVALUATIONS)
         _check(momentum is None or 0 <= momentum <= 1, f"momentum={momentum}: 0 to 1, or None")
         sizes = {"group_size": group_size, "evaluation_group_size": evaluation_group_size}
@@ -88,83 +110,66 @@ class BatchNorm(Norm):
             group_size is None or process_group is None,
             "group_size is a scope within one process, process_group one of several: give one",
         )
-        _check(
-            (r_max is None) == (d_max is None),
-            f"Batch Renormalization takes both r_max and d_max; got r_max={r_max}, d_max={d_max}",
-        )
-        _check(r_max is None or r_max >= 1, f"r_max={r_max}: at least 1 (no rescaling)")
-        _check(d_max is None or d_max >= 0, f"d_max={d_max}: at least 0 (no shift)")
-        _check(renorm_warmup is None or r_max is not None, "renorm_warmup needs r_max and d_max")
-        if renorm_warmup is not None:
-            _check(
-                max(r_max, d_max) < float("inf"),
-                "renorm_warmup: a linear rise to an infinite r_max or d_max is not defined",
-            )
-            _check(
-                len(renorm_warmup) == 3 and 0 <= renorm_warmup[0] <= min(renorm_warmup[1:]),
-                f"renorm_warmup={renorm_warmup}: (hold, r_full, d_full) in updates, "
-                "0 <= hold <= r_full, d_full",
-            )
+        _check_renormalization(r_max, d_max, renorm_warmup)
+        # 1. scope
         self.group_size, self.process_group = group_size, process_group
-        self.momentum = momentum
+        # 2. population estimate; momentum may be a tensor, (C,), where seeds lie side by side
+        self.momentum: float | Tensor | None = momentum
+        self.frozen, self.keep_moments = frozen, keep_moments
+        self._kept: Moments | MaskedMoments | _Kernel | None = None
+        # 3. evaluation
         self.evaluation, self.evaluation_group_size = evaluation, evaluation_group_size
         self.prior_examples, self.alpha = prior_examples, alpha
+        # 4. correction
         self.r_max, self.d_max, self.renorm_warmup = r_max, d_max, renorm_warmup
-        self.frozen, self.keep_moments = frozen, keep_moments
-        self._kept: Moments | tuple[Tensor, Tensor, Tensor] | None = None
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+        if track_running_stats:
+            count = torch.zeros((), dtype=torch.long, device=self._factory["device"])
+            self.register_buffer("running_mean", self._filled(0.0))
+            self.register_buffer("running_var", self._filled(1.0))
+            self.register_buffer("num_batches_tracked", count)
+        else:
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                self.register_buffer(name, None)
+            if frozen or r_max is not None or evaluation in ("mixture", "example"):
+                self._estimate()  # raises
+            self.evaluation = "batch"
 
     @property
-    def stackable(self) -> bool:
+    def stackable(self) -> bool:  # type: ignore[override]
         return self.process_group is None
 
     def widened(self, size: int) -> Self:
         return self._repeated(size)
 
-    def reset_running_stats(self) -> None:
-        """Forget the population estimate: mean 0, variance 1, no batches."""
-        self.running_mean.zero_()
-        self.running_var.fill_(1)
-        self.num_batches_tracked.zero_()
-
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        if self.training and not self.frozen:
-            if self._is_plain():
-                return self._kernel(x, self.running_mean, self.running_var, update=True)
-            return self._train(x)
-        mean, var = self.running_mean, self.running_var
-        if self.training or self.evaluation == "population":
-            if self.backend == "fused":
-                return self._kernel(x, mean, var, update=False)
-            return normalize_with(x, mean, var, self.weight, self.bias, self.eps)
-        if self.evaluation == "batch":
-            size = self._examples(x, self.evaluation_group_size)
-            y, batch = self._normalize(x, size, self.weight, self.bias)
-            self._keep(batch)
-            return y
-        mean, var = self._mixed(x, mean, var)
-        return normalize_with(x, mean, var, self.weight, self.bias, self.eps)
+        training = self.training and not self.frozen
+        if x.numel() == 0 and not (training and processes(self.process_group) > 1):
+            return self._nothing(x, training)
+        if not training:
+            return self._evaluate(x)
+        if self._is_plain():
+            return self._kernel(x, self.running_mean, self.running_var, update=True)
+        return self._train(x)
 
-    # --- training ------------------------------------------------------------------------------
+    # --- 1. scope --------------------------------------------------------------------------------
 
     def _is_plain(self) -> bool:
         """Whether one kernel does everything, the exponential average included."""
         return (
             self.backend == "fused"
             and isinstance(self.momentum, float | int)
+            and self.running_mean is not None
             and self.group_size is None
             and self.process_group is None
             and self.r_max is None
         )
 
-    def _kernel(self, x: Tensor, mean: Tensor, var: Tensor, update: bool) -> Tensor:
+    def _kernel(self, x: Tensor, mean: Tensor | None, var: Tensor | None, update: bool) -> Tensor:
         if update:
             self._check_count(x, x.shape[0])
-            self.num_batches_tracked.add_(1)
-        momentum = self.momentum if update else 0.0
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        momentum: float = self.momentum if update else 0.0  # type: ignore[assignment]
         if x.is_cuda and not self.keep_moments:  # lets cuDNN in, which hands out no moments
             parameters = (self.weight, self.bias, mean, var)
             settings = (update, momentum, self.eps, torch.backends.cudnn.enabled)
@@ -173,13 +178,11 @@ class BatchNorm(Norm):
             x, self.weight, self.bias, mean, var, update, momentum, self.eps
         )
         if update and self.keep_moments:  # past nn.Module's slow setattr
-            self.__dict__["_kept"] = (mean.detach(), invstd.detach(), x.detach())
+            self.__dict__["_kept"] = _Kernel(mean.detach(), invstd.detach(), x.detach())
         return y
 
     def _train(self, x: Tensor) -> Tensor:
-        population = (self.running_mean, self.running_var, self.num_batches_tracked)
-        gamma, beta = self.weight, self.bias
-        inner = (gamma, beta) if self.r_max is None else (None, None)
+        inner = (self.weight, self.bias) if self.r_max is None else (None, None)
         if processes(self.process_group) > 1:
             batch = moments_across(x, self.process_group)
             if batch.count < 2:
@@ -189,91 +192,27 @@ class BatchNorm(Norm):
             y, batch = self._normalize(x, self._examples(x, self.group_size), *inner)
         batch = self._keep(batch)
         if self.r_max is not None:
-            r, d = self._correction(batch, *population)
-            y = affine(affine(y, _each(r, x), _each(d, x)), gamma, beta).to(x.dtype)
-        self._update(*population, pool(batch))
+            y = self._corrected(x, y, batch)
+        if self.running_mean is not None:
+            self._update(pool(batch))
         return y
 
-    def _normalize(self, x: Tensor, examples: int, gamma, beta) -> tuple[Tensor, Moments]:
+    def _normalize(
+        self, x: Tensor, examples: int, gamma: Tensor | None, beta: Tensor | None
+    ) -> tuple[Tensor, Moments]:
         """Each group of consecutive examples by its own moments."""
         self._check_count(x, examples)
         if self.backend == "reference":
             return normalize(x, examples, 1, gamma, beta, self.eps)
-        return normalize_fused(x, examples, gamma, beta, self.eps, self.running_mean.dtype)
+        dtype = None if self.running_mean is None else self.running_mean.dtype
+        return normalize_fused(x, examples, gamma, beta, self.eps, dtype)
 
-    def _keep(self, batch: Moments) -> Moments:
-        detached = Moments(batch.mean.detach(), batch.var_biased.detach(), batch.count)
-        if self.keep_moments:
-            self._kept = detached
-        return detached
-
-    @property
-    def moments(self) -> Moments | None:
-        """The last batch statistics, each (groups, C), while `keep_moments` is set."""
-        if self._kept is None or isinstance(self._kept, Moments):
-            return self._kept
-        mean, invstd, x = self._kept
-        var = invstd**-2 - self.eps
-        tiny = var < self.eps  # there the difference cancels: to 1e-7 * eps, whatever var is
-        try:
-            exact = not tiny.any()
-        except RuntimeError:  # under vmap no value may be read
-            exact = False
-        if not exact:
-            var = torch.where(tiny, moments(x, x.shape[0], 1).var_biased[0], var)
-        self._kept = Moments(mean[None], var[None], x.numel() // x.shape[1])
-        return self._kept
-
-    def _correction(self, batch: Moments, mean, var, updates) -> tuple[Tensor, Tensor]:
-        """Batch Renormalization's r and d (groups, C), from the estimate before this update."""
-        r_max, d_max = self.r_max, self.d_max
-        if self.renorm_warmup is not None:
-            hold, r_full, d_full = self.renorm_warmup
-            r_max = 1 + (r_max - 1) * ((updates - hold) / max(r_full - hold, 1)).clamp(0, 1)
-            d_max = d_max * ((updates - hold) / max(d_full - hold, 1)).clamp(0, 1)
-        std = torch.sqrt(var + self.eps)
-        r = torch.sqrt(batch.var_biased + self.eps) / std
-        d = (batch.mean - mean) / std
-        return r.clamp(1 / r_max, r_max), d.clamp(-d_max, d_max)
-
-    @torch.no_grad()
-    def _update(self, mean: Tensor, var: Tensor, updates: Tensor, batch: Moments) -> None:
-        """Move the population estimate towards the batch's moments (C,), in place."""
-        var_unbiased = batch.var_biased * (batch.count / (batch.count - 1))
-        updates.add_(1)
-        weight = 1 / updates.to(mean.dtype) if self.momentum is None else self.momentum
-        # in place, because functional_call and vmap lose a rebound buffer; not lerp_, which has no
-        # batching rule; and not old + (new - old) * weight, which cancels when the two differ much
-        mean.mul_(1 - weight).add_(batch.mean * weight)
-        var.mul_(1 - weight).add_(var_unbiased * weight)
-
-    # --- evaluation ----------------------------------------------------------------------------
-
-    def _mixed(self, x: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-        """Population statistics mixed with the batch's or the example's own."""
-        if self.evaluation == "mixture":
-            _check(
-                self.prior_examples is not None and self.prior_examples >= 0,
-                f"prior_examples={self.prior_examples}: evaluation='mixture' needs how many "
-                "examples the population statistics count for, 0 (batch) up (16 is usual)",
-            )
-            size = self._examples(x, self.evaluation_group_size)
-            own = moments(x, size, 1)
-            share = size / (size + self.prior_examples)
-            mean = (1 - share) * mean + share * own.mean
-            var = (1 - share) * var + share * own.var_biased
-            return _each(mean, x), _each(var, x)
-        _check(
-            self.alpha is not None and 0 <= self.alpha <= 1,
-            f"alpha={self.alpha}: evaluation='example' needs the example's share of its own "
-            "statistics, 0 (population) to 1 (instance norm)",
-        )
-        own, share = moments(x, 1, 1), self.alpha
-        between = share * (1 - share) * (own.mean - mean).square()
-        var = (1 - share) * var + share * own.var_biased + between
-        return (1 - share) * mean + share * own.mean, var
-
-    # --- shapes --------------------------------------------------------------------------------
+    def _nothing(self, x: Tensor, training: bool) -> Tensor:
+        """An empty batch is counted as torch.nn counts it, and changes no statistic."""
+        self._kept = None
+        if training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return of_nothing(x, self.weight, self.bias)
 
     def _examples(self, x: Tensor, group_size: int | None) -> int:
         size = x.shape[0] if group_size is None else group_size
@@ -288,6 +227,122 @@ class BatchNorm(Norm):
         if examples < 2 and x.numel() <= x.shape[0] * x.shape[1]:
             raise ValueError(_one_value(x, examples))
 
+    # --- 2. population estimate ------------------------------------------------------------------
+
+    def reset_running_stats(self) -> None:
+        """Forget the population estimate: mean 0, variance 1, no batches."""
+        if self.running_mean is None:
+            return
+        mean, var, updates = self._estimate()
+        mean.zero_()
+        var.fill_(1)
+        updates.zero_()
+
+    def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """running_mean, running_var and num_batches_tracked."""
+        mean, var, updates = self.running_mean, self.running_var, self.num_batches_tracked
+        if mean is None or var is None or updates is None:
+            raise ValueError(
+                "track_running_stats=False: this batch norm keeps no population statistics, so it "
+                "can neither be frozen, nor mixed with them, nor corrected by them"
+            )
+        return mean, var, updates
+
+    @torch.no_grad()
+    def _update(self, batch: Moments) -> None:
+        """Move the population estimate towards the batch's moments (C,), in place."""
+        mean, var, updates = self._estimate()
+        var_unbiased = batch.var_biased * (batch.count / (batch.count - 1))
+        updates.add_(1)
+        weight = 1 / updates.to(mean.dtype) if self.momentum is None else self.momentum
+        average_in(mean, batch.mean, weight)
+        average_in(var, var_unbiased, weight)
+
+    def _keep(self, batch: Moments) -> Moments:
+        detached = Moments(batch.mean.detach(), batch.var_biased.detach(), batch.count)
+        if self.keep_moments:
+            self._kept = detached
+        return detached
+
+    @property
+    def moments(self) -> Moments | MaskedMoments | None:
+        """The last batch statistics, each (groups, C), while `keep_moments` is set."""
+        if not isinstance(self._kept, _Kernel):
+            return self._kept
+        mean, invstd, x = self._kept
+        var = invstd**-2 - self.eps
+        tiny = var < self.eps  # there the difference cancels: to 1e-7 * eps, whatever var is
+        try:
+            exact = not tiny.any()
+        except RuntimeError:  # under vmap no value may be read
+            exact = False
+        if not exact:
+            var = torch.where(tiny, moments(x, x.shape[0], 1).var_biased[0], var)
+        self._kept = Moments(mean[None], var[None], x.numel() // x.shape[1])
+        return self._kept
+
+    # --- 3. evaluation ---------------------------------------------------------------------------
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        evaluation = "population" if self.training else self.evaluation  # in training: frozen
+        if evaluation == "population" and self.running_mean is None and not self.training:
+            evaluation = "batch"
+        if evaluation == "batch":
+            size = self._examples(x, self.evaluation_group_size)
+            y, batch = self._normalize(x, size, self.weight, self.bias)
+            self._keep(batch)
+            return y
+        mean, var, _ = self._estimate()
+        if evaluation == "population" and self.backend == "fused":
+            return self._kernel(x, mean, var, update=False)
+        if evaluation == "mixture":
+            mean, var = self._mixture(x, mean, var)
+        elif evaluation == "example":
+            mean, var = self._with_the_example(x, mean, var)
+        return normalize_with(x, mean, var, self.weight, self.bias, self.eps)
+
+    def _mixture(self, x: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Population statistics averaged with those of the batch, or of each group of it."""
+        prior = self.prior_examples
+        if prior is None or prior < 0:
+            raise ValueError(
+                f"prior_examples={prior}: evaluation='mixture' needs how many examples the "
+                "population statistics count for, 0 (batch) up (16 is usual)"
+            )
+        size = self._examples(x, self.evaluation_group_size)
+        mean, var = shrunk(mean, var, moments(x, size, 1), size / (size + prior))
+        return for_each(mean, x), for_each(var, x)
+
+    def _with_the_example(self, x: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Population statistics mixed with the example's own, for each example."""
+        alpha = self.alpha
+        if alpha is None or not 0 <= alpha <= 1:
+            raise ValueError(
+                f"alpha={alpha}: evaluation='example' needs the example's share of its own "
+                "statistics, 0 (population) to 1 (instance norm)"
+            )
+        return mixed(mean, var, moments(x, 1, 1), alpha)
+
+    # --- 4. correction in training ---------------------------------------------------------------
+
+    def _corrected(self, x: Tensor, y: Tensor, batch: Moments) -> Tensor:
+        """Batch Renormalization of y, from the population estimate before this update."""
+        mean, var, updates = self._estimate()
+        r_max, d_max = self._bounds(updates)
+        r, d = renormalization(batch, mean, var, r_max, d_max, self.eps)
+        return affine(affine(y, for_each(r, x), for_each(d, x)), self.weight, self.bias).to(x.dtype)
+
+    def _bounds(self, updates: Tensor) -> tuple[Any, Any]:
+        """r_max and d_max at this update."""
+        r_max, d_max = self.r_max, self.d_max
+        if self.renorm_warmup is None or r_max is None or d_max is None:
+            return r_max, d_max
+        hold, r_full, d_full = self.renorm_warmup
+        return (
+            1 + (r_max - 1) * ((updates - hold) / max(r_full - hold, 1)).clamp(0, 1),
+            d_max * ((updates - hold) / max(d_full - hold, 1)).clamp(0, 1),
+        )
+
     def extra_repr(self) -> str:
         shown = ("momentum", "group_size", "process_group", "r_max", "d_max")
         parts = [f"{name}={getattr(self, name)}" for name in shown if getattr(self, name)]
@@ -296,11 +351,12 @@ class BatchNorm(Norm):
         return ", ".join([super().extra_repr(), *parts]) + (", frozen" if self.frozen else "")
 
 
-def _each(value: Tensor, x: Tensor) -> Tensor:
-    """(groups, C) to (N, C): every example its group's value."""
-    if value.shape[0] == 1:
-        return value
-    return value.repeat_interleave(x.shape[0] // value.shape[0], 0)
+class _Kernel(NamedTuple):
+    """What the fused kernel hands out, and its input: moments are worked out when asked for."""
+
+    mean: Tensor
+    invstd: Tensor
+    x: Tensor
 
 
 def _one_value(x: Tensor, examples: int) -> str:
@@ -308,6 +364,30 @@ def _one_value(x: Tensor, examples: int) -> str:
         f"batch statistics of {examples} example without spatial extent, input {tuple(x.shape)}: "
         "one value per channel has no variance; use larger batches or groups, layer or group norm, "
         "or population statistics (eval() or frozen)"
+    )
+
+
+def _check_renormalization(
+    r_max: float | None, d_max: float | None, warmup: tuple[int, int, int] | None
+) -> None:
+    _check(
+        (r_max is None) == (d_max is None),
+        f"Batch Renormalization takes both r_max and d_max; got r_max={r_max}, d_max={d_max}",
+    )
+    if r_max is None or d_max is None:
+        _check(warmup is None, "renorm_warmup needs r_max and d_max")
+        return
+    _check(r_max >= 1, f"r_max={r_max}: at least 1 (no rescaling)")
+    _check(d_max >= 0, f"d_max={d_max}: at least 0 (no shift)")
+    if warmup is None:
+        return
+    _check(
+        max(r_max, d_max) < float("inf"),
+        "renorm_warmup: a linear rise to an infinite r_max or d_max is not defined",
+    )
+    _check(
+        len(warmup) == 3 and 0 <= warmup[0] <= min(warmup[1:]),
+        f"renorm_warmup={warmup}: (hold, r_full, d_full) in updates, 0 <= hold <= r_full, d_full",
     )
 
 

@@ -1,5 +1,8 @@
 """Norms built on batch normalization: ghost groups, continual, and noisy batch normalization."""
 
+from math import prod
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +14,7 @@ from .per_example import groups_of
 class GhostBatchNorm(BatchNorm):
     """Batch normalization over ghost groups of `group_size` examples (Hoffer et al. 2017)."""
 
-    def __init__(self, num_features: int, *, group_size: int, **batch_norm):
+    def __init__(self, num_features: int, *, group_size: int, **batch_norm: Any):
         super().__init__(num_features, group_size=group_size, **batch_norm)
 
 
@@ -31,7 +34,7 @@ class ContinualNorm(BatchNorm):
         *,
         num_groups: int | None = None,
         channels_per_group: int | None = None,
-        **batch_norm,
+        **batch_norm: Any,
     ):
         super().__init__(num_features, **batch_norm)
         self.num_groups = groups_of(num_features, num_groups, channels_per_group)
@@ -40,18 +43,20 @@ class ContinualNorm(BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        if x.numel() <= x.shape[0] * self.num_groups:
+        if self.num_features * prod(x.shape[2:]) == self.num_groups:
             raise ValueError(
                 f"ContinualNorm on {tuple(x.shape)}: each of the {self.num_groups} groups holds "
                 "one value, so the group norm inside gives a constant; use fewer groups"
             )
-        return super().forward(torch.group_norm(x, self.num_groups, None, None, self.eps))
+        if x.numel():
+            x = torch.group_norm(x, self.num_groups, None, None, self.eps)
+        return super().forward(x)
 
 
 class NoisyBatchNorm(BatchNorm):
     """Batch normalization with noise that undoes the stability of distributions, in training only.
 
-    y = scale * BN(x) + shift. At every step each activation j (channel and position) draws anew
+    y = scale * BN(x) + shift. At every step each activation j (channel and position) redraws
     mu_j ~ U(-noise_mean, noise_mean) and sigma_j ~ U(1, noise_std); then each example draws
     shift ~ U(mu_j - jitter, mu_j + jitter) and scale ~ N(sigma_j, jitter), standard deviation
     jitter (Santurkar et al. 2018, section 2.2: not zero-mean, not unit-variance, not i.i.d. in
@@ -59,7 +64,8 @@ class NoisyBatchNorm(BatchNorm):
 
     The noise comes from torch's global generator, or from the attribute `generator` when set.
     It is drawn inside the forward, so a stack of networks under vmap cannot reproduce it seed by
-    seed: not stackable.
+    seed: not stackable. While the attribute `noisy` is False training adds none and draws nothing:
+    population statistics are estimated so (`Calibrator`).
     """
 
     stackable = False
@@ -72,7 +78,7 @@ class NoisyBatchNorm(BatchNorm):
         noise_mean: float = 0.5,
         noise_std: float = 1.25,
         jitter: float = 0.1,
-        **batch_norm,
+        **batch_norm: Any,
     ):
         super().__init__(num_features, **batch_norm)
         if noise_mean < 0 or noise_std < 1 or jitter < 0:
@@ -82,12 +88,13 @@ class NoisyBatchNorm(BatchNorm):
             )
         self.noise_mean, self.noise_std, self.jitter = noise_mean, noise_std, jitter
         self.generator: torch.Generator | None = None
+        self.noisy = True
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        if not self.training:
+        if not (self.training and self.noisy):
             return y
-        place = {"device": y.device, "dtype": y.dtype, "generator": self.generator}
+        place: dict[str, Any] = {"device": y.device, "dtype": y.dtype, "generator": self.generator}
         activation = y.shape[1:]
         mean = self.noise_mean * (2 * torch.rand(activation, **place) - 1)
         std = 1 + (self.noise_std - 1) * torch.rand(activation, **place)

@@ -1,8 +1,8 @@
-"""Which statistics a network is evaluated with: switching them, and estimating them anew."""
+"""Which statistics a network is evaluated with: switching them, and estimating them again."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +59,13 @@ class PooledMoments:
     Chan et al. 1983: the result does not depend on how the values were cut into batches.
     """
 
-    def __init__(self):
-        self.count, self.mean, self.squares = torch.zeros(()), 0.0, 0.0
+    def __init__(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64)
+        self.count, self.mean, self.squares = zero, zero, zero
 
-    def add(self, mean: Tensor, var_unbiased: Tensor, count: int | Tensor) -> None:
+    def add(self, mean: Tensor, var_unbiased: Tensor, count: Tensor) -> None:
         mean, var = mean.double(), var_unbiased.double()
-        count = torch.as_tensor(count, dtype=torch.float64)  # 0 where this batch had no value
+        count = count.double()  # 0 where this batch had no value
         total = self.count + count
         delta, share = mean - self.mean, count / total.clamp(min=1)
         self.squares = self.squares + var * (count - 1).clamp(min=0) + delta**2 * self.count * share
@@ -84,11 +85,12 @@ class MeanOfBatches:
     Ioffe & Szegedy 2015, algorithm 2, step 10. Misses the variance between batches.
     """
 
-    def __init__(self):
-        self.batches, self.mean, self.var = torch.zeros(()), 0.0, 0.0
+    def __init__(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64)
+        self.batches, self.mean, self.var = zero, zero, zero
 
-    def add(self, mean: Tensor, var_unbiased: Tensor, count: int | Tensor) -> None:
-        seen = (torch.as_tensor(count) > 0).double()
+    def add(self, mean: Tensor, var_unbiased: Tensor, count: Tensor) -> None:
+        seen = (count > 0).double()
         self.batches = self.batches + seen
         self.mean = self.mean + mean.double() * seen
         self.var = self.var + var_unbiased.double() * seen
@@ -107,8 +109,9 @@ class Calibrator:
     Within the block these layers (and no others) are in training mode with momentum 1, so that
     after each forward the buffers hold that batch's own moments, over the whole batch even where
     training uses ghost groups (errors of small groups add up over layers, Wu & Johnson 2021), and
-    without Batch Renormalization; layers that share statistics between processes use their own
-    process's batch. On leaving, every layer and buffer is as it was, exceptions or not; write
+    without Batch Renormalization and without the noise of `NoisyBatchNorm`, whose generator stays
+    where it was; layers that share statistics between processes use their own process's batch. On
+    leaving, every layer and buffer is as it was, exceptions or not; write
     `statistics()` back yourself, or use `calibrate`. The first layer's result does not depend on
     the batch size; deeper layers see inputs normalized per batch.
 
@@ -124,12 +127,16 @@ class Calibrator:
 
     def __init__(self, model: nn.Module, estimator: str = "population"):
         one_of("estimator", estimator, ESTIMATORS)
-        self.layers = batch_norms(model)
+        every = batch_norms(model)
+        self.layers = {name: layer for name, layer in every.items() if _estimates(layer)}
         if not self.layers:
-            raise ValueError(
-                "nothing to calibrate: the model has no BatchNorm layer of bnstudy's "
-                "(swap_norms makes torch.nn's into ours)"
+            why = (
+                "every BatchNorm layer has track_running_stats=False"
+                if every
+                else "the model has no BatchNorm layer of bnstudy's (swap_norms makes torch.nn's "
+                "into ours)"
             )
+            raise ValueError(f"nothing to calibrate: {why}")
         self._kind = PooledMoments if estimator == "population" else MeanOfBatches
         self._estimates: dict[str, PooledMoments | MeanOfBatches] = {}
         # by (layer, time step), the step None where a layer keeps one set of statistics
@@ -154,11 +161,12 @@ class Calibrator:
             process_group=None,
             r_max=None,
             frozen=False,
+            noisy=False,
         )
         self._mode.__enter__()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._mode.__exit__(None, None, None)
         for hook in self._hooks:
             hook.remove()
@@ -166,8 +174,8 @@ class Calibrator:
             for buffer, before in self._buffers:
                 buffer.copy_(before)
 
-    def _counter(self, name: str):
-        def note(layer, args, kwargs):
+    def _counter(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def note(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x, step = (*args, *kwargs.values(), None)[:2]
             if (name, step) in self._counts:
                 raise ValueError(
@@ -191,13 +199,13 @@ class Calibrator:
                 self.layers[name].get_buffer(key) if buffers is None else buffers[_join(name, key)]
                 for key in STATISTICS
             )
-            layer = self.layers[name]
+            layer, behind = self.layers[name], torch.as_tensor(count)
             if isinstance(layer, StepBatchNorm):  # with momentum 1, of this batch alone
                 networks = layer.examples.shape[1]
-                count = layer.examples.repeat_interleave(layer.num_features // networks, 1)
+                behind = layer.examples.repeat_interleave(layer.num_features // networks, 1)
                 layer.examples.zero_()
             estimate = self._estimates.setdefault(name, self._kind())
-            estimate.add(mean.detach(), var.detach(), count)
+            estimate.add(mean.detach(), var.detach(), behind)
         self._last = {name: count for (name, _), count in self._counts.items()}
         self._counts.clear()
 
@@ -213,7 +221,7 @@ class Calibrator:
         Layers that never ran are left out; a time step that no sequence reached has the statistics
         of the last one that was reached. Raises ValueError when no batch was seen.
         """
-        if not self._estimates:
+        if not any(estimate.weight().any() for estimate in self._estimates.values()):
             raise ValueError("no batches: population statistics need at least one forward")
         found = {}
         for name, estimate in self._estimates.items():
@@ -221,7 +229,7 @@ class Calibrator:
             for key, value in zip(STATISTICS, estimate.result(), strict=True):
                 if isinstance(layer, StepBatchNorm):
                     value = _carried(value, estimate.weight() > 0)
-                found[_join(name, key)] = value.to(layer.running_mean.dtype)
+                found[_join(name, key)] = value.to(layer.get_buffer(key).dtype)
             if isinstance(layer, StepBatchNorm):  # which steps have statistics: read by the layer
                 each = layer.num_features // layer.examples.shape[1]
                 behind = estimate.weight()[:, ::each]
@@ -236,21 +244,37 @@ def _carried(values: Tensor, seen: Tensor) -> Tensor:
     return values.gather(0, last)
 
 
+def _estimates(layer: BatchNorm) -> bool:
+    return layer.running_mean is not None
+
+
 def _join(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Iterable, estimator: str = "population") -> nn.Module:
+def calibrate(model: nn.Module, batches: Iterable[Any], estimator: str = "population") -> nn.Module:
     """Replace a model's population statistics by those of the given inputs, in place (PreciseBN).
 
     batches: inputs of model(...); a tuple or list is taken as (input, ...). Other data than the
-    training set's gives AdaBN (Li et al. 2016). An exception leaves the model as it was.
+    training set's gives AdaBN (Li et al. 2016). An exception leaves the model as it was. Only
+    batch norms change their mode: call model.eval() first, or dropout drops.
+    Raises ValueError where there are no values to estimate from, or where they make a statistic
+    NaN or infinite: names the first such layer.
     """
     with Calibrator(model, estimator) as calibrator:
         for batch in batches:
             model(batch[0] if isinstance(batch, tuple | list) else batch)
             calibrator.update()
-    for name, value in calibrator.statistics().items():
+    found = calibrator.statistics()
+    for name, value in found.items():
+        if not value.isfinite().all():
+            layer, _, statistic = name.rpartition(".")
+            raise ValueError(
+                f"calibrate: {statistic} of BatchNorm layer {layer!r} would not be finite "
+                f"({value[~value.isfinite()][0].item()}): NaN or infinity reached it from the "
+                "inputs or the weights; `with debug(model):` shows where. Nothing was changed"
+            )
+    for name, value in found.items():
         model.get_buffer(name).copy_(value)
     return model

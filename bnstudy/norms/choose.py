@@ -1,12 +1,10 @@
 """Norms by name."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from torch import nn
-
-from .base import NoNorm, Norm, one_of
+from .base import NoNorm, Norm, one_of, parameters_of
 from .batch_norm import BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .online import OnlineNorm
@@ -27,20 +25,7 @@ NORMS: dict[str, type[Norm]] = {
 }
 
 
-def parameters_of(norm: type[Norm]) -> dict[str, inspect.Parameter]:
-    """The keyword arguments a norm takes beyond the number of channels."""
-    found: dict[str, inspect.Parameter] = {}
-    for cls in norm.__mro__:
-        own = inspect.signature(cls.__init__).parameters
-        for name, parameter in own.items():
-            if name not in ("self", "num_features") and parameter.kind is parameter.KEYWORD_ONLY:
-                found.setdefault(name, parameter)
-        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            break
-    return found
-
-
-def make(name: str, **params) -> Callable[[int], nn.Module]:
+def make(name: str, **params: Any) -> Callable[[int], Norm]:
     """A factory of norm layers, num_features -> layer, by name.
 
     Raises ValueError for an unknown name or parameter, a missing one, or a value the norm refuses
@@ -51,8 +36,6 @@ def make(name: str, **params) -> Callable[[int], nn.Module]:
     allowed = parameters_of(norm)
     for key in params:
         if key not in allowed:
-            if not allowed:
-                raise ValueError(f"norm {name!r} takes no parameters; got {key}")
             one_of(f"parameter of norm {name!r}", key, allowed)
     for key, parameter in allowed.items():
         if parameter.default is parameter.empty and key not in params:

@@ -1,5 +1,7 @@
 """Moments shared by several processes: one all-reduce forward, one backward."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -11,7 +13,7 @@ class _Rows(torch.autograd.Function):
     """Every process's row, in one table; the gradient of a row is summed over the processes."""
 
     @staticmethod
-    def forward(ctx, row: Tensor, group) -> Tensor:
+    def forward(ctx: Any, row: Tensor, group: Any) -> Tensor:
         ctx.group, ctx.rank = group, dist.get_rank(group)
         table = row.new_zeros(dist.get_world_size(group), row.numel())
         table[ctx.rank] = row
@@ -19,7 +21,7 @@ class _Rows(torch.autograd.Function):
         return table
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad, group=ctx.group)
         return grad[ctx.rank], None
@@ -45,8 +47,8 @@ def moments_across(x: Tensor, group: object) -> Moments:
     shape = (1, -1, *[1] * (x.dim() - 2))
     squares = (wide - mean.reshape(shape)).square().sum(axes)
     row = torch.cat([mean.new_tensor([count]), mean, squares])
-    table = _Rows.apply(row, _resolve(group))
-    counts, means, squares = table[:, :1], *table[:, 1:].chunk(2, dim=1)
+    table: Tensor = _Rows.apply(row, _resolve(group))
+    counts, (means, squares) = table[:, :1], table[:, 1:].chunk(2, dim=1)
     total = counts.sum()
     mean = (counts * means).sum(0) / total
     var = (squares + counts * (means - mean).square()).sum(0) / total
@@ -54,5 +56,5 @@ def moments_across(x: Tensor, group: object) -> Moments:
     return Moments(mean.to(dtype)[None], var.to(dtype)[None], int(total))
 
 
-def _resolve(group: object):
+def _resolve(group: object) -> Any:
     return None if group == "world" else group

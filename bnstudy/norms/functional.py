@@ -18,7 +18,7 @@ how many consecutive examples, and how many consecutive channels, share them too
     filter response    1           1           as instance, but mean_S = 0 (not centred)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,15 @@ class Moments(NamedTuple):
 
     mean: Tensor
     var_biased: Tensor
-    count: int  # values in each set; a tensor where sets differ
+    count: int  # type: ignore[assignment]  # values in each set (a tuple has a method count)
+
+
+class MaskedMoments(NamedTuple):
+    """Mean and biased variance of sets that differ in size."""
+
+    mean: Tensor
+    var_biased: Tensor
+    count: Tensor  # type: ignore[assignment]  # values in each set
 
 
 def normalize(
@@ -57,12 +65,12 @@ def moments(x: Tensor, examples: int, channels: int) -> Moments:
     return _moments(sets, *_mean_and_variance(sets, centred=True))
 
 
-def masked_moments(x: Tensor, mask: Tensor, examples: int) -> Moments:
+def masked_moments(x: Tensor, mask: Tensor, examples: int) -> MaskedMoments:
     """Moments of the valid values in each group of `examples` consecutive rows, differentiable.
 
     x (N, C); mask (N, G), true where valid, each column for C / G consecutive channels. Shapes of
-    mean and variance (groups, G, C / G), of the count (groups, G, 1), a tensor here. Where nothing
-    is valid: 0, 0 and 0.
+    mean and variance (groups, G, C / G), of the count (groups, G, 1). Where nothing is valid: 0, 0
+    and 0.
     """
     groups, blocks = len(x) // examples, mask.shape[1]
     sets = at_least_float32(x).reshape(groups, examples, blocks, -1)
@@ -72,7 +80,7 @@ def masked_moments(x: Tensor, mask: Tensor, examples: int) -> Moments:
     # not a product with the mask: padding may hold anything, infinity too
     mean = sets.masked_fill(~valid, 0).sum(1) / some
     deviation = (sets - mean[:, None]).masked_fill(~valid, 0)
-    return Moments(mean, deviation.square().sum(1) / some, count)
+    return MaskedMoments(mean, deviation.square().sum(1) / some, count)
 
 
 def affine(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
@@ -84,9 +92,24 @@ def affine(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
     return x
 
 
+def of_nothing(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+    """What any norm makes of an empty batch (N, C, *): an empty batch, gradients of zero.
+
+    The kernels divide by the number of values, some of them in integers, which ends the process.
+    """
+    return affine(x.clone(), gamma, beta).to(x.dtype)
+
+
 def per_channel(value: Tensor, x: Tensor) -> Tensor:
     """View a (C,) or (N, C) tensor so that it broadcasts over x (N, C, *)."""
     return value.reshape(-1, x.shape[1], *[1] * (x.dim() - 2))
+
+
+def for_each(value: Tensor, x: Tensor) -> Tensor:
+    """(groups, C) to (N, C): every example of x its group's value; (1, C) broadcasts as it is."""
+    if value.shape[0] == 1:
+        return value
+    return value.repeat_interleave(x.shape[0] // value.shape[0], 0)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -114,7 +137,31 @@ def _moments(sets: Tensor, mean: Tensor, var: Tensor) -> Moments:
     )
 
 
-# --- batch normalization: given moments, pooled moments, the fused kernel ------------------------
+# --- batch normalization, the four decisions -----------------------------------------------------
+# 1. scope: `normalize` with groups of examples, `pool`; 2. population estimate: `average_in`;
+# 3. evaluation: `normalize_with` population statistics, `shrunk` or `mixed`; 4. `renormalization`
+
+
+def pool(groups: Moments) -> Moments:
+    """Moments (C,) of the union of all groups of examples.
+
+    Their mean is the mean of the group means; their variance is that of the whole batch: the mean
+    variance within groups plus the variance between the group means.
+    """
+    mean, var, count = groups
+    if mean.shape[0] == 1:
+        return Moments(mean[0], var[0], count)
+    between = mean.var(0, correction=0)
+    return Moments(mean.mean(0), var.mean(0) + between, count * mean.shape[0])
+
+
+def average_in(running: Tensor, now: Tensor, weight: float | Tensor) -> None:
+    """running = (1 - weight) * running + weight * now, in place.
+
+    In place, because functional_call and vmap lose a rebound buffer; not lerp_, which has no
+    batching rule; and not old + (new - old) * weight, which cancels when the two differ much.
+    """
+    running.mul_(1 - weight).add_(now * weight)
 
 
 def normalize_with(
@@ -130,17 +177,48 @@ def normalize_with(
     return affine(y, gamma, beta).to(x.dtype)
 
 
-def pool(groups: Moments) -> Moments:
-    """Moments (C,) of the union of all groups of examples.
+def shrunk(mean: Tensor, var: Tensor, own: Moments, share: float) -> tuple[Tensor, Tensor]:
+    """Population statistics (C,) and a batch's own, averaged: mean and variance alike.
 
-    Their mean is the mean of the group means; their variance is that of the whole batch: the mean
-    variance within groups plus the variance between the group means.
+    share: the weight of the batch's own, n / (N + n) with n its examples and N the number of
+    examples that the population counts for (Schneider et al. 2020, section 3).
     """
-    mean, var, count = groups
-    if mean.shape[0] == 1:
-        return Moments(mean[0], var[0], count)
-    between = mean.var(0, correction=0)
-    return Moments(mean.mean(0), var.mean(0) + between, count * mean.shape[0])
+    return (
+        (1 - share) * mean + share * own.mean,
+        (1 - share) * var + share * own.var_biased,
+    )
+
+
+def mixed(mean: Tensor, var: Tensor, own: Moments, share: float) -> tuple[Tensor, Tensor]:
+    """Moments of a distribution that is `share` the example's own values, the rest the population.
+
+    Singh & Shrivastava 2019; Summers & Dinneen 2020. Unlike `shrunk`, the variance includes the
+    distance between the two means.
+    """
+    between = share * (1 - share) * (own.mean - mean).square()
+    shrunk_mean, within = shrunk(mean, var, own, share)
+    return shrunk_mean, within + between
+
+
+def renormalization(
+    batch: Moments,
+    mean: Tensor,
+    var: Tensor,
+    r_max: Any,
+    d_max: Any,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """Batch Renormalization's r and d, each (groups, C) (Ioffe 2017, algorithm 1).
+
+    r = std_batch / std within [1 / r_max, r_max], d = (mean_batch - mean) / std within
+    [-d_max, d_max], with the population's mean and variance (C,); both bounds a number or a tensor.
+    Where neither is met, r * x_hat + d is x normalized by the population. Constants to the
+    gradient: give detached moments.
+    """
+    std = torch.sqrt(var + eps)
+    r = torch.sqrt(batch.var_biased + eps) / std
+    d = (batch.mean - mean) / std
+    return torch.clamp(r, 1 / r_max, r_max), torch.clamp(d, -d_max, d_max)
 
 
 def normalize_fused(

@@ -1,10 +1,12 @@
 """Online normalization: statistics over time instead of over a batch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .base import Norm, one_of
-from .functional import affine, normalize_with, per_channel
+from .functional import affine, normalize_with, of_nothing, per_channel
 
 GUARDS = ("clamp", "layer", "none")
 
@@ -35,6 +37,10 @@ class OnlineNorm(Norm):
     """
 
     stackable = False
+    running_mean: Tensor
+    running_var: Tensor
+    control_mean: Tensor
+    control_output: Tensor
 
     def __init__(
         self,
@@ -44,7 +50,7 @@ class OnlineNorm(Norm):
         alpha_backward: float = 0.99,
         guard: str = "clamp",
         clamp: float = 5.0,
-        **common,
+        **common: Any,
     ):
         super().__init__(num_features, **common)
         one_of("guard", guard, GUARDS)
@@ -53,13 +59,15 @@ class OnlineNorm(Norm):
                 raise ValueError(f"{name}={value}: a decay factor, 0 to 1")
         self.alpha_forward, self.alpha_backward = alpha_forward, alpha_backward
         self.guard, self.clamp = guard, clamp
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-        self.register_buffer("control_mean", torch.zeros(num_features))
-        self.register_buffer("control_output", torch.zeros(num_features))
+        self.register_buffer("running_mean", self._filled(0.0))
+        self.register_buffer("running_var", self._filled(1.0))
+        self.register_buffer("control_mean", self._filled(0.0))
+        self.register_buffer("control_output", self._filled(0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
+        if x.numel() == 0:
+            return of_nothing(x, self.weight, self.bias)
         if self.training:
             y = _Online.apply(
                 x,
@@ -83,7 +91,17 @@ class _Online(torch.autograd.Function):
     """Both recursions run over (C,) vectors only; all passes over x are whole-batch operations."""
 
     @staticmethod
-    def forward(ctx, x, running_mean, running_var, control_mean, control_output, a, b, eps):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        control_mean: Tensor,
+        control_output: Tensor,
+        a: float,
+        b: float,
+        eps: float,
+    ) -> Tensor:
         positions = x.reshape(*x.shape[:2], -1)
         own_var, own_mean = torch.var_mean(positions, 2, correction=0)
         mean, var = running_mean.clone(), running_var.clone()
@@ -102,7 +120,7 @@ class _Online(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, std = ctx.saved_tensors
         control_mean, control_output = ctx.controls
         pull = 1 - ctx.b

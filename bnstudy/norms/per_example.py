@@ -1,15 +1,25 @@
 """Norms of one example at a time: group, layer, instance, RMS and filter response normalization.
 
-They have no running statistics and do the same in training and evaluation, at any batch size.
+They do the same in training and evaluation, at any batch size, and keep no running statistics
+(instance normalization does so on request, as torch.nn's).
 """
 
-from typing import Self
+from math import prod
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from .base import Norm
-from .functional import affine, normalize, per_channel
+from .functional import (
+    affine,
+    average_in,
+    moments,
+    normalize,
+    normalize_with,
+    of_nothing,
+    per_channel,
+)
 
 
 class _PerExample(Norm):
@@ -22,18 +32,23 @@ class _PerExample(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        if x.numel() <= x.shape[0] * self.num_groups:
+        if self.num_features * prod(x.shape[2:]) == self.num_groups:
             raise ValueError(
                 f"{type(self).__name__} on {tuple(x.shape)}: a layer without spatial extent; each "
                 f"of the {self.num_groups} groups holds one value, so the output would be a "
-                "constant; use fewer groups, layer or batch norm"
+                "constant; use fewer groups, layer or batch norm" + self._hint(x)
             )
+        if x.numel() == 0:
+            return of_nothing(x, self.weight, self.bias)
         if self.backend == "fused":
             if x.device.type == "cpu":  # torch's kernel for channels last forms E[x^2] - E[x]^2
                 x = x.contiguous()
             return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         channels = self.num_features // self.num_groups
         return normalize(x, 1, channels, self.weight, self.bias, self.eps)[0]
+
+    def _hint(self, x: Tensor) -> str:
+        return ""
 
 
 class GroupNorm(_PerExample):
@@ -44,7 +59,9 @@ class GroupNorm(_PerExample):
     Exactly one of: num_groups = G, which must divide C; or channels_per_group = k with the rule
     `nearest`: G is the divisor of C nearest to C / k, ties to the larger G.
     The attribute `num_groups` holds G. One group is layer norm, C groups are instance norm.
-    Raises ValueError when each group holds a single value: the output would be constant.
+    torch.nn.GroupNorm takes (num_groups, num_channels); here the channels come first and everything
+    else is named. Raises ValueError when each group holds a single value, where the output would
+    be constant, and, as torch.nn's, for examples of no positions.
     """
 
     def __init__(
@@ -53,10 +70,18 @@ class GroupNorm(_PerExample):
         *,
         num_groups: int | None = None,
         channels_per_group: int | None = None,
-        **common,
+        **common: Any,
     ):
         super().__init__(num_features, **common)
         self.num_groups = groups_of(num_features, num_groups, channels_per_group)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if 0 in x.shape[2:]:
+            raise ValueError(
+                f"GroupNorm on {tuple(x.shape)}: examples of no positions have no statistics; "
+                "check what cut the input down to nothing"
+            )
+        return super().forward(x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_groups={self.num_groups}"
@@ -72,8 +97,9 @@ class LayerNorm(_PerExample):
     num_groups = 1  # of several networks side by side (`widened`): one for each
 
     def forward(self, x: Tensor) -> Tensor:
-        single = self.num_groups == 1 and x.dim() == 2 and x.shape[1] == self.num_features > 1
-        if self.backend == "fused" and single:
+        features = x.shape[1] if x.dim() == 2 and self.num_groups == 1 else 0
+        plain = features == self.num_features > 1 and len(x) > 0
+        if self.backend == "fused" and plain:
             return torch.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
         return super().forward(x)
 
@@ -81,13 +107,96 @@ class LayerNorm(_PerExample):
 class InstanceNorm(_PerExample):
     """Instance normalization: statistics over the positions of one channel of one example.
 
-    Ulyanov et al. 2016; the same in training and evaluation. Raises ValueError on a layer without
-    spatial extent, (N, C) or one position, where the output would be the constant beta.
+    Ulyanov et al. 2016. A drop-in for torch.nn.InstanceNorm1d, 2d and 3d, whose arguments come
+    first, in their order, except that `affine` is True by default, as in every norm here.
+
+    track_running_stats: keep running_mean and running_var (Bessel-corrected), the averages over
+    examples of their own moments, updated with weight `momentum` in training, and evaluate with
+    them. They are no population statistics in the sense of `calibrate` and `freeze`.
+    spatial_dims: 1, 2 or 3 axes after the channels, and then one example without batch, (C, *), is
+    taken, too, as torch.nn's do. None: any number of axes, always with the batch, because (C, L)
+    and (N, C) cannot be distinguished.
+
+    Raises ValueError on a layer without spatial extent, (N, C) or one position, where the output
+    would be the constant beta; and, as torch.nn's, on an empty batch where gamma or beta learn.
     """
 
-    def __init__(self, num_features: int, **common):
-        super().__init__(num_features, **common)
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None  # stays 0, as in torch.nn
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool | str = True,
+        track_running_stats: bool = False,
+        *,
+        spatial_dims: int | None = None,
+        **common: Any,
+    ):
+        super().__init__(num_features, eps, affine=affine, **common)
+        if spatial_dims not in (None, 1, 2, 3):
+            raise ValueError(f"spatial_dims={spatial_dims}: 1, 2 or 3, or None for any number")
+        if track_running_stats and (momentum is None or not 0 <= momentum <= 1):
+            raise ValueError(f"momentum={momentum}: 0 to 1, the weight of the newest batch")
         self.num_groups = num_features
+        self.momentum, self.spatial_dims = momentum, spatial_dims
+        tracked = track_running_stats
+        count = torch.zeros((), dtype=torch.long, device=self._factory["device"])
+        self.register_buffer("running_mean", self._filled(0.0) if tracked else None)
+        self.register_buffer("running_var", self._filled(1.0) if tracked else None)
+        self.register_buffer("num_batches_tracked", count if tracked else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.spatial_dims is not None and x.dim() == self.spatial_dims + 1:
+            return self.forward(x[None])[0]
+        self.check(x)
+        if len(x) == 0 and self.affine != "none":
+            raise ValueError(
+                f"InstanceNorm with an affine map on an empty batch {tuple(x.shape)}: torch.nn's "
+                "refuses it, too; skip empty batches, or give affine=False"
+            )
+        if self.running_mean is None or self.running_var is None:
+            return super().forward(x)
+        if not self.training and x.numel():
+            mean, var = self.running_mean, self.running_var
+            return normalize_with(x, mean, var, self.weight, self.bias, self.eps)
+        if not self.training:
+            return of_nothing(x, self.weight, self.bias)
+        y = super().forward(x)
+        if x.numel():
+            self._update(x.detach(), self.running_mean, self.running_var)
+        return y
+
+    def check(self, x: Tensor) -> None:
+        if self.spatial_dims is not None and x.dim() != self.spatial_dims + 2:
+            raise ValueError(
+                f"InstanceNorm with spatial_dims={self.spatial_dims} takes a batch of "
+                f"{self.spatial_dims + 2} axes (N, C, *), or one example of "
+                f"{self.spatial_dims + 1} (C, *); got {x.dim()}: {tuple(x.shape)}"
+            )
+        unbatched = 2 <= x.dim() <= 4 and x.shape[0] == self.num_features != x.shape[1]
+        if self.spatial_dims is None and unbatched:
+            raise ValueError(
+                f"InstanceNorm has num_features={self.num_features}, but the input "
+                f"{tuple(x.shape)} has {x.shape[1]} channels (axis 1, behind the batch); if it is "
+                f"one example without batch, give spatial_dims={x.dim() - 1}"
+            )
+        super().check(x)
+
+    @torch.no_grad()
+    def _update(self, x: Tensor, mean: Tensor, var: Tensor) -> None:
+        own, weight = moments(x, 1, 1), self.momentum or 0.0
+        positions = prod(x.shape[2:])
+        average_in(mean, own.mean.mean(0), weight)
+        average_in(var, own.var_biased.mean(0) * (positions / (positions - 1)), weight)
+
+    def _hint(self, x: Tensor) -> str:
+        if x.dim() > 2 or self.spatial_dims is not None:
+            return ""
+        return "; if this is one example (C, L) without batch, give spatial_dims=1"
 
 
 class RMSNorm(Norm):
@@ -99,6 +208,8 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
+        if x.numel() == 0:
+            return of_nothing(x, self.weight, self.bias)
         if self.backend == "fused":
             y = torch.rms_norm(x, x.shape[1:], None, self.eps)
             return affine(y, self.weight, self.bias)
@@ -124,23 +235,25 @@ class FilterResponseNorm(Norm):
         tlu: bool = True,
         learn_eps: bool = False,
         eps: float = 1e-6,
-        **common,
+        **common: Any,
     ):
-        super().__init__(num_features, eps=eps, **common)
-        self.tau = nn.Parameter(torch.zeros(num_features)) if tlu else None
-        self.learned_eps = nn.Parameter(torch.full((num_features,), eps)) if learn_eps else None
+        super().__init__(num_features, eps, **common)
+        self.tau = nn.Parameter(self._filled(0.0)) if tlu else None
+        self.learned_eps = nn.Parameter(self._filled(eps)) if learn_eps else None
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        if self.learned_eps is not None:
-            nu2 = x.square().flatten(2).mean(2) if x.dim() > 2 else x.square()
-            y = x * per_channel(torch.rsqrt(nu2 + self.learned_eps.abs()), x)
-            y = affine(y, self.weight, self.bias)
-        elif x.numel() <= x.shape[0] * x.shape[1]:
+        if self.learned_eps is None and prod(x.shape[2:]) == 1:
             raise ValueError(
                 f"FilterResponseNorm on {tuple(x.shape)}: without spatial extent the output is the "
                 "sign of the input; set learn_eps=True, or use layer or RMS norm"
             )
+        if x.numel() == 0:
+            y = affine(of_nothing(x, self.weight, self.bias), self.learned_eps, None)
+        elif self.learned_eps is not None:
+            nu2 = x.square().flatten(2).mean(2) if x.dim() > 2 else x.square()
+            y = x * per_channel(torch.rsqrt(nu2 + self.learned_eps.abs()), x)
+            y = affine(y, self.weight, self.bias)
         elif self.backend == "fused":
             y = torch.rms_norm(x, x.shape[2:], None, self.eps)
             y = affine(y, self.weight, self.bias)
@@ -161,7 +274,7 @@ def groups_of(channels: int, num_groups: int | None, channels_per_group: int | N
         if channels_per_group < 1:
             raise ValueError(f"channels_per_group={channels_per_group}: must be at least 1")
         return min(divisors, key=lambda d: (abs(d - channels / channels_per_group), -d))
-    if num_groups not in divisors:
+    if num_groups is None or num_groups not in divisors:
         raise ValueError(
             f"num_groups={num_groups} does not divide C={channels} channels; "
             f"the divisors are {', '.join(map(str, divisors))}"

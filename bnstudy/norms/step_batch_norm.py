@@ -1,11 +1,13 @@
 """Batch normalization inside a recurrent network: statistics for each time step, with masks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .base import TooFewValues, one_of
 from .batch_norm import BatchNorm
-from .functional import Moments, masked_moments
+from .functional import MaskedMoments, masked_moments, of_nothing
 
 SCOPES = ("step", "shared", "sequence")
 BELOW_MIN = ("last_step", "error")
@@ -41,10 +43,13 @@ class StepBatchNorm(BatchNorm):
     running number of valid examples behind the statistics, (time_steps, G); `reused` (G,).
 
     evaluation: "population" or "batch". Ghost groups, several processes and Batch Renormalization
-    are not there. Raises ValueError for those and for a step that training may not reach,
+    are not supported. Raises ValueError for those and for a step that training may not reach,
     TooFewValues where no step up to one has `min_count` valid examples.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
     examples: Tensor
     reused: Tensor
 
@@ -57,7 +62,7 @@ class StepBatchNorm(BatchNorm):
         truncate: int | None = None,
         min_count: int = 2,
         below_min: str = "last_step",
-        **batch_norm,
+        **batch_norm: Any,
     ):
         super().__init__(num_features, **batch_norm)
         one_of("scope", scope, SCOPES)
@@ -69,8 +74,10 @@ class StepBatchNorm(BatchNorm):
             )
         if self.group_size or self.process_group or self.r_max is not None:
             raise ValueError(
-                "statistics per time step go with neither group_size, process_group nor r_max"
+                "statistics per time step support neither group_size, process_group nor r_max"
             )
+        if self.running_mean is None:
+            raise ValueError("statistics per time step need track_running_stats=True")
         if self.evaluation not in ("population", "batch"):
             raise ValueError(
                 f"evaluation={self.evaluation}: statistics per time step are read as population "
@@ -78,12 +85,13 @@ class StepBatchNorm(BatchNorm):
             )
         self.time_steps, self.scope, self.truncate = time_steps, scope, truncate
         self.min_count, self.below_min = min_count, below_min
-        self.register_buffer("running_mean", torch.zeros(time_steps, num_features))
-        self.register_buffer("running_var", torch.ones(time_steps, num_features))
-        self.register_buffer("num_batches_tracked", torch.zeros(time_steps, 1, dtype=torch.long))
-        self.register_buffer("examples", torch.zeros(time_steps, 1))
-        self.register_buffer("reused", torch.zeros(1, dtype=torch.long))
-        self._last: Moments | None = None
+        counts = {"dtype": torch.long, "device": self._factory["device"]}
+        self.register_buffer("running_mean", self._filled(0.0, time_steps, num_features))
+        self.register_buffer("running_var", self._filled(1.0, time_steps, num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros(time_steps, 1, **counts))
+        self.register_buffer("examples", self._filled(0.0, time_steps, 1))
+        self.register_buffer("reused", torch.zeros(1, **counts))
+        self._last: MaskedMoments | None = None
 
     def reset_running_stats(self) -> None:
         """Forget the population estimate of every step."""
@@ -105,6 +113,8 @@ class StepBatchNorm(BatchNorm):
             raise ValueError("statistics per time step: call norm(x, t) with t from 0, not norm(x)")
         if step is not None and (step < 0 or x.dim() == 3):
             raise ValueError(f"time step {step}: norm(x, t) takes t from 0 and x (N, C)")
+        if x.numel() == 0:  # no example, at no step
+            return of_nothing(x.reshape(0, self.num_features), self.weight, self.bias).view(x.shape)
         shape = x.shape
         if step is None and self.scope == "sequence":
             size = shape[1]  # positions of one example share its statistics
@@ -148,7 +158,8 @@ class StepBatchNorm(BatchNorm):
         if training:
             self._update_steps(batch, first, steps)
         y = self._with(x, batch.mean.flatten(1), batch.var_biased.flatten(1), steps)
-        self._kept = Moments(*(m.detach().flatten(1) for m in batch[:2]), batch.count)
+        mean, var = (part.detach().flatten(1) for part in batch[:2])
+        self._kept = MaskedMoments(mean, var, batch.count)
         return y
 
     def _kernel_steps(self, x: Tensor, first: int, steps: int, update: bool) -> Tensor:
@@ -156,22 +167,22 @@ class StepBatchNorm(BatchNorm):
         self._last = None  # of an earlier batch, if anything
         own = slice(first, first + steps)
         weight, bias = (None if p is None else p.repeat(steps) for p in (self.weight, self.bias))
-        plain = isinstance(self.momentum, float | int)
-        if update and plain:
+        plain = float(self.momentum) if isinstance(self.momentum, float | int) else None
+        if update and plain is not None:
             mean, var = self.running_mean[own].view(-1), self.running_var[own].view(-1)
-            momentum = float(self.momentum)
+            momentum = plain
         else:  # into buffers of its own: the exact unbiased variance, as in `normalize_fused`
             dtype = self.running_mean.dtype
             mean, var, momentum = *x.new_zeros(2, x.shape[1], dtype=dtype).unbind(), 1.0
         y = torch.native_batch_norm(x, weight, bias, mean, var, True, momentum, self.eps)[0]
-        if update and plain:
+        if update and plain is not None:
             self.num_batches_tracked[own] += 1
             self.examples[own] += (len(x) - self.examples[own]) * momentum
         elif update:
             count = x.new_full((1, steps * self.examples.shape[1], 1), len(x))
             biased = var * ((len(x) - 1) / len(x))
             blocks = self._blocks(mean[None], steps), self._blocks(biased[None], steps)
-            self._update_steps(Moments(*blocks, count), first, steps)
+            self._update_steps(MaskedMoments(*blocks, count), first, steps)
         return y
 
     def _blocks(self, values: Tensor, steps: int) -> Tensor:
@@ -180,7 +191,7 @@ class StepBatchNorm(BatchNorm):
 
     def _moments(
         self, x: Tensor, first: int, steps: int, size: int, mask: Tensor | None
-    ) -> Moments:
+    ) -> MaskedMoments:
         """Moments (groups, steps * G, C / G) and counts (groups, steps * G, 1), few values
         replaced."""
         networks = self.examples.shape[1]
@@ -189,7 +200,8 @@ class StepBatchNorm(BatchNorm):
         found = masked_moments(x, mask, size)
         enough = found.count[..., 0] >= self.min_count  # (groups, steps * G)
         if enough.all():
-            self._last = Moments(*(part[:, -networks:].detach() for part in found))
+            mean, var, count = (part[:, -networks:].detach() for part in found)
+            self._last = MaskedMoments(mean, var, count)
             return found
         if self.below_min == "error" and self.training:
             bad = int((~enough).any(0).nonzero()[0])
@@ -201,8 +213,8 @@ class StepBatchNorm(BatchNorm):
         return self._repaired(found, enough, first, steps, networks)
 
     def _repaired(
-        self, found: Moments, enough: Tensor, first: int, steps: int, networks: int
-    ) -> Moments:
+        self, found: MaskedMoments, enough: Tensor, first: int, steps: int, networks: int
+    ) -> MaskedMoments:
         """Where there are too few values, the moments of the last step that had enough."""
         means, variances = [], []
         last = self._last if first else None
@@ -218,14 +230,14 @@ class StepBatchNorm(BatchNorm):
                     f"fewer than min_count={self.min_count}, and no earlier step to take "
                     "statistics from; use larger batches"
                 )
-            last = Moments(mean.detach(), var.detach(), found.count[:, own])
+            last = MaskedMoments(mean.detach(), var.detach(), found.count[:, own])
             means.append(mean)
             variances.append(var)
         self._last = last
-        return Moments(torch.cat(means, 1), torch.cat(variances, 1), found.count)
+        return MaskedMoments(torch.cat(means, 1), torch.cat(variances, 1), found.count)
 
     @torch.no_grad()
-    def _update_steps(self, batch: Moments, first: int, steps: int) -> None:
+    def _update_steps(self, batch: MaskedMoments, first: int, steps: int) -> None:
         """Move the estimate of each step that had enough values towards the batch's moments."""
         own = slice(first, first + steps)
         count = batch.count.view(steps, -1)  # (steps, G)

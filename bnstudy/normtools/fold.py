@@ -4,6 +4,7 @@ import copy
 import statistics
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -45,12 +46,13 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> nn.Module:
     computed in float64.
     Raises ValueError, with the reason, for what cannot be folded.
     """
-    reason = _why_not(norm)
-    reason = reason or _why_not_into(layer)
-    if reason is None and _outputs(layer) != len(norm.running_mean):
-        reason = f"{_outputs(layer)} outputs before a norm of {len(norm.running_mean)} channels"
+    reason = _why_not(norm) or _why_not_into(layer) or _why_not_together(layer, norm)
     if reason:
         raise ValueError(f"cannot fold: {reason}")
+    return _one_layer(layer, norm)
+
+
+def _one_layer(layer: Any, norm: Any) -> nn.Module:
     mean, var = norm.running_mean.double(), norm.running_var.double()
     scale = torch.rsqrt(var + norm.eps)
     if norm.weight is not None:
@@ -163,7 +165,7 @@ def _ranks(traced: fx.GraphModule, example: Tensor) -> dict[fx.Node, int]:
     found = {}
 
     class Watch(fx.Interpreter):
-        def run_node(self, node):
+        def run_node(self, node: fx.Node) -> Any:
             result = super().run_node(node)
             if isinstance(result, Tensor):
                 found[node] = result.dim()
@@ -214,7 +216,22 @@ def _why_not_into(layer: nn.Module) -> str | None:
     return None
 
 
-def _why_not_here(node, before, modules, uses, ranks) -> str | None:
+def _why_not_together(layer: Any, norm: Any) -> str | None:
+    """Why this norm does not fit behind this layer, or None."""
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    channels = len(norm.running_mean)
+    if outputs == channels:
+        return None
+    return f"{outputs} outputs before a norm of {channels} channels"
+
+
+def _why_not_here(
+    node: fx.Node,
+    before: Any,
+    modules: dict[str, nn.Module],
+    uses: dict[Any, int],
+    ranks: dict[fx.Node, int],
+) -> str | None:
     """Why the node before this norm cannot take it in, or None."""
     if before.op != "call_module":
         what = getattr(before.target, "__name__", before.target)
@@ -235,11 +252,7 @@ def _why_not_here(node, before, modules, uses, ranks) -> str | None:
     return None
 
 
-def _outputs(layer: nn.Module) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
-def _tensors(output) -> list[Tensor]:
+def _tensors(output: Any) -> list[Tensor]:
     """All tensors in a model's output: a tensor, or any nesting of sequences and mappings."""
     if isinstance(output, Tensor):
         return [output]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,10 +11,11 @@ from bnstudy.norms.base import Norm
 from bnstudy.norms.batch_norm import BatchNorm
 from bnstudy.norms.batch_norm_kin import ContinualNorm
 from bnstudy.norms.choose import NORMS, make, parameters_of
-from bnstudy.norms.per_example import FilterResponseNorm, RMSNorm
+from bnstudy.norms.per_example import FilterResponseNorm, InstanceNorm, RMSNorm
 
 TORCH_BATCH = (nn.SyncBatchNorm, nn.modules.batchnorm._BatchNorm)  # the lazy ones included
 TORCH_OTHER = (nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+INSTANCE = (nn.modules.instancenorm._InstanceNorm, InstanceNorm)
 CHANNELS_LAST = (nn.LayerNorm, nn.RMSNorm)
 HOOKS = (
     "_forward_hooks",
@@ -29,12 +31,12 @@ HOOKS = (
 
 @dataclass(frozen=True)
 class Swap:
-    """What became of one norm layer."""
+    """What was done with one norm layer."""
 
     name: str  # qualified name of its first place in the model
     before: str
     after: str | None  # None: left as it was
-    kept: tuple[str, ...] = ()  # gamma, beta, population
+    kept: tuple[str, ...] = ()  # gamma, beta, population, statistics (of an instance norm)
     why: str = ""  # why it was left, or what was not kept
 
     def __str__(self) -> str:
@@ -75,7 +77,7 @@ class Swaps:
         return "\n".join(map(str, self.swaps))
 
 
-def swap_norms(model: nn.Module, norm: str, **params) -> Swaps:
+def swap_norms(model: nn.Module, norm: str, **params: Any) -> Swaps:
     """Replace every norm layer of a model, in place, by the named norm; returns a report.
 
     norm, params: as in `make`; eps, momentum and which of gamma and beta are learned are taken
@@ -130,7 +132,9 @@ def _why_not(layer: nn.Module) -> str:
     return ""
 
 
-def _replace(name: str, old: nn.Module, norm: str, params: dict) -> tuple[nn.Module | None, Swap]:
+def _replace(
+    name: str, old: nn.Module, norm: str, params: dict[str, Any]
+) -> tuple[nn.Module | None, Swap]:
     before = type(old).__name__
     why = _why_not(old)
     if why:
@@ -138,7 +142,9 @@ def _replace(name: str, old: nn.Module, norm: str, params: dict) -> tuple[nn.Mod
     allowed = parameters_of(NORMS[norm])
     # a torchvision FrozenBatchNorm2d has neither num_features nor parameters: all are buffers
     weight, bias = getattr(old, "weight", None), getattr(old, "bias", None)
-    channels = getattr(old, "num_features", None) or getattr(old, "num_channels", None)
+    channels: Any = getattr(old, "num_features", None) or getattr(old, "num_channels", None)
+    if channels is None and weight is not None:
+        channels = len(weight)
     taken = {
         "affine": {3: "both", 1: "gamma", 2: "beta", 0: "none"}[
             (weight is not None) + 2 * (bias is not None)
@@ -148,15 +154,20 @@ def _replace(name: str, old: nn.Module, norm: str, params: dict) -> tuple[nn.Mod
         "process_group": _process_group(old),
         "evaluation": _evaluation(old),
     }
+    if norm == "instance" and isinstance(old, INSTANCE):
+        taken["track_running_stats"] = _tracks_instances(old)
+        taken["spatial_dims"] = _spatial_dims(old)
     if norm != "filter_response":  # whose eps bounds a mean square from 1e-6 up, not a variance
         taken["eps"] = old.eps
-    if not _is_batch(old):  # no statistics, no momentum to take over
-        taken = {key: taken[key] for key in ("affine", "eps") if key in taken}
+    if not _is_batch(old):  # no population; statistics of instance norms where they stay such
+        own = ("momentum", "track_running_stats", "spatial_dims")
+        same = own if "track_running_stats" in taken else ()
+        taken = {key: taken[key] for key in ("affine", "eps", *same) if key in taken}
     if params.get("group_size") is not None:
         taken.pop("process_group", None)
     settings = {key: value for key, value in taken.items() if key in allowed} | params
     try:
-        new = make(norm, **settings)(len(weight) if channels is None else channels)
+        new = make(norm, **settings)(channels)
     except ValueError as error:
         raise ValueError(f"norm layer {name!r}: {error}") from None
     kept, lost = _carry(old, new)
@@ -188,6 +199,13 @@ def _carry(old: nn.Module, new: nn.Module) -> tuple[list[str], str]:
             target.copy_(source)
             target.requires_grad_(source.requires_grad or not isinstance(source, nn.Parameter))
             kept.append(label)
+        if _tracks_instances(old):
+            if isinstance(new, InstanceNorm) and new.running_mean is not None:
+                for key, buffer in old.named_buffers(recurse=False):
+                    new.get_buffer(key).copy_(buffer)
+                kept.append("statistics")
+            else:
+                lost.append("statistics")
         if getattr(old, "running_mean", None) is not None and _is_batch(old):
             # continual norm has other statistics: those of the group-normalized input
             of_one_kind = isinstance(new, ContinualNorm) == isinstance(old, ContinualNorm)
@@ -206,7 +224,19 @@ def _is_batch(layer: nn.Module) -> bool:
     return frozen or isinstance(layer, (*TORCH_BATCH, BatchNorm))
 
 
-def _process_group(old: nn.Module):
+def _tracks_instances(layer: nn.Module) -> bool:
+    """Whether this is an instance norm with running averages of its examples' statistics."""
+    return isinstance(layer, INSTANCE) and layer.running_mean is not None
+
+
+def _spatial_dims(layer: nn.Module) -> int | None:
+    """How many axes follow the channels, where the instance norm takes one number only."""
+    kinds = {nn.InstanceNorm1d: 1, nn.InstanceNorm2d: 2, nn.InstanceNorm3d: 3}
+    known = (number for kind, number in kinds.items() if isinstance(layer, kind))
+    return next(known, getattr(layer, "spatial_dims", None))
+
+
+def _process_group(old: nn.Module) -> Any:
     if isinstance(old, nn.SyncBatchNorm):
         return old.process_group or "world"
     return getattr(old, "process_group", None)

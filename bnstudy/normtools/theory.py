@@ -7,12 +7,14 @@ layers of this package, and whether they agree within a stated tolerance.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bnstudy.norms.base import Norm
 from bnstudy.norms.batch_norm import BatchNorm
 from bnstudy.norms.per_example import GroupNorm, InstanceNorm, LayerNorm
 
@@ -89,7 +91,7 @@ def running_variance() -> Table:
     for m in (2, 3, 4, 8, 32, 256):
         layer, x = BatchNorm(50, momentum=1.0).double(), _normal(m, 50)
         layer(x)
-        ratio = (layer.running_var / x.var(0, correction=0)).mean().item()
+        ratio = (layer.get_buffer("running_var") / x.var(0, correction=0)).mean().item()
         rows.append(_number(f"m = {m}", m / (m - 1), ratio, 1e-12))
     return Table(
         "running_var / normalizing variance = m / (m - 1)",
@@ -104,12 +106,12 @@ def gradient_norm() -> Table:
     for gamma in (0.5, 1.0, 2.0):
         layer = BatchNorm(4, gamma_init=gamma, eps=NO_EPS).double()
         x, g = _normal(8, 4, 5).requires_grad_(), _normal(8, 4, 5, seed=1)
-        layer(x).backward(g)
+        (grad,) = torch.autograd.grad(layer(x), x, g)
         m, std = 8 * 5, x.detach().std((0, 2), correction=0)
         x_hat = (x.detach() - x.detach().mean((0, 2), keepdim=True)) / std[:, None]
         rest = _dot(g, g) - g.sum((0, 2)) ** 2 / m - _dot(g, x_hat) ** 2 / m
         predicted = (gamma**2 / std**2 * rest)[0].item()
-        computed = _dot(x.grad, x.grad)[0].item()
+        computed = _dot(grad, grad)[0].item()
         rows.append(_number(f"gamma = {gamma:g}, channel 0", predicted, computed, 1e-9))
     return Table(
         "|dL/dx|^2 = gamma^2 / var (|g|^2 - <1, g>^2 / m - <g, x_hat>^2 / m)",
@@ -121,10 +123,10 @@ def gradient_norm() -> Table:
 def renormalization_limits() -> Table:
     """Batch Renormalization runs from batch norm to normalization by running statistics."""
 
-    def layer(**params) -> BatchNorm:
-        made = BatchNorm(4, **params).double()
-        made.running_mean.copy_(torch.tensor([1.0, -1.0, 0.5, 0.0]))
-        made.running_var.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+    def layer(r_max: float | None = None, d_max: float | None = None) -> BatchNorm:
+        made = BatchNorm(4, r_max=r_max, d_max=d_max).double()
+        made.get_buffer("running_mean").copy_(torch.tensor([1.0, -1.0, 0.5, 0.0]))
+        made.get_buffer("running_var").copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
         return made
 
     x = _normal(8, 4, 5)
@@ -174,7 +176,9 @@ def invariances() -> Table:
     return Table("Invariance of norm(W x)", "Ba et al. 2016, table 1", tuple(rows))
 
 
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable, Callable]] = {
+ACTIVATIONS: dict[
+    str, tuple[Callable[[Tensor], Tensor], Callable[..., Any], Callable[..., Any]]
+] = {
     # the function in torch, and with its derivative in numpy
     "relu": (torch.relu, lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
     "tanh": (torch.tanh, np.tanh, lambda z: 1 - np.tanh(z) ** 2),
@@ -253,7 +257,7 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _run(norm, x: Tensor, **params) -> Tensor:
+def _run(norm: type[Norm], x: Tensor, **params: Any) -> Tensor:
     return norm(x.shape[1], **params).double()(x).detach()
 
 
@@ -266,7 +270,9 @@ def _equal(what: str, a: Tensor, b: Tensor) -> tuple[str, float, float, bool]:
     return what, 0.0, difference, difference < 1e-9  # float64, a few hundred terms: 1e-14
 
 
-def _number(what: str, predicted: float, computed: float, tolerance: float):
+def _number(
+    what: str, predicted: float, computed: float, tolerance: float
+) -> tuple[str, float, float, bool]:
     return what, predicted, computed, abs(math.log(computed / predicted)) < tolerance
 
 

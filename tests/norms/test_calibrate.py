@@ -8,6 +8,7 @@ from bnstudy.norms import (
     BatchNorm,
     Calibrator,
     InstanceNorm,
+    NoisyBatchNorm,
     StepBatchNorm,
     batch_norms,
     calibrate,
@@ -124,6 +125,59 @@ def test_calibration_refuses_what_has_no_population():
     assert_same_state(before, state(twice))
     with pytest.raises(ValueError, match="update"), Calibrator(network()) as calibrator:
         calibrator.update()
+
+
+def test_the_noise_of_training_enters_no_population_statistic_and_no_generator_moves():
+    def noisy(seed):
+        torch.manual_seed(0)
+        layers = [NoisyBatchNorm(3), nn.Conv2d(3, 4, 3), nn.ReLU(), NoisyBatchNorm(4)]
+        model = nn.Sequential(*layers).double()
+        model[3].generator = torch.Generator().manual_seed(seed)
+        return model
+
+    plain = nn.Sequential(BatchNorm(3), nn.Conv2d(3, 4, 3), nn.ReLU(), BatchNorm(4)).double()
+    plain.load_state_dict(noisy(0).state_dict())
+    expected = calibrate(plain, [images()]).state_dict()
+    for seed in (1, 2):
+        model = noisy(seed)
+        before = torch.get_rng_state(), model[3].generator.get_state()
+        calibrate(model, [images()])
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert torch.equal(model[3].generator.get_state(), before[1])
+        for key, value in expected.items():
+            assert torch.equal(model.state_dict()[key], value)
+    first = model.train()(images())
+    assert not torch.equal(model(images()), first), "training is noisy again"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_statistics_that_are_not_finite_are_refused_and_the_first_layer_named(bad):
+    model = nn.Sequential(nn.Identity(), network())
+    before = state(model)
+    x = images()
+    x[3, 1, 2, 2] = bad
+    with pytest.raises(ValueError, match=r"running_mean of BatchNorm layer '1\.0'.*finite"):
+        calibrate(model, [images(), x])
+    assert_same_state(before, state(model))
+
+
+def test_empty_batches_weigh_nothing_and_alone_make_no_population():
+    x, nothing = images(), images()[:0]
+    found = calibrate(network().eval(), [nothing, x[:8], nothing, x[8:]])
+    expected = calibrate(network().eval(), [x[:8], x[8:]])
+    for a, b in zip(found.buffers(), expected.buffers(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="no batches"):
+        calibrate(network(), [nothing])
+
+
+def test_layers_without_running_statistics_are_left_out():
+    model = nn.Sequential(BatchNorm(3, track_running_stats=False), BatchNorm(3)).double().eval()
+    calibrate(model, [images()])
+    assert model[0].running_mean is None
+    assert model[1].running_mean.abs().max() < 1e-12  # of a normalized input
+    with pytest.raises(ValueError, match="track_running_stats=False"):
+        calibrate(model[0], [images()])
 
 
 class Recurrent(nn.Module):

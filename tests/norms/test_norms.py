@@ -297,7 +297,7 @@ def test_every_norm_is_made_by_name():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: make("bacth"), ["'bacth'", "batch", "did you mean"]),
+        (lambda: make("bacth"), ["'bacth'", "Did you mean 'batch'?"]),
         (lambda: make("batch", momentun=0.1), ["momentun", "momentum"]),
         (lambda: make("ghost"), ["ghost", "group_size"]),
         (lambda: make("none", eps=1), ["none", "eps"]),

@@ -11,6 +11,7 @@ from bnstudy.norms import (
     BatchNorm,
     ContinualNorm,
     GroupNorm,
+    InstanceNorm,
     LayerNorm,
     NoNorm,
     RMSNorm,
@@ -129,6 +130,22 @@ def test_statistics_settings_carry_over():
     swap_norms(model, "ghost", group_size=2)  # ours is exchanged like any other
     assert [type(layer).__name__ for layer in model] == ["GhostBatchNorm"] * 3
     assert model[2].frozen
+
+
+def test_instance_norm_keeps_its_statistics_and_its_examples_without_batch():
+    theirs = nn.Sequential(nn.InstanceNorm1d(3, 1e-3, 0.3, True, True)).double()
+    x = 2 + 3 * torch.randn(4, 3, 7, generator=torch.Generator().manual_seed(0)).double()
+    theirs(x)
+    ours = copy.deepcopy(theirs)
+    (swap,) = swap_norms(ours, "instance")
+    assert isinstance(ours[0], InstanceNorm)
+    assert swap.kept == ("gamma", "beta", "statistics")
+    for mode in (True, False):
+        for given in (x, x[0]):
+            torch.testing.assert_close(ours.train(mode)(given), theirs.train(mode)(given))
+    torch.testing.assert_close(ours[0].running_var, theirs[0].running_var)
+    (swap,) = swap_norms(theirs, "layer")
+    assert swap.why == "not kept: statistics"
 
 
 class Odd(nn.BatchNorm2d):

@@ -2,7 +2,7 @@
 
 import torch
 
-from .subject import (
+from bnstudy.normtools.audit.subject import (
     CHANNELS,
     RELATIVE,
     Answer,
@@ -34,7 +34,7 @@ def training_statistics(make: Maker) -> Answer:
     for mean, var in ((0.0, 1.0), (3.0, 9.0)):
         s = make().set(gamma=1, beta=0, mean=mean, var=var)
         outputs.append(s.train(x))
-    if not close(*outputs):
+    if not close(outputs[0], outputs[1]):
         yield (
             "the output in training depends on the batch alone",
             "it changes with the running statistics",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .subject import (
+from bnstudy.normtools.audit.subject import (
     CHANNELS,
     RELATIVE,
     Answer,
@@ -15,7 +15,7 @@ from .subject import (
 )
 
 
-def _updates(make) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _updates(make: Maker) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Over four training steps: weight w of the newest batch by the mean, and by the variance
     with and without Bessel's correction; each (C,); and the shift itself."""
     s = make().set(gamma=torch.tensor([2.0, -1.0, 0.5, 3.0]), beta=torch.tensor([1.0, -2, 4, 0.5]))
@@ -23,9 +23,9 @@ def _updates(make) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     for seed in range(4):
         x = s.data(seed) * (1 + seed) + seed
         mean, var, m = s.moments(x)
-        old_mean, old_var = s.get("mean"), s.get("var")
+        old_mean, old_var = s.own("mean"), s.own("var")
         s.train(x)
-        moved_mean, moved_var = s.get("mean") - old_mean, s.get("var") - old_var
+        moved_mean, moved_var = s.own("mean") - old_mean, s.own("var") - old_var
         unbiased = var * m / (m - 1)
         steps.append(
             (
@@ -90,8 +90,8 @@ def first_batch(make: Maker) -> Answer:
     """Running statistics start at 0 and 1, and the first batch is like any other."""
     s = make()
     for role, start in (("mean", 0.0), ("var", 1.0)):
-        if not torch.equal(s.get(role), torch.full((CHANNELS,), start)):
-            yield f"running_{role} starts at {start:g}", show(s.get(role))
+        if not torch.equal(s.own(role), torch.full((CHANNELS,), start)):
+            yield f"running_{role} starts at {start:g}", show(s.own(role))
     weights = [step[0].mean().item() for step in _updates(make)]
     if max(weights) - min(weights) > RELATIVE:
         yield (
@@ -110,7 +110,7 @@ def buffers(make: Maker) -> Answer:
         name, tensor = s.find(role)
         if name in parameters:
             yield f"running {role} is a buffer", f"{name} is a parameter: the optimizer changes it"
-        elif name not in state:
+        elif tensor is None or name not in state:
             yield f"running {role} is in state_dict", f"{name} is a plain attribute: never saved"
         elif tensor.dtype != torch.float64:
             yield f"running {role} follows .to()", f"{name} stays {tensor.dtype}"
@@ -123,7 +123,7 @@ def detached(make: Maker) -> Answer:
     parameters = dict(s.module.named_parameters())
     for role in ("mean", "var"):
         name, tensor = s.find(role)
-        if tensor.requires_grad and name not in parameters:
+        if tensor is not None and tensor.requires_grad and name not in parameters:
             yield (
                 f"running {role} holds values only",
                 f"{name} requires grad: every step's graph is kept",
@@ -154,7 +154,7 @@ def evaluation_leaves_state(make: Maker) -> Answer:
     """Evaluation does not move the running statistics."""
     s, mean, var = with_statistics(make)
     s.evaluate(s.data())
-    if not (torch.equal(s.get("mean"), mean) and torch.equal(s.get("var"), var)):
+    if not (torch.equal(s.own("mean"), mean) and torch.equal(s.own("var"), var)):
         yield "evaluation leaves the running statistics", "it updates them"
 
 
@@ -166,7 +166,7 @@ def modes_under_no_grad(make: Maker) -> Answer:
         y = s.train(x)
     if not close(y, normalized(s, x), 2e-3):
         yield "train() under no_grad uses the batch", "other statistics: the mode follows no_grad"
-    if torch.equal(s.get("mean"), mean):
+    if torch.equal(s.own("mean"), mean):
         yield "train() under no_grad updates the running statistics", "they stay"
     s, mean, var = with_statistics(make)
     s.module.eval()
@@ -177,7 +177,7 @@ def modes_under_no_grad(make: Maker) -> Answer:
             "eval() with gradients enabled uses the running statistics",
             "other statistics: the mode follows no_grad",
         )
-    if not torch.equal(s.get("mean"), mean):
+    if not torch.equal(s.own("mean"), mean):
         yield "eval() with gradients enabled leaves the running statistics", "it updates them"
 
 
@@ -185,15 +185,16 @@ def batch_of_one(make: Maker) -> Answer:
     """One value per channel is refused in training, or leaves finite values."""
     s = make()
     x = s.data()[:1]
-    x = x[(..., *[slice(1)] * (s.ndim - 2))]
+    for axis in range(2, s.ndim):
+        x = x.narrow(axis, 0, 1)
     try:
         y = s.train(x)
     except Exception:  # a refusal is right: one value has no variance
         return
     for what, value in (
         ("output", y),
-        ("running mean", s.get("mean")),
-        ("running var", s.get("var")),
+        ("running mean", s.own("mean")),
+        ("running var", s.own("var")),
     ):
         if not value.isfinite().all():
             yield (

@@ -3,6 +3,8 @@
 import ast
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class FunctionModule(nn.Module):
     told the mode by torch.is_grad_enabled (d2l's way).
     """
 
-    def __init__(self, function: Callable, ndim: int):
+    def __init__(self, function: Callable[..., Any], ndim: int):
         super().__init__()
         self.function, self.roles = function, {}
         for name in inspect.signature(function).parameters:
@@ -49,6 +51,8 @@ class FunctionModule(nn.Module):
         shape = CHANNELS if "torch" in (function.__module__ or "") else _broadcast_shape(ndim)
         self.gamma = nn.Parameter(torch.ones(shape))
         self.beta = nn.Parameter(torch.zeros(shape))
+        self.mean: Tensor
+        self.var: Tensor
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("var", torch.ones(shape))
 
@@ -66,8 +70,8 @@ class FunctionModule(nn.Module):
         arguments = {name: values[role] for name, role in self.roles.items()}
         output = self.function(**arguments)
         if isinstance(output, tuple):
-            output, mean, var = output
-            self.mean, self.var = mean.detach(), var.detach()
+            output, *moved = output
+            self.mean, self.var = (value.detach() for value in moved)
         return output
 
 
@@ -79,7 +83,7 @@ class Subject:
         self.is_function = isinstance(self.module, FunctionModule)
 
     def find(self, role: str) -> tuple[str, Tensor] | tuple[None, None]:
-        """Qualified name and tensor of gamma, beta, mean or var; looked up anew at every call,
+        """Qualified name and tensor of gamma, beta, mean or var; looked up again at every call,
         because a faulty forward may have bound another tensor."""
         for prefix, module in self.module.named_modules():
             own = {**vars(module), **module._parameters, **module._buffers}
@@ -93,6 +97,13 @@ class Subject:
                     ):
                         return (f"{prefix}.{key}" if prefix else key), value
         return None, None
+
+    def own(self, role: str) -> Tensor:
+        """As `get`, of a tensor that an earlier check has found."""
+        found = self.get(role)
+        if found is None:
+            raise LookupError(f"{role} is gone")
+        return found
 
     def get(self, role: str) -> Tensor | None:
         """A copy of gamma, beta, mean or var as (C,), or None where there is none."""
@@ -140,7 +151,7 @@ def by_channel(x: Tensor) -> Tensor:
     return x.transpose(0, 1).flatten(1)
 
 
-def subjects(target: object, init: object = None) -> dict[int, Callable[[], Subject]]:
+def subjects(target: Any, init: Any = None) -> dict[int, Callable[[], Subject]]:
     """For each number of axes the target takes, how to make a fresh subject.
 
     Raises ValueError for what cannot be made or is no batch normalization.
@@ -151,7 +162,8 @@ def subjects(target: object, init: object = None) -> dict[int, Callable[[], Subj
     if inspect.isclass(target) and not issubclass(target, nn.Module):
         raise ValueError(f"{name} is no torch.nn.Module, so no batch normalization layer")
     build = _builder(target, init)
-    found, reasons = {}, []
+    found: dict[int, Callable[[], Subject]] = {}
+    reasons = []
     for ndim in SHAPES:
         try:
             subject = Subject(build, ndim)
@@ -161,7 +173,7 @@ def subjects(target: object, init: object = None) -> dict[int, Callable[[], Subj
         except Exception as error:  # any refusal of this number of axes
             reasons.append(f"{ndim} axes: {type(error).__name__}: {error}")
             continue
-        found[ndim] = lambda ndim=ndim: Subject(build, ndim)
+        found[ndim] = partial(Subject, build, ndim)
     if not found:
         raise ValueError(
             f"{name} takes no input (N, C, *) of {CHANNELS} channels; "
@@ -176,7 +188,8 @@ def subjects(target: object, init: object = None) -> dict[int, Callable[[], Subj
     return found
 
 
-def _builder(target, init) -> Callable[[int], nn.Module]:
+def _builder(target: Any, init: Any) -> Callable[[int], nn.Module]:
+    make: Any = target
     if callable(init):
         return init
     if not inspect.isclass(target):
@@ -189,22 +202,22 @@ def _builder(target, init) -> Callable[[int], nn.Module]:
             )
         return lambda ndim: FunctionModule(target, ndim)
     if init:
-        return lambda ndim: target(**_arguments(init, ndim))
+        return lambda ndim: make(**_arguments(init, ndim))
     parameters = inspect.signature(target).parameters
     if "num_dims" in parameters:  # d2l: BatchNorm(num_features, num_dims)
-        return lambda ndim: target(CHANNELS, num_dims=ndim)
-    return lambda ndim: target(CHANNELS)
+        return lambda ndim: make(CHANNELS, num_dims=ndim)
+    return lambda ndim: make(CHANNELS)
 
 
 def _arguments(init: str, ndim: int) -> dict[str, object]:
     """'num_features=C, num_dims=D': C is the number of channels, D that of the input's axes."""
     try:
         call = ast.parse(f"f({init})", mode="eval").body
-        if call.args:
+        if not isinstance(call, ast.Call) or call.args:
             raise ValueError
         symbols = {"C": CHANNELS, "D": ndim}
         return {
-            word.arg: symbols[word.value.id]
+            str(word.arg): symbols[word.value.id]
             if isinstance(word.value, ast.Name)
             else ast.literal_eval(word.value)
             for word in call.keywords
