@@ -60,7 +60,7 @@ def write_results(
     found = module(study)
     folder.mkdir(parents=True, exist_ok=True)
     verdicts = [v.to_dict() for v in stats.judge(found.claims(table))]
-    with matplotlib.rc_context(figures.style()):
+    with matplotlib.rc_context(figures.rc()):
         rows, columns = found.shape(table)
         figure, axes = figures.canvas(columns, rows)
         found.figure(table, axes)

@@ -94,7 +94,8 @@ def claims(table: pd.DataFrame) -> list[Claim]:
                     Claim(
                         name=f"{key}: {arm} leaks less", kind="greater",
                         values=paired_differences(leak, cell("leak", arm, few)),
-                        text=f"{where}: {figures.look(arm).label} norm leaks less than batch norm",
+                        text=f"{where}: {figures.style_of(arm).label} norm leaks less than batch "
+                        "norm",
                         **common,
                     )
                 )  # fmt: skip

@@ -44,14 +44,14 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         flat = axes[2 * i : 2 * i + 2].ravel()
         for ax, name in zip(flat, SHOWN, strict=False):
             curves, looks = {}, {}
-            for norm in (n for n in figures.LOOKS if (here["norm.name"] == n).any()):
+            for norm in (n for n in figures.STYLES if (here["norm.name"] == n).any()):
                 rows = select(here, norm__name=norm)
                 curves[norm] = across(rows, {s: f"{name}_{s}_error" for s in SEVERITIES})
-                looks[norm] = figures.look(norm)
+                looks[norm] = figures.style_of(norm)
             label = "batch, test statistics"
             curves[label] = across(batch, {s: adapted(batch, name, s) for s in SEVERITIES})
-            looks[label] = figures.look("batch")._replace(label=label)
-            figures.series(ax, curves, percent=True, log2=False, looks=looks, dashed=[label],
+            looks[label] = figures.style_of("batch")._replace(label=label)
+            figures.series(ax, curves, percent=True, log2=False, styles=looks, dashed=[label],
                            xlabel="severity", ylabel="test error (%)")  # fmt: skip
             ax.set_title(f"{titled(data, model)}: {name}")
         flat[0].legend(fontsize=6)

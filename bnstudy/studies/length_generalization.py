@@ -45,16 +45,16 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Bits a character against test length."""
     norms, ways, differences, published = np.ravel(axes)
     by = dict(iter(table.groupby("norm.name")))
-    order = [name for name in figures.LOOKS if name in by]
+    order = [name for name in figures.STYLES if name in by]
     curves = {name: _curve(by[name], "length") for name in order}
-    looks = {name: figures.look(name) for name in order}
+    looks = {name: figures.style_of(name) for name in order}
     xlabel = "test length (characters)"
-    figures.series(norms, curves, xlabel=xlabel, ylabel="bits a character", looks=looks)
+    figures.series(norms, curves, xlabel=xlabel, ylabel="bits a character", styles=looks)
     norms.set_title(f"text, LSTM, trained at {_training(table)}; batch norm clamped")
     batch = by.get("batch", table.iloc[:0])
     curves = {label: _curve(batch, way) for way, label in WAYS.items()}
-    same = {label: figures.Look(*figures.SERIES[i], label) for i, label in enumerate(curves)}
-    figures.series(ways, curves, xlabel=xlabel, ylabel="bits a character", looks=same)
+    same = {label: figures.Style(*figures.SERIES[i], label) for i, label in enumerate(curves)}
+    figures.series(ways, curves, xlabel=xlabel, ylabel="bits a character", styles=same)
     ways.set_title("batch norm, one training read in four ways")
     curves = {}
     for way, label in list(WAYS.items())[1:]:
@@ -63,7 +63,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         frame = pd.DataFrame({str(n): v for n, v in columns.items()}).assign(seed=batch["seed"])
         curves[label] = across(frame, {float(n): str(n) for n in columns})
     figures.series(differences, curves, xlabel=xlabel, ylabel="bits more than clamped",
-                   looks=same)  # fmt: skip
+                   styles=same)  # fmt: skip
     differences.axhline(0, color="black", linewidth=0.7)
     differences.set_title("cost of other statistics")
     x = PUBLISHED["length"]

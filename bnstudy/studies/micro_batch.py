@@ -109,7 +109,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
                 Claim(
                     name=f"{key}: {arm}", kind="greater",
                     text=f"{where}: batch norm at groups of {small:.0f} has a higher test error "
-                    f"than {figures.look(arm).label} norm",
+                    f"than {figures.style_of(arm).label} norm",
                     values=paired_differences(cell("batch", small), cell(arm, whole)),
                     source="Wu & He 2018, table 2", preconditions=ready,
                 )

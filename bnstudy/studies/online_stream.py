@@ -43,12 +43,12 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
 
 def _bars(ax, rows: pd.DataFrame, column: str) -> None:
     summary = stats.summarize(rows[rows[column].notna()], "arm", column).set_index("arm")
-    names = [n for n in figures.LOOKS if n in summary.index]
+    names = [n for n in figures.STYLES if n in summary.index]
     for i, name in enumerate(names):
         mean, low, high = 100 * summary.loc[name, ["mean", "low", "high"]].astype(float)
-        ax.errorbar(i, mean, yerr=[[mean - low], [high - mean]], color=figures.look(name).color,
-                    marker=figures.look(name).marker, capsize=2)  # fmt: skip
-    ax.set_xticks(range(len(names)), [figures.look(n).label for n in names], rotation=35,
+        ax.errorbar(i, mean, yerr=[[mean - low], [high - mean]], color=figures.style_of(name).color,
+                    marker=figures.style_of(name).marker, capsize=2)  # fmt: skip
+    ax.set_xticks(range(len(names)), [figures.style_of(n).label for n in names], rotation=35,
                   ha="right", fontsize=6.5)  # fmt: skip
     ax.set_xlim(-0.6, len(names) - 0.4)
 
@@ -86,7 +86,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
                             values(select(tasks, arm="batch"), "forgetting"),
                             values(select(tasks, arm=arm), "forgetting"),
                         ),
-                        text=f"{where}: batch forgets more than {figures.look(arm).label} norm",
+                        text=f"{where}: batch forgets more than {figures.style_of(arm).label} norm",
                         source="Pham et al. 2022", preconditions=ready[:1],
                     )
                 )  # fmt: skip
@@ -100,7 +100,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
                             values(select(one, arm=arm), "online_error"),
                         ),
                         text=f"{where}: one at a time, batch norm's prequential error exceeds "
-                        f"{figures.look(arm).label} norm's",
+                        f"{figures.style_of(arm).label} norm's",
                         source="Chiley et al. 2019", preconditions=ready,
                     )
                 )  # fmt: skip

@@ -34,11 +34,11 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 LOOKS = {
-    "step": figures.Look("#D55E00", "o", "batch, per step"),
-    "shared": figures.Look("#E69F00", "p", "the same, read shared"),
-    "sequence": figures.Look("#CC79A7", "D", "batch, per sequence"),
-    "layer": figures.look("layer"),
-    "none": figures.look("none"),
+    "step": figures.Style("#D55E00", "o", "batch, per step"),
+    "shared": figures.Style("#E69F00", "p", "the same, read shared"),
+    "sequence": figures.Style("#CC79A7", "D", "batch, per sequence"),
+    "layer": figures.style_of("layer"),
+    "none": figures.style_of("none"),
 }
 
 
@@ -57,7 +57,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
             if (rows["arm"] == arm).any()
         }
         figures.series(ax, curves, LENGTH, log2=False, xlabel="length in training and test",
-                       ylabel="bits a character", looks=LOOKS)  # fmt: skip
+                       ylabel="bits a character", styles=LOOKS)  # fmt: skip
         ax.set_title(f"text, LSTM, batch {size}")
     figures.legend(axes.flat[0].figure, columns=min(len(LOOKS), 2 * axes.size))
 

@@ -29,7 +29,7 @@ def orders(table: pd.DataFrame) -> list[str]:
 
 def norms(table: pd.DataFrame) -> list[str]:
     """The norms, in the order of the legends."""
-    return [name for name in figures.LOOKS if name in set(table["norm.name"])]
+    return [name for name in figures.STYLES if name in set(table["norm.name"])]
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     for ax, column, title in ((test, "test_error", "test error"),
                               (train, "train_error", "training error")):  # fmt: skip
         for i, name in enumerate(names):
-            look = figures.look(name)
+            look = figures.style_of(name)
             points(ax, column, select(table, norm__name=name), look.label, look.color,
                    look.marker, 0.15 * (i - (len(names) - 1) / 2))  # fmt: skip
         ax.set_title(f"{titled(table['data.name'].iloc[0], 'LSTM')}: {title}")
@@ -74,7 +74,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         ax.margins(y=0.3)
     for i, order in enumerate(("permuted", "in order")):
         for j, (name, accuracy) in enumerate(PUBLISHED[order].items()):
-            look = figures.look(name)
+            look = figures.style_of(name)
             published.plot(i + 0.15 * (j - 0.5), 100 - accuracy, linestyle="none", color=look.color,
                            marker=look.marker, label=None if i else look.label)  # fmt: skip
     published.set_xticks([0, 1], ["permuted\nT = 784", "in order\nT = 784"], fontsize=6.5)

@@ -61,7 +61,7 @@ def test_figures_are_drawn_from_the_table_alone_and_alike(study, tmp_path):
     found = module(described(study))
     pages = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        with matplotlib.rc_context(figures.style()):
+        with matplotlib.rc_context(figures.rc()):
             rows = table(study)
             if folder.name == "b":  # the order of rows is nobody's business
                 rows = rows.sample(frac=1, random_state=0)
