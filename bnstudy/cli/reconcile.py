@@ -1,7 +1,5 @@
 """Bring the store up to what was asked for, and say so: plan, train, tell, draw, judge."""
 
-import importlib.util
-import json
 import shlex
 import shutil
 import sys
@@ -13,9 +11,9 @@ from typing import Any
 import click
 
 from bnstudy.cli.places import writable
-from bnstudy.config import HERE, Config, StudyConfig, digest
+from bnstudy.config import Config
 from bnstudy.config.compose import Composer, Request
-from bnstudy.errors import UserError, count
+from bnstudy.errors import count
 from bnstudy.store import Store
 from bnstudy.sweep import launch as sweep
 from bnstudy.sweep.launch import Outcome, Plan
@@ -36,6 +34,10 @@ def train_missing(request: Request, composer: Composer, dry_run: bool) -> Plan |
                 f"{count(len(plan.cells), 'cell')}"
             )
             return plan
+        if request.study:
+            from bnstudy import studies
+
+            studies.check(request.study, plan.cells, plan.seeds)
         show_plan(request, plan)
         if dry_run:
             return None
@@ -130,51 +132,25 @@ def tell(outcome: Outcome, plan: Plan, seconds: float) -> None:
 
 
 def finish_study(request: Request, plan: Plan) -> None:
-    """Table, figure, claims and verdicts of a study, when they are not there yet."""
+    """Print the verdicts of a study and where its figure, table and claims are."""
+    from bnstudy import studies
+
     described = request.study
     assert described is not None
     scale = request.settings.scale.name
     folder = runs_of(request) / "studies" / described.name / f"{scale}-{plan.grid_hash}"
-    table = store_of(request).table(plan.addresses)
-    if table.empty:
-        raise UserError("no run of this study is in the store: no figure, no verdict")
-    # runs that were removed and trained again have the same addresses, not the same times
-    records = sorted(zip(table["address"], table["created"].astype(str), strict=True))
-    stamp, made_by = folder / "complete", digest([sources(described), records])
-    if not stamp.exists() or stamp.read_text() != made_by:
-        from bnstudy import studies
-
-        lengths = sorted({f"{c.train.rule}, lr {c.optimizer.lr_rule}" for c in plan.cells})
-        rule = " / ".join(lengths).replace("lr none", "equal lr").replace("lr linear", "lr ~ batch")
-        studies.write_results(described, table, folder, scale, rule, command_line())
-        if len(table) == plan.runs:
-            stamp.write_text(made_by)
-    for verdict in json.loads((folder / "claims.json").read_text()):
-        primary = "primary  " if verdict["primary"] else "         "
-        click.echo(
-            f"{verdict['verdict']:<13}{primary}{verdict['text']} "
-            f"[{signed(verdict['mean'])}, {100 * verdict['level']:.0f} % interval "
-            f"{signed(verdict['low'])} to {signed(verdict['high'])} {verdict['unit']}]"
-        )
-        for reason in verdict["reasons"]:
-            click.echo(f"{'':<22}{reason}")
-    for name in ("figure.png", "table.csv", "claims.json"):
-        click.echo(str(folder / name))
-
-
-def sources(study: StudyConfig) -> str:
-    """Hash of what draws and judges a study: when it changes, results are made anew."""
-    own = HERE / "studies" / f"{study.name}.py"
-    if study.entry:
-        spec = importlib.util.find_spec(study.entry)
-        own = Path(spec.origin) if spec and spec.origin else own
-    files = [
-        own,
-        HERE / "studies" / "__init__.py",
-        HERE / "figures" / "grammar.py",
-        HERE / "stats" / "verdicts.py",
-    ]
-    return digest([study.model_dump(mode="json"), *(f.read_text() for f in files if f.exists())])
+    verdicts = studies.results_of(
+        described,
+        store_of(request).table(plan.addresses),
+        folder,
+        scale=scale,
+        cells=plan.cells,
+        planned=plan.runs,
+        command=command_line(),
+    )
+    names = ("figure.png", "table.csv", "claims.json")
+    for line in [*studies.lines(verdicts), *(str(folder / name) for name in names)]:
+        click.echo(line)
 
 
 def runs_of(request: Request) -> Path:
@@ -192,8 +168,3 @@ def command_line() -> str:
     shown = ["data.root=$BNSTUDY_DATA" if a.startswith("data.root=") else shlex.quote(a)
              for a in sys.argv[1:]]  # fmt: skip
     return " ".join(["bnstudy", *shown])
-
-
-def signed(value: float | None) -> str:
-    """A number with its sign; ? when there is none."""
-    return "?" if value is None else f"{value:+.2f}"

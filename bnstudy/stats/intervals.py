@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bnstudy.errors import did_you_mean
+
 
 class Interval(NamedTuple):
     """A mean with its confidence interval, in the unit of the values."""
@@ -68,7 +70,8 @@ def per_seed(
         table = table[table[column] == wanted]
     if table["seed"].duplicated().any():
         raise ValueError(
-            f"{dict(where)} selects several runs of one seed; also varying: {_varying(table)}."
+            f"{dict(where) or 'the selection'} has several runs of one seed; also varying: "
+            f"{_varying(table)}."
         )
     return {int(s): float(v) for s, v in zip(table["seed"], table[value], strict=True)}
 
@@ -120,9 +123,8 @@ def spread(values: np.ndarray) -> float:
 def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in table]
     if missing:
-        raise ValueError(
-            f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table))}."
-        )
+        near = did_you_mean(missing[0], map(str, table))
+        raise ValueError(f"the table has no column {', '.join(missing)}.{near}")
 
 
 def _varying(table: pd.DataFrame) -> str:
