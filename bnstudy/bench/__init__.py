@@ -75,7 +75,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{stem}.json", content)
     write_atomically(folder / f"{stem}.csv", table.to_csv(index=False))
-    with matplotlib.rc_context(figures.style()):
+    with matplotlib.rc_context(figures.rc()):
         drawing, axes = figures.canvas(panels[1], panels[0])
         figure(rows, axes)
         figures.legend(drawing)

@@ -1,19 +1,17 @@
 """Tables to figures: a summarised table goes in, artists come out.
 
-No statistics here: means and intervals arrive computed (`stats.summarize`). A color and a marker
-belong to a normalization and are the same in every figure; a line style belongs to an evaluation
-mode. Nothing global is set: draw inside `with matplotlib.rc_context(style()):` on a figure from
-`canvas`, which needs no pyplot and no display. `save` writes the same bytes for the same table.
+No statistics here: means and intervals arrive computed (`stats.summarize`). Draw inside `with
+matplotlib.rc_context(rc()):` on a figure from `canvas`, which needs no pyplot and no display.
+`save` writes the same bytes for the same table.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,103 +20,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-COLUMN_WIDTH = 3.4  # inches: one panel is about one column of a two-column paper
-PANEL_HEIGHT = 2.6
+from bnstudy.figures.style import (
+    COLUMN_WIDTH,
+    MODES,
+    PANEL_HEIGHT,
+    SERIES,
+    STYLES,
+    Style,
+    rc,
+    style_of,
+)
+
 DODGE = 0.05  # octaves between neighbouring curves: an interval's bar is about 0.02 wide
-
-
-class Look(NamedTuple):
-    """How one normalization looks, in every figure."""
-
-    color: str
-    marker: Any
-    label: str
-
-
-# The eight colors of Okabe & Ito (2008) tell apart under the three common color blindnesses; the
-# rest are from Tol's muted scheme. No two normalizations share a marker, so grey print works too;
-# all markers can be filled, because a hollow one says that runs diverged.
-LOOKS: dict[str, Look] = {
-    "none": Look("#000000", "X", "no norm"),
-    "batch": Look("#D55E00", "o", "batch"),
-    "group": Look("#0072B2", "s", "group"),
-    "layer": Look("#009E73", "^", "layer"),
-    "instance": Look("#CC79A7", "D", "instance"),
-    "ghost": Look("#E69F00", "p", "ghost batch"),
-    "renorm": Look("#56B4E9", "v", "batch renorm"),
-    "frn": Look("#882255", "P", "filter response"),
-    "online": Look("#332288", "h", "online"),
-    "ws_group": Look("#117733", "<", "group + weight std."),
-    "rms": Look("#999933", ">", "root mean square"),
-    "noisy": Look("#AA4499", "*", "noisy batch"),
-    "continual": Look("#44AA99", "d", "continual"),
-}
-# For names of a user's own: markers that no known name has, colors by the hash of the name.
-_SPARE_COLORS = ("#88CCEE", "#CC6677", "#DDCC77", "#661100", "#6699CC", "#888888")
-_SPARE_MARKERS = ("8", "H", (4, 1, 0), (6, 1, 0), (8, 1, 0), (7, 0, 0), (3, 0, 30))
-
-
-class Mode(NamedTuple):
-    """How one evaluation mode looks, and the ending of its metric's name."""
-
-    linestyle: Any
-    label: str
-    suffix: str
-    fill: str = "full"  # which part of the marker is filled
-
-
-MODES: dict[str, Mode] = {
-    "population": Mode("-", "exponential average", ""),
-    "precise": Mode((0, (5, 1.5)), "PreciseBN", "_precise", "none"),
-    "batch": Mode((0, (1, 1.2)), "training-batch statistics", "_batch", "bottom"),
-    "large_batch": Mode((0, (5, 1.2, 1, 1.2)), "large-batch statistics", "_large_batch", "left"),
-    "frozen": Mode((0, (9, 2, 1, 2, 1, 2)), "frozen statistics", "_frozen", "right"),
-}
-
-
-def look(norm: str) -> Look:
-    """The color, marker and label of a normalization; an unknown name always gets the same ones."""
-    if norm in LOOKS:
-        return LOOKS[norm]
-    digest = int(hashlib.sha256(str(norm).encode()).hexdigest(), 16)
-    color = _SPARE_COLORS[digest % len(_SPARE_COLORS)]
-    marker = _SPARE_MARKERS[digest // len(_SPARE_COLORS) % len(_SPARE_MARKERS)]
-    return Look(color, marker, str(norm))
-
-
-def style() -> dict[Any, Any]:
-    """Matplotlib parameters of all figures, for `matplotlib.rc_context`; nothing global is set."""
-    return {
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib: same metrics everywhere
-        "mathtext.fontset": "stix",
-        "font.size": 8.0,
-        "axes.titlesize": 8.5,
-        "axes.labelsize": 8.0,
-        "xtick.labelsize": 7.5,
-        "ytick.labelsize": 7.5,
-        "legend.fontsize": 7.5,
-        "legend.frameon": False,
-        "legend.handlelength": 2.6,
-        "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#e4e4e4",
-        "grid.linewidth": 0.6,
-        "lines.linewidth": 1.3,
-        "lines.markersize": 4.5,
-        "xtick.major.width": 0.7,
-        "ytick.major.width": 0.7,
-        "figure.dpi": 100,
-        "savefig.dpi": 200,
-        "savefig.bbox": None,
-        "text.usetex": False,
-        "svg.fonttype": "path",
-        "svg.hashsalt": "bnstudy",
-        "pdf.fonttype": 42,
-    }
 
 
 def canvas(columns: int = 1, rows: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
@@ -159,7 +72,7 @@ def curves(
     Returns the ErrorbarContainers, in drawing order. Raises ValueError for a missing column, an
     unknown evaluation mode, two rows for one point, or an x on a log axis that is not above zero.
     """
-    keys: dict[str, dict] = ({} if norm else {hue: LOOKS}) | ({dash: MODES} if dash else {})
+    keys: dict[str, dict] = ({} if norm else {hue: STYLES}) | ({dash: MODES} if dash else {})
     _check(summary, [x, *keys], log2)
     unknown = set(summary[dash]) - set(MODES) if dash else set()
     if unknown:
@@ -174,7 +87,7 @@ def curves(
     for i, (key, rows) in enumerate(groups):
         name = norm or key[0]
         mode = MODES[key[-1]] if dash else None
-        color, marker, label = look(name)
+        color, marker, label = style_of(name)
         if mode:
             label = mode.label if norm else f"{label}, {mode.label}"
         rows = rows.sort_values(x)
@@ -219,11 +132,6 @@ def curves(
     return drawn
 
 
-# Okabe & Ito (2008) again, for curves that are not normalizations; each with a marker of its own
-SERIES = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "p"),
-          ("#56B4E9", "v"), ("#000000", "X"))  # fmt: skip
-
-
 def series(
     ax: Axes,
     curves: dict[str, pd.DataFrame],
@@ -233,13 +141,13 @@ def series(
     log2: bool | None = True,
     xlabel: str = "",
     ylabel: str = "",
-    looks: dict[str, Look] | None = None,
+    styles: dict[str, Style] | None = None,
     dashed: Iterable[str] = (),
 ) -> None:
     """Means with interval bars of named curves that are not normalizations.
 
     curves: label -> rows with columns x, mean, low, high. log2: a log2 axis, a linear one with
-    ticks where the values are (False), or a linear one with matplotlib's ticks (None). looks:
+    ticks where the values are (False), or a linear one with matplotlib's ticks (None). styles:
     color, marker and label of curves that are normalizations after all; dashed: names of curves
     that are drawn dashed and hollow.
     """
@@ -248,8 +156,8 @@ def series(
     for i, (name, rows) in enumerate(curves.items()):
         color, marker = SERIES[i % len(SERIES)]
         label = name
-        if looks and name in looks:
-            color, marker, label = looks[name]
+        if styles and name in styles:
+            color, marker, label = styles[name]
         rows = rows.sort_values(x)
         where = rows[x].to_numpy(dtype=float)
         ticks |= set(where)
@@ -275,7 +183,7 @@ def legend(figure: Figure, axes: Iterable[Axes] | None = None, columns: int | No
             entries.setdefault(label, handle)
     if not entries:
         return None
-    order = {entry.label: i for i, entry in enumerate(LOOKS.values())}
+    order = {entry.label: i for i, entry in enumerate(STYLES.values())}
     labels = sorted(entries, key=lambda text: order.get(text, len(order)))  # stable
     return figure.legend(
         [entries[text] for text in labels],
@@ -298,7 +206,7 @@ def save(figure: Figure, folder: str | Path, stem: str = "figure") -> list[Path]
         "png": {"Software": None},
     }
     paths = []
-    with matplotlib.rc_context(style()):
+    with matplotlib.rc_context(rc()):
         for kind, metadata in undated.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata=metadata)

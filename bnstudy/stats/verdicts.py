@@ -1,12 +1,7 @@
-"""From seeds to intervals, and from intervals to verdicts.
+"""From intervals to verdicts: claims written down before the run, and what the seeds say of them.
 
-The unit of evidence is the *paired seed difference*: two arms that share a seed share initial
-weights and the order of the data, so their difference is one independent observation. Everything
-here is Student's t on such observations. A percentile bootstrap would look freer of assumptions and
-is worse: over 5 seeds its 95 % interval covers 83 %, over 10 seeds 90 %.
-
-Nothing here rescales: values come in the unit their claim names and leave in the same unit.
-scipy and statsmodels take seconds to import and are therefore imported where they are used.
+Values come in the unit their claim names and leave in the same unit. scipy and statsmodels take
+seconds to import and are therefore imported where they are used.
 """
 
 from __future__ import annotations
@@ -19,7 +14,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
+
+from bnstudy.stats.intervals import Interval, spread, t_interval
 
 ALPHA = 0.05
 POWER = 0.8
@@ -27,98 +23,6 @@ MIN_SEEDS = 5
 LEVELS = {"greater": 0.95, "equivalent": 0.90, "not_worse": 0.90}
 """Claim kinds and the level of the two-sided interval that decides them; 90 % two-sided is 5 % on
 each side, which is what two one-sided tests (Schuirmann 1987) and one one-sided test ask for."""
-
-
-class Interval(NamedTuple):
-    """A mean with its confidence interval, in the unit of the values."""
-
-    mean: Any
-    low: Any
-    high: Any
-
-
-def t_interval(values: Any, level: float = 0.95) -> Interval:
-    """The Student-t interval of a mean.
-
-    values: (..., n), any unit; the interval is taken along the last axis.
-    level:  probability of covering the true mean, in (0, 1).
-    Returns floats for one sample, arrays (...) for many. One value has a mean and no interval
-    (NaN); a non-finite value makes its whole sample NaN, because a lost run must not vanish in a
-    mean; values without any spread give an interval of width zero, which `judge` does not trust.
-    Raises ValueError for a level outside (0, 1).
-    """
-    from scipy import stats
-
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}.")
-    values = np.asarray(values, dtype=float)
-    n = values.shape[-1]
-    values = np.where(np.isfinite(values).all(axis=-1, keepdims=True), values, np.nan)
-    mean = values.mean(axis=-1) if n else np.full(values.shape[:-1], np.nan)
-    half = np.full(values.shape[:-1], np.nan)
-    if n > 1:
-        half = stats.t.ppf(0.5 + level / 2, n - 1) * values.std(axis=-1, ddof=1) / math.sqrt(n)
-    if values.ndim == 1:
-        return Interval(float(mean), float(mean - half), float(mean + half))
-    return Interval(mean, mean - half, mean + half)
-
-
-def per_seed(
-    table: pd.DataFrame, value: str, where: Mapping[str, Any] | None = None
-) -> dict[int, float]:
-    """The values of one arm: seed -> value.
-
-    table: tidy, one row per run, with a column `seed`; where: column -> the value that a row must
-    have. Empty when no row matches. Raises ValueError for an unknown column, and when a seed
-    occurs twice, because the selection then mixes two arms.
-    """
-    where = where or {}
-    _require(table, [*where, value, "seed"])
-    for column, wanted in where.items():
-        table = table[table[column] == wanted]
-    if table["seed"].duplicated().any():
-        raise ValueError(
-            f"{dict(where)} selects several runs of one seed; also varying: {_varying(table)}."
-        )
-    return {int(s): float(v) for s, v in zip(table["seed"], table[value], strict=True)}
-
-
-def paired_differences(
-    first: Mapping[int, float], second: Mapping[int, float], seeds: Sequence[int] | None = None
-) -> dict[int, float]:
-    """first - second, seed by seed, in the unit of both; a seed that one side lacks gives NaN.
-
-    seeds: the seeds that were asked for (default: those that either side has). Differences can be
-    differenced again: a difference in differences is this function applied twice.
-    """
-    seeds = sorted({*first, *second}) if seeds is None else list(seeds)
-    return {s: float(first.get(s, math.nan)) - float(second.get(s, math.nan)) for s in seeds}
-
-
-def summarize(
-    table: pd.DataFrame, by: str | Sequence[str], value: str, level: float = 0.95
-) -> pd.DataFrame:
-    """Mean and Student-t interval of `value` over the seeds of every group.
-
-    table: tidy, one row per run; by: the columns that make a group.
-    Returns one row per group in order of appearance: the columns of `by`, then mean, low, high (the
-    unit of `value`), n (finite values) and sd. A group with a lost value keeps its row, as NaN.
-    Raises ValueError for an unknown column, and when a group holds several runs of one seed: they
-    are not independent, and an interval over them would be too narrow.
-    """
-    by = [by] if isinstance(by, str) else list(by)
-    _require(table, [*by, value])
-    rows = []
-    for key, group in table.groupby(by, sort=False, dropna=False):
-        if "seed" in group and "seed" not in by and group["seed"].duplicated().any():
-            raise ValueError(
-                f"grouping by {', '.join(by)} puts several runs of one seed together; also "
-                f"varying: {_varying(group)}. Group by that too, or select one of its values."
-            )
-        values = group[value].to_numpy(dtype=float)
-        n = int(np.isfinite(values).sum())
-        rows.append((*key, *t_interval(values, level), n, _sd(values)))
-    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "sd"])
 
 
 @dataclass(frozen=True)
@@ -208,7 +112,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON: what is not a number is null."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
 
 def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
@@ -241,9 +145,12 @@ def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
 
     evidence = [_weigh(claim, min_seeds) for claim in claims]
     secondary = [e for claim, e in zip(claims, evidence, strict=True) if not claim.primary]
-    adjusted = zip(
-        _holm([e.p_for for e in secondary]), _holm([e.p_against for e in secondary]), strict=True
-    )
+
+    def family(side: str) -> list[float]:
+        # an invalid claim is evidence of nothing, however small its own p
+        return _holm([1.0 if e.faults else getattr(e, side) for e in secondary])
+
+    adjusted = zip(family("p_for"), family("p_against"), strict=True)
     return [
         _rule(claim, e, None if claim.primary else next(adjusted))
         for claim, e in zip(claims, evidence, strict=True)
@@ -278,7 +185,7 @@ def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
     if n < min_seeds:
         faults.append(f"too few seeds: {n} of at least {min_seeds}")
     interval = t_interval(values, LEVELS[claim.kind])
-    sd = _sd(values)
+    sd = spread(values)
     # Differences that agree to rounding have no spread: 1e-12 is 4,000 times float64's rounding
     # at magnitude one, and 1e9 times below one test example in a thousand.
     if not sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
@@ -388,30 +295,12 @@ def _effect(n: int, alpha: float, power: float) -> float:
     return float(np.squeeze(solved))
 
 
-def _sd(values: np.ndarray) -> float:
-    complete = len(values) > 1 and np.isfinite(values).all()
-    return float(values.std(ddof=1)) if complete else math.nan
-
-
-def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(
-            f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table))}."
-        )
-
-
-def _varying(table: pd.DataFrame) -> str:
-    """The configuration columns (dotted names) with several values in this part of the table."""
-    names = [c for c in table if "." in str(c) and table[c].astype(str).nunique() > 1]
-    return ", ".join(names) or "no configuration column, so runs are doubled"
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Plain Python values that strict JSON can hold: NaN and infinity become None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.generic):

@@ -9,30 +9,30 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import arms, comparable, extended, panels, select, titled, trained, values
+from bnstudy.studies.drawing import bars, finish, zero
+from bnstudy.studies.kit import Published, arms, extended, filled, panels
 
 CLASSES = "train.classes_per_batch"
 XLABEL = "classes in a batch"
 SOURCE = "Ioffe 2017, section 4.3"
-PUBLISHED = {
-    "what": "published accuracies in %: Inception-v3 on ImageNet, batches of 16 labels x 2 images "
-    "(Ioffe 2017)",
-    "fair batches": 78.3,
-    "batch, population": 67.0,
-    "batch, equally composed": 76.5,
-    "batch, halves": 77.4,
-    "renorm": 78.5,
-}
+PUBLISHED = Published(
+    "published", SOURCE,
+    "accuracies in %: Inception-v3 on ImageNet, batches of 16 labels x 2 images",
+    {
+        "fair batches": 78.3,
+        "batch, population": 67.0,
+        "batch, equally composed": 76.5,
+        "batch, halves": 77.4,
+        "renorm": 78.5,
+    },
+)  # fmt: skip
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the arm's name; batch norm on halves of the batch is `ghost`."""
-    halves = table["norm.group_size"].notna() if "norm.group_size" in table else False
-    return extended(
-        table,
-        arm=arms(table).mask(halves, "ghost"),
-        leak=table["test_error"] - table["composition_error"],
-    )
+    halves = filled(table, {"norm.group_size": None})["norm.group_size"].notna()
+    leak = table["test_error"] - table["composition_error"]
+    return extended(table, {"arm": arms(table).mask(halves, "ghost"), "leak": leak})
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -42,25 +42,18 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Test error and leak by classes in a batch; published accuracies."""
-    table = prepared(table)
-    for row, (data, model) in zip(axes, panels(table), strict=True):
-        here = select(table, data__name=data, model__name=model)
-        summary = stats.summarize(here, ["arm", CLASSES], "test_error")
+    for row, panel in zip(axes, panels(prepared(table)), strict=True):
+        summary = stats.summarize(panel.rows, ["arm", CLASSES], "test_error")
         figures.curves(row[0], summary, CLASSES, "arm", percent=True, xlabel=XLABEL,
                        ylabel="test error, population (%)")  # fmt: skip
-        row[0].set_title(titled(data, model))
-        row[0].legend(fontsize=6.5)
-        leaking = here[here["leak"].notna()]
+        finish(row[0], panel.title)
+        leaking = panel.rows[panel.rows["leak"].notna()]
         summary = stats.summarize(leaking, ["arm", CLASSES], "leak")
         figures.curves(row[1], summary, CLASSES, "arm", percent=True, xlabel=XLABEL,
                        ylabel="population minus oracle (pp)")  # fmt: skip
-        row[1].axhline(0, color="black", linewidth=0.7)
+        zero(row[1])
         row[1].set_title("leak: oracle = equally composed batches")
-        names = [k for k in PUBLISHED if k != "what"]
-        row[2].barh(range(len(names)), [PUBLISHED[k] for k in names], color="#0072B2")
-        row[2].set_yticks(range(len(names)), names)
-        row[2].set_xlim(60, 82)
-        row[2].set_xlabel("accuracy (%)")
+        bars(row[2], PUBLISHED.values, (60, 82), "accuracy (%)")
         row[2].set_title("published: ImageNet, 16 x 2")
 
 
@@ -69,45 +62,45 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     table = prepared(table)
     few, all_ = int(table[CLASSES].min()), int(table[CLASSES].max())
     found = []
-    for number, (data, model) in enumerate(panels(table)):
-        here = select(table, data__name=data, model__name=model)
+    for panel in panels(table):
 
-        def cell(metric, arm, classes, rows=here):
-            return values(rows, metric, arm=arm, **{CLASSES.replace(".", "__"): classes})
+        def leak(arm, panel=panel):
+            return panel.cell("leak", {"arm": arm, CLASSES: few})
 
-        where, key = titled(data, model), f"{data} {model}"
-        fair = select(here, arm="batch", **{CLASSES.replace(".", "__"): all_})
-        ready = [trained(fair, f"batch norm, {all_} classes a batch"), comparable(here)]
-        leak = cell("leak", "batch", few)
-        common = {"source": SOURCE, "preconditions": ready}
+        def rise(arm, panel=panel):
+            return panel.difference({"arm": arm, CLASSES: few}, {"arm": arm, CLASSES: all_})
+
+        fair = {"arm": "batch", CLASSES: all_}
+        ready = panel.ready(f"batch norm, {all_} classes a batch", fair)
+        claim = panel.claims(source=SOURCE, preconditions=ready)
+        present = set(panel.rows["arm"])
         found.append(
-            Claim(
-                name=f"{key}: leak", kind="greater", values=leak, primary=not number,
-                text=f"{where}: with {few} class a batch, batch norm's error by population "
-                "statistics exceeds that by statistics of equally composed batches",
-                published="+9.5 pp on ImageNet, 16 x 2 (published)", published_effect=9.5, **common,
+            claim(
+                "leak",
+                f"with {few} class a batch, batch norm's error by population statistics exceeds "
+                "that by statistics of equally composed batches",
+                leak("batch"), primary=panel.main,
+                **PUBLISHED.cite(
+                    "{} pp on ImageNet, 16 x 2",
+                    PUBLISHED["batch, equally composed"] - PUBLISHED["batch, population"],
+                ),
             )
         )  # fmt: skip
         for arm in ("ghost", "renorm"):
-            if (here["arm"] == arm).any():
+            if arm in present:
                 found.append(
-                    Claim(
-                        name=f"{key}: {arm} leaks less", kind="greater",
-                        values=paired_differences(leak, cell("leak", arm, few)),
-                        text=f"{where}: {figures.look(arm).label} norm leaks less than batch norm",
-                        **common,
+                    claim(
+                        f"{arm} leaks less",
+                        f"{figures.style_of(arm).label} norm leaks less than batch norm",
+                        paired_differences(leak("batch"), leak(arm)),
                     )
-                )  # fmt: skip
-        if (here["arm"] == "group").any():
-            rise = lambda arm, cell=cell: paired_differences(  # noqa: E731
-                cell("test_error", arm, few), cell("test_error", arm, all_)
-            )
+                )
+        if "group" in present:
             found.append(
-                Claim(
-                    name=f"{key}: raw error", kind="greater",
-                    values=paired_differences(rise("batch"), rise("group")),
-                    text=f"{where}: few classes raise batch norm's error more than group norm's",
-                    expected="either way: both forget", **common,
+                claim(
+                    "raw error", "few classes raise batch norm's error more than group norm's",
+                    paired_differences(rise("batch"), rise("group")),
+                    expected="either way: both forget",
                 )
             )  # fmt: skip
     return found

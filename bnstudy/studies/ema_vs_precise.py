@@ -9,100 +9,89 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import across, comparable, course, select, titled, values
+from bnstudy.studies.drawing import across, course, finish
+from bnstudy.studies.kit import Published, comparable, panels, select, values
 
 LR, SCHEDULE = "optimizer.lr", "optimizer.schedule"
 SOURCE = "Wu & Johnson 2021, figure 3"
 NOT_INTERPOLATING = 0.05  # training loss at every checkpoint
 TRAINED = 0.25  # final training error at most
-PUBLISHED = {
-    "what": "published: LeNet with BN on Fashion-MNIST, lr 1.0, batch 256, 10 epochs, one run each "
-    "(Dive into Deep Learning and readers); nobody gives PreciseBN",
-    "run": ["from scratch", "nn.BatchNorm2d", "Paddle", "a reader's"],
-    "training accuracy": [0.899, 0.902, 0.907, 0.901],
-    "test accuracy": [0.807, 0.708, 0.843, 0.853],
-}
+PUBLISHED = Published(
+    "published", "Dive into Deep Learning and readers",
+    "LeNet with BN on Fashion-MNIST, lr 1.0, batch 256, 10 epochs, one run each; nobody gives "
+    "PreciseBN",
+    {
+        "run": ["from scratch", "nn.BatchNorm2d", "Paddle", "a reader's"],
+        "training accuracy": [0.899, 0.902, 0.907, 0.901],
+        "test accuracy": [0.807, 0.708, 0.843, 0.853],
+    },
+)  # fmt: skip
+EARLY_GAP = Published("digitised", SOURCE, "ResNet-50 on ImageNet, early in training")
 
 
-def sets(table: pd.DataFrame) -> list[str]:
-    """The data sets, in a fixed order."""
-    rank = ("digits", "contrast_digits", "mnist", "fashion_mnist")
-    return sorted(table["data.name"].unique(), key=lambda n: (rank.index(n) if n in rank else 9, n))
-
-
-def arms_of(table: pd.DataFrame) -> list[tuple[float, str, str]]:
-    """(learning rate, schedule, title) of the arms, the largest constant rate first."""
+def arms_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Title -> runs of a learning rate and schedule, the largest constant rate first."""
     pairs = table[[LR, SCHEDULE]].drop_duplicates().itertuples(index=False, name=None)
     ordered = sorted(pairs, key=lambda p: (p[1] != "constant", -p[0]))
-    return [(lr, s, f"lr {lr:g}, {'constant' if s == 'constant' else 'decays'}")
-            for lr, s in ordered]  # fmt: skip
+    return {
+        f"lr {lr:g}, {'constant' if schedule == 'constant' else 'decays'}": select(
+            table, {LR: lr, SCHEDULE: schedule}
+        )
+        for lr, schedule in ordered
+    }
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
     """Two rows for each data set: a panel an arm, lag, cloud, samples, the published runs."""
-    return 2 * len(sets(table)), -(-(len(arms_of(table)) + 4) // 2)
+    return 2 * len(panels(table)), -(-(len(arms_of(table)) + 4) // 2)
 
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Error over checkpoints by statistics; lag; cloud of batch means; PreciseBN's examples."""
     modes = {"exponential average": "ema_error", "PreciseBN": "precise_error",
              "batch statistics": "batch_error"}  # fmt: skip
-    for i, data in enumerate(sets(table)):
+    for i, panel in enumerate(panels(table)):
         row = axes[2 * i : 2 * i + 2].ravel()
-        here = select(table, data__name=data)
-        arms = arms_of(here)
-        for ax, (lr, schedule, title) in zip(row, arms, strict=False):
-            own = here[(here[LR] == lr) & (here[SCHEDULE] == schedule)]
+        arms = arms_of(panel.rows)
+        for ax, (title, own) in zip(row, arms.items(), strict=False):
             curves = {label: course(own, column) for label, column in modes.items()}
             figures.series(ax, curves, percent=True, log2=None, xlabel="checkpoint (epochs)",
                            ylabel="test error (%)")  # fmt: skip
-            ax.legend(fontsize=6)
-            ax.set_title(f"{titled(data, 'lenet')}: {title}")
+            finish(ax, f"{panel.title}: {title}", fontsize=6)
         for ax in row[len(arms) + 4 :]:
             ax.set_axis_off()
         lag, cloud, samples, published = row[len(arms) : len(arms) + 4]
-        curves = {t: course(here[(here[LR] == lr) & (here[SCHEDULE] == s)], "lag")
-                  for lr, s, t in arms}  # fmt: skip
+        curves = {title: course(own, "lag") for title, own in arms.items()}
         figures.series(lag, curves, log2=None, xlabel="checkpoint (epochs)",
                        ylabel="s.d. of batch means")  # fmt: skip
         lag.set_yscale("log")
-        lag.legend(fontsize=6)
-        lag.set_title("running mean from mean of batch means")
-        _cloud(cloud, here, arms)
-        curves = {}
-        for lr, s, t in arms:
-            own = here[(here[LR] == lr) & (here[SCHEDULE] == s)]
-            columns = {float(n): f"precise_{n}_error" for n in (64, 256, 1024)}
-            curves[t] = across(own, columns)
+        finish(lag, "running mean from mean of batch means", fontsize=6)
+        first, title = next(iter(arms.values())).sort_values("seed"), next(iter(arms))
+        _cloud(cloud, first.iloc[0], title)
+        columns = {float(n): f"precise_{n}_error" for n in (64, 256, 1024)}
+        curves = {title: across(own, columns) for title, own in arms.items()}
         figures.series(samples, curves, percent=True, xlabel="training examples for PreciseBN",
                        ylabel="test error (%)")  # fmt: skip
-        samples.legend(fontsize=6)
-        samples.set_title("how many examples PreciseBN needs")
-        _published(published, here, arms, data)
+        finish(samples, "how many examples PreciseBN needs", fontsize=6)
+        _published(published, first, panel.data)
 
 
-def _cloud(ax, here: pd.DataFrame, arms) -> None:
-    lr, schedule, title = arms[0]
-    own = here[(here[LR] == lr) & (here[SCHEDULE] == schedule)]
-    first = own.sort_values("seed").iloc[0]
-    points = [[first[c] for c in sorted(here) if c.startswith(f"cloud_{axis}/")] for axis in "xy"]
+def _cloud(ax, run: pd.Series, title: str) -> None:
+    """32 batch means and the running mean of one run, first against second channel."""
+    points = [[run[c] for c in sorted(run.index) if c.startswith(f"cloud_{a}/")] for a in "xy"]
     ax.plot(*points, linestyle="none", marker="o", color="#0072B2", label="32 batch means")
-    ax.plot(first["running_x"], first["running_y"], linestyle="none", marker="X", markersize=8,
+    ax.plot(run["running_x"], run["running_y"], linestyle="none", marker="X", markersize=8,
             color="#D55E00", label="running mean")  # fmt: skip
     ax.set_xlabel("first layer, channel 1")
     ax.set_ylabel("first layer, channel 2")
-    ax.legend(fontsize=6)
-    ax.margins(y=0.25)
-    ax.set_title(f"last checkpoint, {title}, seed {int(first['seed'])}")
+    finish(ax, f"last checkpoint, {title}, seed {int(run['seed'])}", fontsize=6, room=0.25)
 
 
-def _published(ax, here: pd.DataFrame, arms, data: str) -> None:
+def _published(ax, own: pd.DataFrame, data: str) -> None:
     """The four published runs' test accuracy beside ours at the same learning rate."""
     accuracy = PUBLISHED["test accuracy"]
     ax.plot([0] * len(accuracy), [100 * a for a in accuracy], linestyle="none", marker="o",
             color="#000000")  # fmt: skip
-    lr, schedule, _ = arms[0]
-    own = here[(here[LR] == lr) & (here[SCHEDULE] == schedule)].sort_values("seed")
     for i, (column, color) in enumerate(
         (("test_error", "#D55E00"), ("test_error_precise", "#0072B2")), start=1
     ):
@@ -117,60 +106,52 @@ def _published(ax, here: pd.DataFrame, arms, data: str) -> None:
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Gap at the large constant rate, its swings, its change with the rate, examples needed."""
     found = []
-    for number, data in enumerate(sets(table)):
-        here = select(table, data__name=data)
-        lr = here[LR].max()
-        arm = lambda lr, schedule, rows=here: rows[  # noqa: E731
-            (rows[LR] == lr) & (rows[SCHEDULE] == schedule)
-        ]
-        large = arm(lr, "constant")
+    for panel in panels(table):
+        lr = panel.rows[LR].max()
+        large = select(panel.rows, {LR: lr, SCHEDULE: "constant"})
         loss, error = large["least_train_loss"].min(), large["train_error"].mean()
         ready = [
             (f"not interpolating: training loss above {NOT_INTERPOLATING} at every checkpoint",
              bool(loss > NOT_INTERPOLATING), f"least {loss:.3f}"),
             (f"final training error under {100 * TRAINED:.0f} %", bool(error < TRAINED),
              f"{100 * error:.1f} %"),
-            comparable(here),
+            comparable(panel.rows),
         ]  # fmt: skip
+        claim = panel.claims(panel.data, source=SOURCE, preconditions=ready)
         gap = values(large, "ema_gap_error")
-        common = {"preconditions": ready, "source": SOURCE}
         found += [
-            Claim(
-                name=f"{data}: gap", kind="greater", values=gap, primary=not number,
-                text=f"{titled(data, 'lenet')}: at lr {lr:g} the exponential average's test error "
-                "exceeds PreciseBN's, mean over checkpoints",
-                published="about +5 pp early in training on ImageNet (digitised)", **common,
+            claim(
+                "gap",
+                f"at lr {lr:g} the exponential average's test error exceeds PreciseBN's, mean over "
+                "checkpoints",
+                gap, primary=panel.main,
+                **EARLY_GAP.cite("about +5 pp early in training on ImageNet"),
             ),
-            Claim(
-                name=f"{data}: late gap", kind="greater", values=values(large, "late_gap_error"),
-                text=f"{titled(data, 'lenet')}: so it does over the second half of the checkpoints",
-                **common,
+            claim(
+                "late gap", "so it does over the second half of the checkpoints",
+                values(large, "late_gap_error"),
             ),
-            Claim(
-                name=f"{data}: swings", kind="greater", unit="octaves",
-                values={s: v / 100 for s, v in values(large, "log_sd_ratio").items()},
-                text=f"{titled(data, 'lenet')}: from checkpoint to checkpoint the exponential "
-                "average's error has the larger standard deviation",
-                **common,
+            claim(
+                "swings",
+                "from checkpoint to checkpoint the exponential average's error has the larger "
+                "standard deviation",
+                values(large, "log_sd_ratio", factor=1), unit="octaves",
             ),
-            Claim(
-                name=f"{data}: samples", kind="equivalent", threshold=0.5,
-                values=paired_differences(
+            claim(
+                "samples", "PreciseBN from 1,024 examples is within 0.5 pp of PreciseBN from all",
+                paired_differences(
                     values(large, "precise_1024_error"), values(large, "test_error_precise")
                 ),
-                text=f"{titled(data, 'lenet')}: PreciseBN from 1,024 examples is within 0.5 pp of "
-                "PreciseBN from all",
+                "equivalent", threshold=0.5,
                 published="1,000 to 10,000 examples suffice on ImageNet (published)",
-                expected="supported; small data: 1,024 is nearly all", **common,
+                expected="supported; small data: 1,024 is nearly all",
             ),
         ]  # fmt: skip
-        for other, schedule, title in arms_of(here)[1:]:
-            found.append(
-                Claim(
-                    name=f"{data}: less at {title}", kind="greater",
-                    values=paired_differences(gap, values(arm(other, schedule), "ema_gap_error")),
-                    text=f"{titled(data, 'lenet')}: the gap is larger at lr {lr:g}, constant, than "
-                    f"at {title}", **common,
-                )
-            )  # fmt: skip
+        found += [
+            claim(
+                f"less at {title}", f"the gap is larger at lr {lr:g}, constant, than at {title}",
+                paired_differences(gap, values(own, "ema_gap_error")),
+            )
+            for title, own in list(arms_of(panel.rows).items())[1:]
+        ]  # fmt: skip
     return found

@@ -9,18 +9,22 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, extended, panels, select, titled, trained, values
+from bnstudy.studies.drawing import finish
+from bnstudy.studies.kit import Published, extended, panels
 
 SIZE, FREEZE = "norm.group_size", "norm.freeze_at"
 SOURCE = "Wu & Johnson 2021, figure 6"
 FINISH = 0.8
-PUBLISHED = {
-    "what": "digitised: Wu & Johnson 2021, figure 6 (ResNet-50, ImageNet): error in %, population "
-    "statistics against the last 20 of 100 epochs frozen",
-    "group_size": [64, 32, 16, 8, 4, 2],
-    "population": [23.2, 23.4, 23.5, 24.3, 26.4, 32.4],
-    "frozen": [24.2, 24.3, 23.9, 24.2, 24.3, 25.2],
-}
+PUBLISHED = Published(
+    "digitised", SOURCE,
+    "ResNet-50, ImageNet: error in %, population statistics against the last 20 of 100 epochs "
+    "frozen",
+    {
+        "group_size": [64, 32, 16, 8, 4, 2],
+        "population": [23.2, 23.4, 23.5, 24.3, 26.4, 32.4],
+        "frozen": [24.2, 24.3, 23.9, 24.2, 24.3, 25.2],
+    },
+)  # fmt: skip
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -30,61 +34,53 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Test error by the frozen part, a curve for each group size."""
-    table = extended(table, frozen=100 * (1 - table[FREEZE]))
-    for ax, (data, model) in zip(axes[0], panels(table), strict=False):
-        here = select(table, data__name=data, model__name=model)
+    table = extended(table, {"frozen": 100 * (1 - table[FREEZE])})
+    for ax, panel in zip(axes[0], panels(table), strict=False):
         curves = {
             f"groups of {size}": stats.summarize(rows, "frozen", "test_error")
-            for size, rows in here.groupby(SIZE)
+            for size, rows in panel.rows.groupby(SIZE)
         }
         figures.series(ax, curves, "frozen", percent=True, log2=False, ylabel="test error (%)",
                        xlabel="frozen end of training (%)")  # fmt: skip
-        ax.margins(y=0.3)
-        ax.legend(fontsize=6.5)
-        ax.set_title(titled(data, model))
-    ax = axes[0, -1]
-    sizes = PUBLISHED["group_size"]
+        finish(ax, panel.title, room=0.3)
     curves = {
-        label: pd.DataFrame({"x": sizes, "mean": PUBLISHED[key], "low": np.nan, "high": np.nan})
-        for key, label in (("population", "never frozen"), ("frozen", "last 20 % frozen"))
+        "never frozen": PUBLISHED.curve("population", "group_size"),
+        "last 20 % frozen": PUBLISHED.curve("frozen", "group_size"),
     }
-    figures.series(ax, curves, xlabel="normalization batch (examples)", ylabel="error (%)")
-    ax.legend(fontsize=6.5)
-    ax.set_title("digitised: ResNet-50, ImageNet")
+    figures.series(axes[0, -1], curves, xlabel="normalization batch (examples)", ylabel="error (%)")
+    finish(axes[0, -1], "digitised: ResNet-50, ImageNet")
+
+
+def published_gain(size: int) -> float:
+    """What the frozen finish gains on ImageNet, in pp."""
+    return PUBLISHED.at("population", group_size=size) - PUBLISHED.at("frozen", group_size=size)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Frozen finish at the smallest group, by model; primary: the MLP."""
     small, large = int(table[SIZE].min()), int(table[SIZE].max())
-    pairs = panels(table)
-    main = next((p for p in pairs if p[1] == "mlp"), pairs[0])
     found = []
-    for data, model in [main, *(p for p in pairs if p != main)]:
-        here = select(table, data__name=data, model__name=model)
-        cell = lambda size, part, rows=here: values(  # noqa: E731
-            rows, "test_error", norm__group_size=size, norm__freeze_at=part
-        )
-        ready = [
-            trained(here, f"groups of {large}", norm__group_size=large, norm__freeze_at=1.0),
-            comparable(here),
-        ]
-        where, key = titled(data, model), f"{data} {model}"
-        gain = paired_differences(cell(small, 1.0), cell(small, FINISH))
+    for panel in panels(table, model="mlp"):
+        gain = {
+            size: panel.difference({SIZE: size, FREEZE: 1.0}, {SIZE: size, FREEZE: FINISH})
+            for size in (small, large)
+        }
+        ready = panel.ready(f"groups of {large}", {SIZE: large, FREEZE: 1.0})
+        claim = panel.claims(source=SOURCE, preconditions=ready)
         found += [
-            Claim(
-                name=f"{key}: gain at {small}", kind="greater", values=gain,
-                text=f"{where}: at groups of {small} a frozen last fifth lowers the test error",
-                primary=(data, model) == main, source=SOURCE, preconditions=ready,
-                published="+7.2 pp on ImageNet (digitised)", published_effect=7.2,
+            claim(
+                f"gain at {small}",
+                f"at groups of {small} a frozen last fifth lowers the test error",
+                gain[small], primary=panel.main,
+                **PUBLISHED.cite("{} pp on ImageNet", published_gain(2)),
             ),
-            Claim(
-                name=f"{key}: only at small groups", kind="greater",
-                values=paired_differences(
-                    gain, paired_differences(cell(large, 1.0), cell(large, FINISH))
+            claim(
+                "only at small groups",
+                f"it lowers it more at groups of {small} than of {large}",
+                paired_differences(gain[small], gain[large]),
+                **PUBLISHED.cite(
+                    "{} pp on ImageNet, 2 against 64", published_gain(2) - published_gain(64)
                 ),
-                text=f"{where}: it lowers it more at groups of {small} than of {large}",
-                source=SOURCE, preconditions=ready,
-                published="+8.2 pp on ImageNet, 2 against 64 (digitised)", published_effect=8.2,
             ),
         ]  # fmt: skip
     return found

@@ -9,10 +9,22 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import across, comparable, select, titled, values
+from bnstudy.studies.drawing import across, finish, zero
+from bnstudy.studies.kit import (
+    NORM,
+    Published,
+    claims_about,
+    comparable,
+    extended,
+    in_order,
+    select,
+    titled,
+    values,
+)
 
 FACTOR = 10  # the primary claim's length, in training lengths
 MARGIN = 0.02  # bits a character
+TRAINED = 3.0  # nats: mean training loss at most
 SOURCE = "Cooijmans et al. 2017, figure 3b"
 WAYS = {
     "length": "clamped at T_max",
@@ -20,14 +32,16 @@ WAYS = {
     "length_shared": "shared over time",
     "length_truncated": "own statistics to T_max / 4",
 }
-PUBLISHED = {
-    "what": "digitised: bits a character on Penn Treebank, trained at 100 characters (Cooijmans et "
-    "al. 2017, figure 3b; +-0.003)",
-    "length": [50, 1000],
-    "no norm": [1.449, 1.391],
-    "batch, population": [1.398, 1.333],
-    "batch, batch statistics": [1.420, 1.362],
-}
+PUBLISHED = Published(
+    "digitised", SOURCE,
+    "bits a character on Penn Treebank, trained at 100 characters; +-0.003",
+    {
+        "length": [50, 1000],
+        "no norm": [1.449, 1.391],
+        "batch, population": [1.398, 1.333],
+        "batch, batch statistics": [1.420, 1.362],
+    },
+)  # fmt: skip
 
 
 def lengths(table: pd.DataFrame, way: str = "length") -> dict[int, str]:
@@ -44,39 +58,33 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Bits a character against test length."""
     norms, ways, differences, published = np.ravel(axes)
-    by = dict(iter(table.groupby("norm.name")))
-    order = [name for name in figures.LOOKS if name in by]
-    curves = {name: _curve(by[name], "length") for name in order}
-    looks = {name: figures.look(name) for name in order}
-    xlabel = "test length (characters)"
-    figures.series(norms, curves, xlabel=xlabel, ylabel="bits a character", looks=looks)
-    norms.set_title(f"text, LSTM, trained at {_training(table)}; batch norm clamped")
-    batch = by.get("batch", table.iloc[:0])
-    curves = {label: _curve(batch, way) for way, label in WAYS.items()}
-    same = {label: figures.Look(*figures.SERIES[i], label) for i, label in enumerate(curves)}
-    figures.series(ways, curves, xlabel=xlabel, ylabel="bits a character", looks=same)
-    ways.set_title("batch norm, one training read in four ways")
+    labels = {"xlabel": "test length (characters)", "ylabel": "bits a character"}
+    names = in_order(table[NORM])
+    curves = {n: across(rows := select(table, {NORM: n}), lengths(rows)) for n in names}
+    styles = {name: figures.style_of(name) for name in names}
+    figures.series(norms, curves, styles=styles, **labels)
+    batch = select(table, {NORM: "batch"})
+    curves = {label: across(batch, lengths(batch, way)) for way, label in WAYS.items()}
+    same = {label: figures.Style(*figures.SERIES[i], label) for i, label in enumerate(curves)}
+    figures.series(ways, curves, styles=same, **labels)
     curves = {}
     for way, label in list(WAYS.items())[1:]:
         clamped = lengths(batch)
         columns = {n: batch[c] - batch[clamped[n]] for n, c in lengths(batch, way).items()}
-        frame = pd.DataFrame({str(n): v for n, v in columns.items()}).assign(seed=batch["seed"])
-        curves[label] = across(frame, {float(n): str(n) for n in columns})
-    figures.series(differences, curves, xlabel=xlabel, ylabel="bits more than clamped",
-                   looks=same)  # fmt: skip
-    differences.axhline(0, color="black", linewidth=0.7)
-    differences.set_title("cost of other statistics")
-    x = PUBLISHED["length"]
-    curves = {
-        label: pd.DataFrame({"x": x, "mean": PUBLISHED[label], "low": np.nan, "high": np.nan})
-        for label in PUBLISHED
-        if label not in ("what", "length")
-    }
-    figures.series(published, curves, xlabel=xlabel, ylabel="bits a character")
-    published.set_title("digitised: Penn Treebank, trained at 100")
-    for ax in (norms, ways, differences, published):
-        ax.legend(fontsize=6.5)
-        ax.margins(y=0.35)
+        frame = extended(batch[["seed"]], {str(n): v for n, v in columns.items()})
+        curves[label] = across(frame, {n: str(n) for n in columns})
+    figures.series(differences, curves, styles=same, **labels)
+    differences.set_ylabel("bits more than clamped")
+    zero(differences)
+    curves = {name: PUBLISHED.curve(name, "length") for name in list(PUBLISHED.values)[1:]}
+    figures.series(published, curves, **labels)
+    for ax, title in (
+        (norms, f"text, LSTM, trained at {_training(table)}; batch norm clamped"),
+        (ways, "batch norm, one training read in four ways"),
+        (differences, "cost of other statistics"),
+        (published, "digitised: Penn Treebank, trained at 100"),
+    ):
+        finish(ax, title, room=0.35)
         ax.tick_params(axis="x", labelrotation=45, labelsize=6.5)
 
 
@@ -84,69 +92,57 @@ def _training(table: pd.DataFrame) -> int:
     return int(table["data.length"].iloc[0])
 
 
-def _curve(rows: pd.DataFrame, way: str) -> pd.DataFrame:
-    return across(rows, {float(n): c for n, c in lengths(rows, way).items()})
-
-
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Batch statistics, shared and truncated ones against clamping; the gain of layer norm."""
     once = _training(table)
     far = FACTOR * once
-    batch, layer = select(table, norm__name="batch"), select(table, norm__name="layer")
+    batch, layer = select(table, {NORM: "batch"}), select(table, {NORM: "layer"})
 
     def bits(rows: pd.DataFrame, way: str, length: int) -> dict[int, float]:
         return values(rows, f"{way}/{length:04d}", factor=1)
 
-    train = batch["train_loss"].mean()
-    ready = [
-        ("batch norm trains", bool(train < 3.0), f"mean training loss {train:.2f} nats, limit 3"),
-        comparable(table),
-    ]
-    clamped = bits(batch, "length", far)
-    common = {"unit": "bits", "source": SOURCE, "preconditions": ready}
-    where = titled("text", "LSTM")
+    def cost(way: str, length: int) -> dict[int, float]:
+        return paired_differences(bits(batch, way, length), bits(batch, "length", length))
+
+    def gain(rows: pd.DataFrame) -> dict[int, float]:
+        return paired_differences(bits(rows, "length", far), bits(rows, "length", once))
+
+    loss = batch["train_loss"].mean()
+    detail = f"mean training loss {loss:.2f} nats, limit {TRAINED:g}"
+    ready = [("batch norm trains", bool(loss < TRAINED), detail), comparable(table)]
+    claim = claims_about(titled("text", "LSTM"), unit="bits", source=SOURCE, preconditions=ready)
+    published = [PUBLISHED.at(f"batch, {n}", length=1000) for n in ("batch statistics",
+                                                                    "population")]  # fmt: skip
     found = [
-        Claim(
-            name="batch statistics", kind="greater", primary=True,
-            values=paired_differences(bits(batch, "length_batch", far), clamped),
-            text=f"{where}: at {far} characters the test batch's statistics cost bits against the "
-            "population's, clamped at T_max",
-            published="+0.029 bits on Penn Treebank at 1,000 (digitised)", published_effect=0.029,
-            **common,
-        ),
-        Claim(
-            name="shared", kind="greater",
-            values=paired_differences(bits(batch, "length_shared", far), clamped),
-            text=f"{where}: at {far} characters one mean and variance for all steps cost bits",
-            **common,
-        ),
-        Claim(
-            name="shared at the training length", kind="greater",
-            values=paired_differences(
-                bits(batch, "length_shared", once), bits(batch, "length", once)
+        claim(
+            "batch statistics",
+            f"at {far} characters the test batch's statistics cost bits against the population's, "
+            "clamped at T_max",
+            cost("length_batch", far), primary=True,
+            **PUBLISHED.cite(
+                "{} bits on Penn Treebank at 1,000", published[0] - published[1]
             ),
-            text=f"{where}: so they do at {once} characters",
-            **common,
         ),
-        Claim(
-            name="truncated", kind="greater",
-            values=paired_differences(bits(batch, "length_truncated", far), clamped),
-            text=f"{where}: at {far} characters statistics of the first quarter alone cost bits",
-            **common,
+        claim(
+            "shared", f"at {far} characters one mean and variance for all steps cost bits",
+            cost("length_shared", far),
+        ),
+        claim(
+            "shared at the training length", f"so they do at {once} characters",
+            cost("length_shared", once),
+        ),
+        claim(
+            "truncated", f"at {far} characters statistics of the first quarter alone cost bits",
+            cost("length_truncated", far),
         ),
     ]  # fmt: skip
     if len(layer):
-        gain = {
-            name: paired_differences(bits(rows, "length", far), bits(rows, "length", once))
-            for name, rows in (("batch", batch), ("layer", layer))
-        }
         found.append(
-            Claim(
-                name="as layer norm", kind="equivalent", threshold=MARGIN,
-                values=paired_differences(gain["batch"], gain["layer"]),
-                text=f"{where}: from {once} to {far} characters clamped batch norm gains as much "
-                f"as layer norm, within {MARGIN} bits",
-                **common,
+            claim(
+                "as layer norm",
+                f"from {once} to {far} characters clamped batch norm gains as much as layer norm, "
+                f"within {MARGIN} bits",
+                paired_differences(gain(batch), gain(layer)), "equivalent", threshold=MARGIN,
             )
         )  # fmt: skip
     return found

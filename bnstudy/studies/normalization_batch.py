@@ -11,21 +11,22 @@ from matplotlib.axes import Axes
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, panels, select, titled, trained, values
+from bnstudy.studies.kit import Panel, Published, panels, select
 
 SIZE, FREEZE = "norm.group_size", "norm.freeze_at"
 XLABEL = "normalization batch (examples in a ghost group)"
+FINISH = 0.8  # frozen from here on: the last fifth of training
 SOURCE = "Wu & Johnson 2021, figures 5 and 6"
-
-# ResNet-50 on ImageNet, error in %; read off the paper's figures, about 0.2 either way
-PUBLISHED = {
-    "what": "digitised: Wu & Johnson 2021, figures 5 and 6 (ResNet-50, ImageNet)",
-    "group_size": [64, 32, 16, 8, 4, 2],
-    "training, batch statistics": [9.8, 10.8, 12.1, 13.6, 15.2, 16.6],
-    "batch": [24.7, 24.5, 24.7, 25.1, 25.5, 26.0],
-    "population": [23.2, 23.4, 23.5, 24.3, 26.4, 32.4],
-    "frozen": [24.2, 24.3, 23.9, 24.2, 24.3, 25.2],
-}
+PUBLISHED = Published(
+    "digitised", SOURCE, "error in %, about 0.2 either way, ResNet-50, ImageNet",
+    {
+        "group_size": [64, 32, 16, 8, 4, 2],
+        "training, batch statistics": [9.8, 10.8, 12.1, 13.6, 15.2, 16.6],
+        "batch": [24.7, 24.5, 24.7, 25.1, 25.5, 26.0],
+        "population": [23.2, 23.4, 23.5, 24.3, 26.4, 32.4],
+        "frozen": [24.2, 24.3, 23.9, 24.2, 24.3, 25.2],
+    },
+)  # fmt: skip
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -35,24 +36,21 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Training error and test error by the source of statistics, measured and published."""
-    for row, (data, model) in zip(axes, panels(table), strict=False):
-        here = select(table, data__name=data, model__name=model)
-        running = here[here[FREEZE] == 1.0]
+    for row, panel in zip(axes, panels(table), strict=False):
+        running = select(panel.rows, {FREEZE: 1.0})
         summary = stats.summarize(running, [SIZE], "train_error")
         figures.curves(row[0], summary, SIZE, norm="ghost", percent=True, xlabel=XLABEL,
                        ylabel="training error (%)")  # fmt: skip
-        row[0].set_title(f"{titled(data, model)}: training, batch statistics")
-        _test_error(row[1], running, here[here[FREEZE] < 1.0])
-        row[1].set_title(f"{titled(data, model)}: test, by statistics")
+        row[0].set_title(f"{panel.title}: training, batch statistics")
+        _test_error(row[1], running, select(panel.rows, {FREEZE: FINISH}))
+        row[1].set_title(f"{panel.title}: test, by statistics")
     first, second = axes[-1]
-    sizes = PUBLISHED["group_size"]
-    for ax, names in ((first, ["training, batch statistics"]),
-                      (second, ["population", "batch", "frozen"])):  # fmt: skip
+    for ax, names in ((first, {"training, batch statistics": "batch"}),
+                      (second, {n: n for n in ("population", "batch", "frozen")})):  # fmt: skip
         frames = [
-            pd.DataFrame({SIZE: sizes, "mode": n if n in figures.MODES else "batch",
-                          "mean": PUBLISHED[n], "low": np.nan, "high": np.nan})
-            for n in names
-        ]  # fmt: skip
+            PUBLISHED.curve(name, "group_size", x=SIZE).assign(mode=mode)
+            for name, mode in names.items()
+        ]
         figures.curves(ax, pd.concat(frames), SIZE, dash="mode", norm="ghost", xlabel=XLABEL,
                        ylabel="error (%)")  # fmt: skip
     for ax in axes[:, 1]:
@@ -78,72 +76,63 @@ def _test_error(ax: Axes, running: pd.DataFrame, frozen: pd.DataFrame) -> None:
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Training noise, frozen finish and inconsistency; primary: training noise with the MLP."""
     small, large = int(table[SIZE].min()), int(table[SIZE].max())
-    pairs = panels(table)
-    main = next((p for p in pairs if p[1] == "mlp"), pairs[0])
-    found = []
-    for data, model in [main, *(p for p in pairs if p != main)]:
-        here = select(table, data__name=data, model__name=model)
-        found += _claims_of(here, data, model, small, large, primary=(data, model) == main)
-    return found
+    found = panels(table, model="mlp")
+    return [claim for panel in found for claim in _claims_of(panel, small, large)]
 
 
-def _claims_of(
-    here: pd.DataFrame, data: str, model: str, small: int, large: int, primary: bool
-) -> list[Claim]:
-    where, key = titled(data, model), f"{data} {model}"
+def published(name: str, size: int) -> float:
+    """A published error at a group size, in %."""
+    return PUBLISHED.at(name, group_size=size)
 
-    def cell(metric: str, size: int, frozen: bool = False) -> dict[int, float]:
-        rows = here[(here[FREEZE] < 1.0) == frozen]
-        return values(rows, metric, norm__group_size=size)
+
+def published_inconsistency(size: int) -> float:
+    """Published population minus batch-statistics error at a group size, in pp."""
+    return published("population", size) - published("batch", size)
+
+
+def _claims_of(panel: Panel, small: int, large: int) -> list[Claim]:
+    running = {size: {SIZE: size, FREEZE: 1.0} for size in (small, large)}
 
     def inconsistency(size: int) -> dict[int, float]:
-        return paired_differences(cell("test_error", size), cell("test_error_batch", size))
+        return paired_differences(
+            panel.cell("test_error", running[size]), panel.cell("test_error_batch", running[size])
+        )
 
-    running = here[here[FREEZE] == 1.0]
-    ready = [
-        trained(running, f"groups of {large}", norm__group_size=large),
-        comparable(here),
-    ]
-    result = [
-        Claim(
-            name=f"{key}: training noise",
-            text=f"{where}: groups of {small} have a higher training error than groups of {large}",
-            kind="greater",
-            values=paired_differences(cell("train_error", small), cell("train_error", large)),
-            primary=primary,
-            source=SOURCE,
-            published="+6.8 pp on ImageNet, 64 to 2 (digitised)",
-            published_effect=6.8,
-            preconditions=ready,
-        ),
-        Claim(
-            name=f"{key}: inconsistency",
-            text=f"{where}: population minus batch-statistics test error is larger at groups of "
-            f"{small} than at {large}",
-            kind="greater",
-            values=paired_differences(inconsistency(small), inconsistency(large)),
-            source=SOURCE,
-            published="+7.9 pp on ImageNet, 64 to 2 (digitised)",
-            published_effect=7.9,
-            expected="refuted (boundary condition: small scale)",
-            preconditions=ready,
-        ),
-    ]
-    if (here[FREEZE] < 1.0).any():
-        result.insert(
-            1,
-            Claim(
-                name=f"{key}: frozen finish",
-                text=f"{where}: at groups of {small}, freezing BN for the last fifth of training "
-                "lowers the test error",
-                kind="greater",
-                values=paired_differences(
-                    cell("test_error", small), cell("test_error", small, frozen=True)
+    claim = panel.claims(
+        source=SOURCE, preconditions=panel.ready(f"groups of {large}", running[large])
+    )
+    noise = published("training, batch statistics", 2) - published("training, batch statistics", 64)
+    found = [
+        claim(
+            "training noise",
+            f"groups of {small} have a higher training error than groups of {large}",
+            panel.difference(running[small], running[large], "train_error"), primary=panel.main,
+            **PUBLISHED.cite("{} pp on ImageNet, 64 to 2", noise),
+        )
+    ]  # fmt: skip
+    if (panel.rows[FREEZE] == FINISH).any():
+        found.append(
+            claim(
+                "frozen finish",
+                f"at groups of {small}, freezing BN for the last fifth of training lowers the test "
+                "error",
+                panel.difference(running[small], {SIZE: small, FREEZE: FINISH}),
+                **PUBLISHED.cite(
+                    "{} pp on ImageNet", published("population", 2) - published("frozen", 2)
                 ),
-                source=SOURCE,
-                published="+7.2 pp on ImageNet (digitised)",
-                published_effect=7.2,
-                preconditions=ready,
+            )
+        )
+    found.append(
+        claim(
+            "inconsistency",
+            "population minus batch-statistics test error is larger at groups of "
+            f"{small} than at {large}",
+            paired_differences(inconsistency(small), inconsistency(large)),
+            expected="refuted (boundary condition: small scale)",
+            **PUBLISHED.cite(
+                "{} pp on ImageNet, 64 to 2",
+                published_inconsistency(2) - published_inconsistency(64),
             ),
         )
-    return result
+    )
+    return found

@@ -9,26 +9,42 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import arms, comparable, extended, select, titled, values
+from bnstudy.studies.kit import (
+    Precondition,
+    Published,
+    arms,
+    chance,
+    comparable,
+    extended,
+    in_order,
+    panels,
+    select,
+    values,
+)
 
-TASK, SIZE = "train.classes_per_task", "train.batch_size"
-CHANCE = 0.9
-PUBLISHED = {
-    "what": "published: Online Norm equals BN at batch 32 offline (Chiley et al. 2019: CIFAR-10, "
-    "ResNet-20, 92.3 against 92.2 % accuracy); no number for streams of tasks at this scale",
-}
+TASK = "train.classes_per_task"
+LEARNED = 0.75  # of chance: the prequential error counts every example from the first one on
+PUBLISHED = Published(
+    "published", "Chiley et al. 2019",
+    "Online Norm equals BN at batch 32 offline (CIFAR-10, ResNet-20, 92.3 against 92.2 % "
+    "accuracy); no number for streams of tasks at this scale",
+)  # fmt: skip
+
+
+def streams(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs that see one example at a time, and runs that see task after task."""
+    return rows[rows[TASK].isna()], rows[rows[TASK].notna()]
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
     """A row for each data set: prequential error, old tasks, forgetting and its statistics."""
-    return table["data.name"].nunique(), 4
+    return len(panels(table)), 4
 
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Bars by normalization."""
-    table = extended(table, arm=arms(table))
-    for row, (data, here) in zip(axes, table.groupby("data.name"), strict=True):
-        one, tasks = here[here[TASK].isna()], here[here[TASK].notna()]
+    """Points by normalization."""
+    for row, panel in zip(axes, panels(extended(table, {"arm": arms(table)})), strict=True):
+        one, tasks = streams(panel.rows)
         for ax, rows, column, label, title in (
             (row[0], one, "online_error", "prequential error (%)", "one example at a time"),
             (row[1], tasks, "online_error", "prequential error (%)", "tasks one after another"),
@@ -36,72 +52,73 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
             (row[3], tasks, "statistics_loss", "accuracy won (pp)",
              "PreciseBN of all tasks, earlier tasks"),
         ):  # fmt: skip
-            _bars(ax, rows, column)
+            _points(ax, rows, column)
             ax.set_ylabel(label)
-            ax.set_title(f"{titled(data, 'resnet')}: {title}", fontsize=7.5)
+            ax.set_title(f"{panel.title}: {title}", fontsize=7.5)
 
 
-def _bars(ax, rows: pd.DataFrame, column: str) -> None:
+def _points(ax, rows: pd.DataFrame, column: str) -> None:
     summary = stats.summarize(rows[rows[column].notna()], "arm", column).set_index("arm")
-    names = [n for n in figures.LOOKS if n in summary.index]
+    names = in_order(summary.index)
     for i, name in enumerate(names):
         mean, low, high = 100 * summary.loc[name, ["mean", "low", "high"]].astype(float)
-        ax.errorbar(i, mean, yerr=[[mean - low], [high - mean]], color=figures.look(name).color,
-                    marker=figures.look(name).marker, capsize=2)  # fmt: skip
-    ax.set_xticks(range(len(names)), [figures.look(n).label for n in names], rotation=35,
+        style = figures.style_of(name)
+        ax.errorbar(i, mean, yerr=[[mean - low], [high - mean]], color=style.color,
+                    marker=style.marker, capsize=2)  # fmt: skip
+    ax.set_xticks(range(len(names)), [figures.style_of(n).label for n in names], rotation=35,
                   ha="right", fontsize=6.5)  # fmt: skip
     ax.set_xlim(-0.6, len(names) - 0.4)
 
 
-def learned(rows: pd.DataFrame, what: str) -> tuple[str, bool, str]:
+def learned(rows: pd.DataFrame, what: str) -> Precondition:
     """The precondition that an arm's prequential error is below chance."""
-    error = rows["online_error"].mean()
-    return (f"{what} learns", bool(error < 0.75 * CHANCE), f"prequential error {100 * error:.1f} %")
+    error, limit = rows["online_error"].mean(), LEARNED * chance(rows)
+    detail = f"prequential error {100 * error:.1f} %, limit {100 * limit:.0f} %"
+    return (f"{what} learns", bool(error < limit), detail)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Statistics in forgetting; continual norm; batch norm one example at a time."""
-    table = extended(table, arm=arms(table))
     found = []
-    for number, (data, here) in enumerate(table.groupby("data.name")):
-        one, tasks = here[here[TASK].isna()], here[here[TASK].notna()]
-        present = set(here["arm"])
-        where = titled(data, "resnet")
-        ready = [comparable(here), learned(select(one, arm="layer"), "layer norm, one at a time")]
+    for panel in panels(extended(table, {"arm": arms(table)})):
+        one, tasks = streams(panel.rows)
+        present = set(panel.rows["arm"])
+
+        def more(rows, metric, arm):
+            """How much more of a metric batch norm has than another arm."""
+            return paired_differences(*(values(rows, metric, {"arm": a}) for a in ("batch", arm)))
+
+        same = comparable(panel.rows)
+        reference = learned(select(one, {"arm": "layer"}), "layer norm, one at a time")
+        forgets = panel.claims(panel.data, source="Pham et al. 2022", preconditions=[same])
+        errs = panel.claims(
+            panel.data, source="Chiley et al. 2019", preconditions=[same, reference]
+        )
         found.append(
-            Claim(
-                name=f"{data}: statistics", kind="greater", primary=not number,
-                values=values(select(tasks, arm="batch"), "statistics_loss"),
-                text=f"{where}: after the tasks PreciseBN over all of them is more accurate on the "
-                "earlier ones than the exponential average",
-                source="Pham et al. 2022", preconditions=ready[:1],
+            forgets(
+                "statistics",
+                "after the tasks PreciseBN over all of them is more accurate on the earlier ones "
+                "than the exponential average",
+                values(tasks, "statistics_loss", {"arm": "batch"}), primary=panel.main,
             )
         )  # fmt: skip
-        for arm in ("continual", "group"):
-            if arm in present:
-                found.append(
-                    Claim(
-                        name=f"{data}: forgetting, {arm}", kind="greater",
-                        values=paired_differences(
-                            values(select(tasks, arm="batch"), "forgetting"),
-                            values(select(tasks, arm=arm), "forgetting"),
-                        ),
-                        text=f"{where}: batch forgets more than {figures.look(arm).label} norm",
-                        source="Pham et al. 2022", preconditions=ready[:1],
-                    )
-                )  # fmt: skip
-        for arm in ("online", "group", "layer"):
-            if arm in present:
-                found.append(
-                    Claim(
-                        name=f"{data}: batch 1, {arm}", kind="greater",
-                        values=paired_differences(
-                            values(select(one, arm="batch"), "online_error"),
-                            values(select(one, arm=arm), "online_error"),
-                        ),
-                        text=f"{where}: one at a time, batch norm's prequential error exceeds "
-                        f"{figures.look(arm).label} norm's",
-                        source="Chiley et al. 2019", preconditions=ready,
-                    )
-                )  # fmt: skip
+        found += [
+            forgets(
+                f"forgetting, {arm}",
+                f"batch forgets more than {figures.style_of(arm).label} norm",
+                more(tasks, "forgetting", arm),
+            )
+            for arm in ("continual", "group")
+            if arm in present
+        ]
+        found += [
+            errs(
+                f"batch 1, {arm}",
+                "one at a time, batch norm's prequential error exceeds "
+                f"{figures.style_of(arm).label} norm's",
+                more(one, "online_error", arm),
+            )
+            for arm in ("online", "group", "layer")
+            if arm in present
+        ]
     return found

@@ -9,25 +9,18 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import (
-    comparable,
-    decomposition,
-    panels,
-    select,
-    titled,
-    trained,
-    values,
-    values_behind,
-)
+from bnstudy.studies.drawing import decomposition, finish, values_behind
+from bnstudy.studies.kit import Published, extended, panels, select
 
 SIZE, MOMENTUM = "train.batch_size", "norm.momentum"
 LONG, USUAL = 0.02, 0.1
 XLABEL = "batch size (examples)"
 SOURCE = "Wu & Johnson 2021, section 3.1"
-PUBLISHED = {
-    "what": "published: PreciseBN needs 1,000 to 10,000 examples; pooled moments replace "
-    "the mean of batch variances (Wu & Johnson 2021). No single number to compare.",
-}
+PUBLISHED = Published(
+    "published", SOURCE,
+    "PreciseBN needs 1,000 to 10,000 examples; pooled moments replace the mean of batch variances. "
+    "No single number to compare.",
+)  # fmt: skip
 ESTIMATES = {
     "exponential average, momentum 0.1": "test_error",
     "PreciseBN, large batches": "test_error_precise",
@@ -44,85 +37,70 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Error by horizon in examples and by estimate; decomposition; m."""
-    for row, (data, model) in zip(axes, panels(table), strict=True):
-        here = select(table, data__name=data, model__name=model)
-        running = here[here[MOMENTUM].notna()].copy()
-        running["horizon"] = running[SIZE] / running[MOMENTUM]
+    table = extended(table, {"horizon": table[SIZE] / table[MOMENTUM]})
+    for (horizon, estimate, parts, behind), panel in zip(axes, panels(table), strict=True):
+        here = panel.rows
         curves = {
             f"batch {size}": stats.summarize(rows, "horizon", "test_error")
-            for size, rows in running.groupby(SIZE)
+            for size, rows in here[here[MOMENTUM].notna()].groupby(SIZE)
         }
-        figures.series(row[0], curves, "horizon", percent=True, log2=None,
+        figures.series(horizon, curves, "horizon", percent=True, log2=None,
                        xlabel="horizon (examples)", ylabel="test error (%)")  # fmt: skip
-        row[0].set_xscale("log")
+        horizon.set_xscale("log")
         for (_, rows), (color, _) in zip(here.groupby(SIZE), figures.SERIES, strict=False):
-            row[0].axhline(100 * rows["test_error_precise"].mean(), color=color, linewidth=0.8,
-                           linestyle=(0, (4, 2)))  # fmt: skip
-        row[0].set_title(f"{titled(data, model)}; dashed: PreciseBN")
-        row[0].legend(fontsize=6.5)
-        usual = here[here[MOMENTUM] == USUAL]
+            horizon.axhline(100 * rows["test_error_precise"].mean(), color=color, linewidth=0.8,
+                            linestyle=(0, (4, 2)))  # fmt: skip
+        finish(horizon, f"{panel.title}; dashed: PreciseBN")
+        usual, cumulative = (select(here, {MOMENTUM: value}) for value in (USUAL, None))
         curves = {label: stats.summarize(usual, SIZE, column)
                   for label, column in ESTIMATES.items()}  # fmt: skip
-        cumulative = here[here[MOMENTUM].isna()]
         curves["cumulative average"] = stats.summarize(cumulative, SIZE, "test_error")
-        figures.series(row[1], curves, SIZE, percent=True, xlabel=XLABEL, ylabel="test error (%)")
-        row[1].set_title("by estimate")
-        row[1].margins(y=0.5)
-        row[1].legend(fontsize=6)
-        decomposition(row[2], usual, SIZE, XLABEL)
-        values_behind(row[3], usual, SIZE, XLABEL)
+        figures.series(estimate, curves, SIZE, percent=True, xlabel=XLABEL, ylabel="test error (%)")
+        finish(estimate, "by estimate", fontsize=6, room=0.5)
+        decomposition(parts, usual, SIZE, XLABEL)
+        values_behind(behind, usual, SIZE, XLABEL)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Stale averages, the cumulative mean, the two estimators, averaged weights."""
     found = []
-    for number, (data, model) in enumerate(panels(table)):
-        here = select(table, data__name=data, model__name=model)
-        small, large = int(here[SIZE].min()), int(here[SIZE].max())
+    for panel in panels(table):
+        small, large = int(panel.rows[SIZE].min()), int(panel.rows[SIZE].max())
 
-        def cell(metric, size, momentum, rows=here):
-            own = rows[rows[MOMENTUM].isna() if momentum is None else rows[MOMENTUM] == momentum]
-            return values(own, metric, train__batch_size=size)
+        def more(first, second, size, momentum=USUAL, panel=panel):
+            """How much more of one error than of another a cell has."""
+            cell = {SIZE: size, MOMENTUM: momentum}
+            return paired_differences(panel.cell(first, cell), panel.cell(second, cell))
 
-        ready = [
-            trained(here, f"batch {large}", train__batch_size=large, norm__momentum=USUAL),
-            comparable(here),
-        ]
-        where, common = titled(data, model), {"source": SOURCE, "preconditions": ready}
+        usual = {SIZE: large, MOMENTUM: USUAL}
+        claim = panel.claims(
+            panel.data, source=SOURCE, preconditions=panel.ready(f"batch {large}", usual)
+        )
         found += [
-            Claim(
-                name=f"{data}: stale", kind="greater", primary=not number,
-                text=f"{where}: at batch {large} an average of momentum {LONG} has a higher test "
-                "error than PreciseBN",
-                values=paired_differences(
-                    cell("test_error", large, LONG), cell("test_error_precise", large, LONG)
-                ), **common,
+            claim(
+                "stale",
+                f"at batch {large} an average of momentum {LONG} has a higher test error than "
+                "PreciseBN",
+                more("test_error", "test_error_precise", large, LONG), primary=panel.main,
             ),
-            Claim(
-                name=f"{data}: cumulative", kind="greater",
-                text=f"{where}: at batch {large} the cumulative mean has a higher test error than "
-                f"momentum {USUAL}",
-                values=paired_differences(
-                    cell("test_error", large, None), cell("test_error", large, USUAL)
-                ), **common,
+            claim(
+                "cumulative",
+                f"at batch {large} the cumulative mean has a higher test error than momentum "
+                f"{USUAL}",
+                panel.difference({SIZE: large, MOMENTUM: None}, usual),
             ),
-            Claim(
-                name=f"{data}: estimators", kind="greater",
-                text=f"{where}: in batches of {small} the mean of batch variances has a higher "
-                "test error than pooled moments",
-                values=paired_differences(
-                    cell("mean_of_batches_error", small, USUAL),
-                    cell("precise_small_error", small, USUAL),
-                ), **common,
+            claim(
+                "estimators",
+                f"in batches of {small} the mean of batch variances has a higher test error than "
+                "pooled moments",
+                more("mean_of_batches_error", "precise_small_error", small),
             ),
-            Claim(
-                name=f"{data}: averaged weights", kind="greater",
-                text=f"{where}: at batch {large}, with PreciseBN, the last weights have a higher "
-                "test error than averaged ones",
-                values=paired_differences(
-                    cell("test_error_precise", large, USUAL),
-                    cell("test_error_averaged_precise", large, USUAL),
-                ), **{**common, "source": "Izmailov et al. 2018"},
+            claim(
+                "averaged weights",
+                f"at batch {large}, with PreciseBN, the last weights have a higher test error than "
+                "averaged ones",
+                more("test_error_precise", "test_error_averaged_precise", large),
+                source="Izmailov et al. 2018",
             ),
         ]  # fmt: skip
     return found

@@ -9,37 +9,44 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, extended, values
+from bnstudy.studies.kit import (
+    NORM,
+    Published,
+    claims_about,
+    comparable,
+    extended,
+    filled,
+    select,
+    values,
+)
 
 LENGTH, SIZE, SCOPE = "data.length", "train.batch_size", "norm.scope"
 TRAINED = 4.5  # bits; the frequencies of characters alone give 4.69 on the embedded text
 SOURCE = "Cooijmans et al. 2017, section 3"
-PUBLISHED = {
-    "what": "published: averaging the statistics over time costs a lot of accuracy (Cooijmans et "
-    "al. 2017, section 3); no number is given",
+PUBLISHED = Published(
+    "published", SOURCE,
+    "averaging the statistics over time costs a lot of accuracy; no number is given",
+)  # fmt: skip
+STYLES = {
+    "step": figures.Style("#D55E00", "o", "batch, per step"),
+    "shared": figures.Style("#E69F00", "p", "the same, read shared"),
+    "sequence": figures.Style("#CC79A7", "D", "batch, per sequence"),
+    "layer": figures.style_of("layer"),
+    "none": figures.style_of("none"),
 }
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the arm and its loss in bits; the shared reading of a training is an arm of its own."""
-    scope = table[SCOPE].fillna("step") if SCOPE in table else "step"
-    arm = table["norm.name"].where(table["norm.name"] != "batch", scope)
+    scope = filled(table, {SCOPE: "step"})[SCOPE]
+    arm = table[NORM].where(table[NORM] != "batch", scope)
     bits = table["test_loss"] / np.log(2)
-    whole = extended(table[["seed", LENGTH, SIZE]], arm=arm, bits=bits)
+    whole = extended(table[["seed", LENGTH, SIZE]], {"arm": arm, "bits": bits})
     if "test_loss_shared" not in table:
         return whole
-    per_step = whole["arm"] == "step"
-    shared = extended(whole, arm="shared", bits=table["test_loss_shared"] / np.log(2))
-    return pd.concat([whole, shared[per_step]], ignore_index=True)
-
-
-LOOKS = {
-    "step": figures.Look("#D55E00", "o", "batch, per step"),
-    "shared": figures.Look("#E69F00", "p", "the same, read shared"),
-    "sequence": figures.Look("#CC79A7", "D", "batch, per sequence"),
-    "layer": figures.look("layer"),
-    "none": figures.look("none"),
-}
+    read = {"arm": "shared", "bits": table["test_loss_shared"] / np.log(2)}
+    shared = extended(whole, read)[whole["arm"] == "step"]
+    return pd.concat([whole, shared], ignore_index=True)
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -49,17 +56,16 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Bits a character against the length."""
-    table = prepared(table)
-    for ax, (size, rows) in zip(np.ravel(axes), table.groupby(SIZE), strict=True):
+    for ax, (size, rows) in zip(np.ravel(axes), prepared(table).groupby(SIZE), strict=True):
         curves = {
-            arm: stats.summarize(rows[rows["arm"] == arm], LENGTH, "bits")
-            for arm in LOOKS
+            arm: stats.summarize(select(rows, {"arm": arm}), LENGTH, "bits")
+            for arm in STYLES
             if (rows["arm"] == arm).any()
         }
         figures.series(ax, curves, LENGTH, log2=False, xlabel="length in training and test",
-                       ylabel="bits a character", looks=LOOKS)  # fmt: skip
+                       ylabel="bits a character", styles=STYLES)  # fmt: skip
         ax.set_title(f"text, LSTM, batch {size}")
-    figures.legend(axes.flat[0].figure, columns=min(len(LOOKS), 2 * axes.size))
+    figures.legend(axes.flat[0].figure, columns=min(len(STYLES), 2 * axes.size))
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -67,59 +73,56 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     rows = prepared(table)
     few, many = int(rows[SIZE].min()), int(rows[SIZE].max())
     short, long = int(rows[LENGTH].min()), int(rows[LENGTH].max())
-    judged = rows[(rows["arm"] == "step") & (rows[LENGTH] == long) & (rows[SIZE] == many)]
-    loss = judged["bits"].mean()
+
+    def bits(arm: str, length: int, size: int) -> dict[int, float]:
+        return values(rows, "bits", {"arm": arm, LENGTH: length, SIZE: size}, factor=1)
+
+    def cost(arm: str, length: int) -> dict[int, float]:
+        return paired_differences(bits(arm, length, many), bits("step", length, many))
+
+    def loss_of_small(arm: str) -> dict[int, float]:
+        return paired_differences(bits(arm, long, few), bits(arm, long, many))
+
+    judged = select(rows, {"arm": "step", LENGTH: long, SIZE: many})["bits"].mean()
     ready = [
         (
             f"batch norm trains at length {long}, batch {many}",
-            bool(loss < TRAINED),
-            f"test loss {loss:.2f} bits, limit {TRAINED}",
+            bool(judged < TRAINED),
+            f"test loss {judged:.2f} bits, limit {TRAINED}",
         ),
         comparable(table),
     ]
-
-    def bits(arm: str, length: int, size: int) -> dict[int, float]:
-        own = rows[(rows["arm"] == arm) & (rows[LENGTH] == length) & (rows[SIZE] == size)]
-        return values(own, "bits", factor=1)
-
-    def cost(arm: str, length: int, size: int) -> dict[int, float]:
-        return paired_differences(bits(arm, length, size), bits("step", length, size))
-
-    common = {"unit": "bits", "source": SOURCE, "preconditions": ready}
+    claim = claims_about("", unit="bits", source=SOURCE, preconditions=ready)
     found = [
-        Claim(
-            name="shared", kind="greater", primary=True, values=cost("shared", long, many),
-            text=f"at length {long}, batch {many}, one mean and variance for all steps read worse "
-            "than statistics per step",
-            published="a lot, without a number", **common,
-        ),
-        Claim(
-            name="sequence", kind="greater", values=cost("sequence", long, many),
-            text=f"at length {long}, batch {many}, sequence-wise statistics of the input term are "
-            "worse than statistics per step",
-            expected="inconclusive", **common,
-        ),
+        claim(
+            "shared",
+            f"at length {long}, batch {many}, one mean and variance for all steps read worse than "
+            "statistics per step",
+            cost("shared", long), primary=True, published="a lot, without a number",
+        )
     ]  # fmt: skip
     if short < long:
-        found.insert(
-            1,
-            Claim(
-                name="shared, short", kind="greater",
-                values=paired_differences(cost("shared", short, many), cost("shared", long, many)),
-                text=f"they cost more at length {short} than at {long}", **common,
-            ),
-        )  # fmt: skip
-    if (rows["arm"] == "layer").any() and few < many:
-        change = {
-            arm: paired_differences(bits(arm, long, few), bits(arm, long, many))
-            for arm in ("step", "layer")
-        }
         found.append(
-            Claim(
-                name="small batches", kind="greater",
-                values=paired_differences(change["step"], change["layer"]),
-                text=f"from batch {many} to {few} batch norm per step loses more bits than layer "
-                "norm does", **common,
+            claim(
+                "shared, short", f"they cost more at length {short} than at {long}",
+                paired_differences(cost("shared", short), cost("shared", long)),
             )
         )  # fmt: skip
+    found.append(
+        claim(
+            "sequence",
+            f"at length {long}, batch {many}, sequence-wise statistics of the input term are "
+            "worse than statistics per step",
+            cost("sequence", long), expected="inconclusive",
+        )
+    )  # fmt: skip
+    if (rows["arm"] == "layer").any() and few < many:
+        found.append(
+            claim(
+                "small batches",
+                f"from batch {many} to {few} batch norm per step loses more bits than layer norm "
+                "does",
+                paired_differences(loss_of_small("step"), loss_of_small("layer")),
+            )
+        )
     return found

@@ -9,19 +9,20 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import CHANCE_HALF, CLASSES, comparable, course, extended, values
+from bnstudy.studies.drawing import course, finish, interval
+from bnstudy.studies.kit import Published, claims_about, comparable, filled, trained, values
 
 SHORTEST = "data.min_length"
 SOURCE = "Cooijmans et al. 2017, figure 3a"
-PUBLISHED = {
-    "what": "published: the statistics converge to a stationary distribution (Cooijmans et al. "
-    "2017, figure 3a); no number is given",
-}
+PUBLISHED = Published(
+    "published", SOURCE,
+    "the statistics converge to a stationary distribution; no number is given",
+)  # fmt: skip
 
 
-def arms(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def lengths(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Runs with full sequences, and with cut ones."""
-    cut = table[SHORTEST].notna() if SHORTEST in table else pd.Series(False, index=table.index)
+    cut = filled(table, {SHORTEST: None})[SHORTEST].notna()
     found = {"full length": table[~cut], "variable lengths": table[cut]}
     return {name: rows for name, rows in found.items() if len(rows)}
 
@@ -32,100 +33,74 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Curves over time steps; bars of errors."""
+    """Curves over time steps; points of errors."""
     drift, behind, errors = np.ravel(axes)
-    for ax, name, label in ((drift, "drift", "distance to T_max (s.d.)"),
-                            (behind, "behind", "valid examples")):  # fmt: skip
-        curves = {arm: course(rows, name) for arm, rows in arms(table).items()}
+    for ax, name, label, title in (
+        (drift, "drift", "distance to T_max (s.d.)", "running mean of the recurrent term"),
+        (behind, "behind", "valid examples", "examples behind a step's statistics"),
+    ):
+        curves = {arm: course(rows, name) for arm, rows in lengths(table).items()}
         figures.series(ax, curves, log2=None, xlabel="time step", ylabel=label)
-        ax.legend(fontsize=6.5)
-        ax.margins(y=0.25)
-    drift.set_title("running mean of the recurrent term")
-    behind.set_title("examples behind a step's statistics")
+        finish(ax, title, room=0.25)
     readings = {"exponential average": "test_error", "PreciseBN": "test_error_precise",
                 "shared over time": "test_error_shared",
                 "batch statistics": "test_error_batch"}  # fmt: skip
-    curves = {}
-    for arm, rows in arms(table).items():
-        frames = [
-            pd.DataFrame({"x": [float(i)], **_interval(rows, column)})
-            for i, column in enumerate(readings.values())
-        ]
-        curves[arm] = pd.concat(frames)
+    curves = {
+        arm: pd.concat([interval(rows, c).assign(x=float(i))
+                        for i, c in enumerate(readings.values())])
+        for arm, rows in lengths(table).items()
+    }  # fmt: skip
     figures.series(errors, curves, percent=True, log2=None, ylabel="test error (%)")
     for line in errors.get_lines():
         line.set_linestyle("none")
     errors.set_xticks(range(len(readings)), list(readings), rotation=25, ha="right", fontsize=6.5)
-    errors.legend(fontsize=6.5)
-    errors.margins(y=0.25)
-    errors.set_title("digits, pixel by pixel: read with")
-
-
-def _interval(rows: pd.DataFrame, column: str) -> dict[str, list[float]]:
-    from bnstudy import stats
-
-    summary = stats.summarize(extended(rows[["seed", column]], _all=0), "_all", column).iloc[0]
-    return {name: [summary[name]] for name in ("mean", "low", "high")}
+    finish(errors, "digits, pixel by pixel: read with", room=0.25)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Settling statistics; few examples behind the last step; what that costs."""
-    by = arms(table)
-    full, cut = by["full length"], by.get("variable lengths")
-    limit = CHANCE_HALF * (1 - 1 / CLASSES)
-    error = full["train_error"].mean()
-    ready = [
-        ("batch norm trains on full sequences", bool(error < limit),
-         f"training error {100 * error:.1f} %, limit {100 * limit:.0f} %"),
-        comparable(table),
-    ]  # fmt: skip
-    drift = sorted(c for c in table if c.startswith("drift/"))
-    behind = sorted(c for c in table if c.startswith("behind/"))
+    by = lengths(table)
+    full, cut = by.get("full length", table.iloc[:0]), by.get("variable lengths")
+    drift, behind = (sorted(c for c in table if c.startswith(f"{n}/")) for n in ("drift", "behind"))
     quarter, half = drift[len(drift) // 4], drift[len(drift) // 2]
+    ready = [trained(full, "batch norm on full sequences"), comparable(table)]
     common = {"source": SOURCE, "preconditions": ready}
+
+    def more(rows: pd.DataFrame, first: str, second: str, factor: float = 100) -> dict[int, float]:
+        """How much more of one column than of another some runs have."""
+        return paired_differences(*(values(rows, c, factor=factor) for c in (first, second)))
+
+    claim = claims_about("full sequences", **common)
     found = [
-        Claim(
-            name="settling", kind="greater", primary=True, unit="s.d.",
-            values=paired_differences(
-                values(full, quarter, factor=1), values(full, half, factor=1)
-            ),
-            text="full sequences: a quarter into the sequence the running mean is farther from "
-            "that of the last step than at half of it",
-            published="converging, without a number", **common,
+        claim(
+            "settling",
+            "a quarter into the sequence the running mean is farther from that of the last step "
+            "than at half of it",
+            more(full, quarter, half, factor=1), primary=True, unit="s.d.",
+            published="converging, without a number",
         ),
-        Claim(
-            name="shared", kind="greater",
-            values=paired_differences(
-                values(full, "test_error_shared"), values(full, "test_error")
-            ),
-            text="full sequences: one mean and variance for all steps have a higher test error "
-            "than statistics per step", **common,
+        claim(
+            "shared",
+            "one mean and variance for all steps have a higher test error than statistics per step",
+            more(full, "test_error_shared", "test_error"),
         ),
     ]  # fmt: skip
-    if cut is not None:
-        share = {
-            seed: 0.25 * first - last
-            for (seed, first), last in zip(
-                values(cut, behind[0], factor=1).items(),
-                values(cut, behind[-1], factor=1).values(),
-                strict=True,
-            )
-        }
-        stale = {
-            name: paired_differences(values(rows, "test_error"), values(rows, "test_error_precise"))
-            for name, rows in (("full", full), ("cut", cut))
-        }
-        found += [
-            Claim(
-                name="few behind the tail", kind="greater", values=share, unit="examples",
-                text="variable lengths: behind the last step's statistics is less than a quarter "
-                "of the first step's examples", **common,
-            ),
-            Claim(
-                name="stale tail", kind="greater",
-                values=paired_differences(stale["cut"], stale["full"]),
-                text="variable lengths: the exponential average loses more against PreciseBN than "
-                "with full sequences", **common,
-            ),
-        ]  # fmt: skip
-    return found
+    if cut is None:
+        return found
+    claim = claims_about("variable lengths", **common)
+    first, last = (values(cut, behind[i], factor=1) for i in (0, -1))
+    stale = [more(rows, "test_error", "test_error_precise") for rows in (cut, full)]
+    return [
+        *found,
+        claim(
+            "few behind the tail",
+            "behind the last step's statistics is less than a quarter of the first step's examples",
+            paired_differences({seed: 0.25 * n for seed, n in first.items()}, last),
+            unit="examples",
+        ),
+        claim(
+            "stale tail",
+            "the exponential average loses more against PreciseBN than with full sequences",
+            paired_differences(*stale),
+        ),
+    ]  # fmt: skip

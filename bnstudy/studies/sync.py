@@ -8,27 +8,23 @@ import numpy as np
 import pandas as pd
 
 from bnstudy import figures, stats
-from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies import comparable, extended, panels, select, titled, trained, values
+from bnstudy.stats import Claim
+from bnstudy.studies.drawing import bars, finish
+from bnstudy.studies.kit import Published, filled, panels
 
 PROCESSES, SYNC = "train.processes", "norm.sync"
 MARGIN = 1.0  # pp
 SOURCE = "Wu & Johnson 2021, section 6"
-PUBLISHED = {
-    "what": "published: Mask R-CNN heads, box AP, statistics of one GPU or of all "
-    "(Wu & Johnson 2021, table 6)",
-    "one image a GPU": 30.7,
-    "two images a GPU": 40.1,
-    "synchronised": 41.7,
-}
+PUBLISHED = Published(
+    "published", "Wu & Johnson 2021, table 6",
+    "Mask R-CNN heads, box AP, statistics of one GPU or of all",
+    {"one image a GPU": 30.7, "two images a GPU": 40.1, "synchronised": 41.7},
+)  # fmt: skip
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the columns that a grid of one process lacks."""
-    for column, neutral in ((PROCESSES, 1), (SYNC, False)):
-        filled = table[column] if column in table else pd.Series(neutral, index=table.index)
-        table = extended(table, **{column: filled.fillna(neutral).infer_objects()})
-    return table
+    return filled(table, {PROCESSES: 1, SYNC: False})
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -38,28 +34,19 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Errors by number of processes, apart and synchronised."""
-    table = prepared(table)
-    for row, (data, model) in zip(axes, panels(table), strict=True):
-        here = select(table, data__name=data, model__name=model)
+    for row, panel in zip(axes, panels(prepared(table)), strict=True):
+        here = panel.rows
         for ax, metric, label in ((row[0], "test_error", "test error (%)"),
                                   (row[1], "train_error", "training error (%)")):  # fmt: skip
-            one = here[here[PROCESSES] == 1]
+            one = here[PROCESSES] == 1
             curves = {
-                name: stats.summarize(
-                    pd.concat([one, here[(here[PROCESSES] > 1) & (here[SYNC] == sync)]]),
-                    PROCESSES, metric,
-                )
+                name: stats.summarize(here[one | (here[SYNC] == sync)], PROCESSES, metric)
                 for name, sync in (("statistics of each process", False), ("synchronised", True))
-            }  # fmt: skip
+            }
             figures.series(ax, curves, PROCESSES, percent=True, xlabel="processes",
                            ylabel=label)  # fmt: skip
-            ax.legend(fontsize=6.5)
-            ax.set_title(titled(data, model))
-        names = [k for k in PUBLISHED if k != "what"]
-        row[2].barh(range(len(names)), [PUBLISHED[k] for k in names], color="#0072B2")
-        row[2].set_yticks(range(len(names)), names)
-        row[2].set_xlim(25, 44)
-        row[2].set_xlabel("box AP")
+            finish(ax, panel.title)
+        bars(row[2], PUBLISHED.values, (25, 44), "box AP")
         row[2].set_title("published: Mask R-CNN heads")
 
 
@@ -67,27 +54,24 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     """The loss apart, and the equality when synchronised, at the most processes."""
     table = prepared(table)
     most = max(int(table[PROCESSES].max()), 2)  # also where only one process's runs are there
+    one, apart, together = (
+        {PROCESSES: n, SYNC: sync} for n, sync in ((1, False), (most, False), (most, True))
+    )
+    lost = PUBLISHED["one image a GPU"] - PUBLISHED["synchronised"]
     found = []
-    for number, (data, model) in enumerate(panels(table)):
-        here = select(table, data__name=data, model__name=model)
-        cell = lambda n, sync, rows=here: values(  # noqa: E731
-            rows[(rows[PROCESSES] == n) & (rows[SYNC] == sync)], "test_error"
-        )
-        ready = [trained(here[here[PROCESSES] == 1], "one process"), comparable(here)]
-        where, common = titled(data, model), {"source": SOURCE, "preconditions": ready}
+    for panel in panels(table):
+        ready = panel.ready("one process", {PROCESSES: 1})
+        claim = panel.claims(source=SOURCE, preconditions=ready)
         found += [
-            Claim(
-                name=f"{data} {model}: apart", kind="greater", primary=not number,
-                values=paired_differences(cell(most, False), cell(1, False)),
-                text=f"{where}: {most} processes with statistics of their own have a higher test "
-                "error than one",
-                published="-11.0 AP, one image a GPU against synchronised (published)", **common,
+            claim(
+                "apart",
+                f"{most} processes with statistics of their own have a higher test error than one",
+                panel.difference(apart, one), primary=panel.main,
+                **PUBLISHED.cite(f"{lost:+.1f} AP, one image a GPU against synchronised"),
             ),
-            Claim(
-                name=f"{data} {model}: synchronised", kind="equivalent", threshold=MARGIN,
-                values=paired_differences(cell(most, True), cell(1, False)),
-                text=f"{where}: {most} synchronised processes are within {MARGIN:g} pp of one",
-                **common,
+            claim(
+                "synchronised", f"{most} synchronised processes are within {MARGIN:g} pp of one",
+                panel.difference(together, one), "equivalent", threshold=MARGIN,
             ),
         ]  # fmt: skip
     return found

@@ -11,13 +11,23 @@ import pytest
 from matplotlib.colors import to_hex
 
 from bnstudy import figures
-from bnstudy.figures import LOOKS, MODES, canvas, caption, curves, legend, look, save, style
+from bnstudy.figures import (
+    MODES,
+    STYLES,
+    canvas,
+    caption,
+    curves,
+    legend,
+    rc,
+    save,
+    style_of,
+)
 
 
 @pytest.fixture(autouse=True)
 def paper():
     before = dict(matplotlib.rcParams)
-    with matplotlib.rc_context(style()):
+    with matplotlib.rc_context(rc()):
         yield
     assert dict(matplotlib.rcParams) == before  # nothing global is pinned
 
@@ -39,27 +49,27 @@ def draw(table, **kwargs):
 
 
 def test_every_normalization_has_its_own_color_and_marker():
-    assert len({entry.color for entry in LOOKS.values()}) == len(LOOKS)
-    assert len({entry.marker for entry in LOOKS.values()}) == len(LOOKS)
-    assert not {e.marker for e in LOOKS.values()} & set(figures.grammar._SPARE_MARKERS)
+    assert len({entry.color for entry in STYLES.values()}) == len(STYLES)
+    assert len({entry.marker for entry in STYLES.values()}) == len(STYLES)
+    assert not {e.marker for e in STYLES.values()} & set(figures.style._SPARE_MARKERS)
     assert len({str(mode.linestyle) for mode in MODES.values()}) == len(MODES)
 
 
 def test_a_name_of_ones_own_looks_the_same_wherever_it_comes():
-    assert look("my.norms:Power") == look("my.norms:Power")
-    assert look("my.norms:Power").label == "my.norms:Power"
+    assert style_of("my.norms:Power") == style_of("my.norms:Power")
+    assert style_of("my.norms:Power").label == "my.norms:Power"
 
 
-def test_every_curve_gets_the_look_of_its_name_not_only_the_first():
+def test_every_curve_gets_the_style_of_its_name_not_only_the_first():
     _, _, drawn = draw(summary())
     for container, name in zip(drawn, ["none", "batch", "group"], strict=True):
         line = container.lines[0]
-        assert to_hex(line.get_color()).upper() == LOOKS[name].color
-        assert line.get_marker() == LOOKS[name].marker
-        assert container.get_label() == LOOKS[name].label
+        assert to_hex(line.get_color()).upper() == STYLES[name].color
+        assert line.get_marker() == STYLES[name].marker
+        assert container.get_label() == STYLES[name].label
 
 
-def test_a_look_does_not_depend_on_what_else_is_drawn():
+def test_a_style_does_not_depend_on_what_else_is_drawn():
     alone = draw(summary(["group"]))[2][0].lines[0]
     among = draw(summary(["batch", "group", "none"]))[2][2].lines[0]
     assert alone.get_color() == among.get_color()
@@ -98,7 +108,7 @@ def test_evaluation_modes_are_line_styles_of_the_same_color():
     by_hue = draw(pd.concat(parts), dash="mode")[2]
     by_norm = draw(pd.concat(parts).drop(columns="norm.name"), norm="batch", dash="mode")[2]
     for drawn in (by_hue, by_norm):
-        assert {to_hex(c.lines[0].get_color()).upper() for c in drawn} == {LOOKS["batch"].color}
+        assert {to_hex(c.lines[0].get_color()).upper() for c in drawn} == {STYLES["batch"].color}
         assert len({str(c.lines[0]._dash_pattern) for c in drawn}) == 3
     assert by_norm[1].get_label() == "PreciseBN"
 
@@ -140,8 +150,8 @@ def test_another_process_writes_the_same_bytes_without_torch_or_pyplot(tmp_path)
     first = write(tmp_path / "a", summary())
     code = (
         "import sys, pathlib, matplotlib; sys.path.insert(0, 'tests/figures');"
-        "from test_figures import write, summary, style\n"
-        "with matplotlib.rc_context(style()): write(pathlib.Path(sys.argv[1]), summary())\n"
+        "from test_figures import write, summary, rc\n"
+        "with matplotlib.rc_context(rc()): write(pathlib.Path(sys.argv[1]), summary())\n"
         "print([m for m in sys.modules if m in ('torch', 'wandb', 'matplotlib.pyplot')])"
     )
     out = subprocess.run(

@@ -214,11 +214,21 @@ def test_secondary_claims_must_survive_holm_both_ways():
     assert alone[1].verdict == "supported"
 
 
-def test_an_invalid_secondary_claim_still_counts_in_the_family():
-    lost = claim([math.nan] * 5, primary=False, name="lost")
-    rows = judge([claim(SPREAD), claim(1.2 + SPREAD, primary=False, name="weak"), lost])
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        {"values": [math.nan] * 5},
+        # its own p is 4e-6: at that p it would leave the weak claim the whole level
+        {"values": 50 + SPREAD, "preconditions": [("the reference trains", False, "")]},
+    ],
+)
+def test_an_invalid_secondary_claim_counts_in_the_family_with_p_one(invalid):
+    invalid = claim(invalid.pop("values"), primary=False, name="invalid", **invalid)
+    rows = judge([claim(SPREAD), claim(1.2 + SPREAD, primary=False, name="weak"), invalid])
     assert rows[1].verdict == "inconclusive"
+    assert rows[1].p_holm == pytest.approx(2 * rows[1].p)
     assert rows[2].verdict == "invalid"
+    assert rows[2].p_holm == 1.0
 
 
 @pytest.mark.parametrize("values", [[0.0] * 5, [5.0] * 5, [0.9 - 0.1, 0.85 - 0.05, 0.8, 0.8, 0.8]])

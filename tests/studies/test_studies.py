@@ -96,7 +96,7 @@ def test_batch_size_figure_draws_the_means():
         lambda n, b: 0.2 + (0.1 if (n, b) == ("batch", 2) else 0),
         data=("digits", "contrast_digits"),
     )
-    with matplotlib.rc_context(figures.style()):
+    with matplotlib.rc_context(figures.rc()):
         rows, columns = batch_size.shape(table)
         figure, axes = figures.canvas(columns, rows)
         batch_size.figure(table, axes)
@@ -140,7 +140,7 @@ def test_normalization_batch_claims_and_figure():
     assert found["digits mlp: training noise"].verdict == "supported"
     assert found["digits mlp: frozen finish"].verdict == "supported"
     assert found["digits mlp: inconsistency"].verdict == "supported"
-    with matplotlib.rc_context(figures.style()):
+    with matplotlib.rc_context(figures.rc()):
         rows, columns = normalization_batch.shape(table)
         figure, axes = figures.canvas(columns, rows)
         normalization_batch.figure(table, axes)

@@ -1,0 +1,207 @@
+"""Whether a study can judge a grid, asked before anything is trained.
+
+A *stand-in* has a row for every planned run, with the columns that the table will have and
+plausible numbers in them; the study's own `shape` and `claims` are called on it. What they lack
+there they would lack after hours of training.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bnstudy.config import Config, StudyConfig, flatten
+from bnstudy.errors import UserError
+from bnstudy.stats import Claim
+from bnstudy.studies.kit import arms
+from bnstudy.studies.results import module
+
+WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "custom")  # a custom norm may have them
+SCORES = ("test_loss", "test_error")
+ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
+          "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
+          "examples")  # fmt: skip
+SHIFTS = [f"{name}_{severity}" for name in ("contrast", "brightness", "noise", "blur", "jpeg")
+          for severity in range(1, 6)]  # fmt: skip
+FACTORS = (0.25, 0.5, 1, 2, 5, 10)  # test lengths of the probe `lengths`, in training lengths
+# probe -> the columns it adds for every network, and those only for networks with batch statistics;
+# of a course over checkpoints or time steps some that any run has
+PROBED: dict[str, tuple[list[str], list[str]]] = {
+    "corruptions": (
+        [f"{shift}_{what}" for shift in SHIFTS for what in ("error", "ece")],
+        [f"{shift}_{what}_batch{size}" for shift in SHIFTS for what in ("error", "ece")
+         for size in ((4, 16, 64, 256) if shift.endswith("3") else (256,))]
+        + [f"{shift}_error_prior{n}" for shift in SHIFTS if shift.endswith("3") for n in (16, 64)],
+    ),
+    "evaluation_batch": (
+        [],
+        [f"batch_{2**i}_error" for i in range(1, 9)]
+        + [f"prior_{4**i}_error_at_{size}" for i in range(5) for size in (1, 4)]
+        + [f"alpha_{alpha}_error" for alpha in (0.1, 0.3, 0.5, 0.7, 0.9)],
+    ),
+    "checkpoints": (
+        [],
+        ["ema_gap_error", "late_gap_error", "log_sd_ratio", "least_train_loss", "running_x",
+         "running_y", "cloud_x/00", "cloud_y/00"]
+        + [f"{name}/{i:02d}" for name in ("ema_error", "precise_error", "batch_error", "lag")
+           for i in (1, 2)],
+    ),
+    "precise_samples": (
+        [],
+        ["precise_small_error", "mean_of_batches_error"]
+        + [f"precise_{n}_error" for n in (64, 256, 1024)],
+    ),
+    "effective_m": ([], ["effective_m", "effective_m/00"]),
+    "renorm": ([], ["log_r/01", "d/01"]),
+    "composition": ([], ["composition_error", "composition_left_out"]),
+    "forgetting": (
+        ["forgetting", "old_tasks_error"],
+        ["statistics_loss", "old_tasks_error_precise"],
+    ),
+    "lengths": (["length"], ["length_shared", "length_truncated", "length_batch"]),
+    "shared_statistics": ([], ["test_loss_shared", "test_error_shared"]),
+    "step_statistics": ([], [f"{n}/{t:04d}" for n in ("behind", "drift") for t in (1, 3, 4, 6)]),
+    "gradient_norm": (["gradient_slope", "gradient/0001"], []),
+}  # fmt: skip
+
+
+def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> None:
+    """Raise UserError unless the study can judge this grid.
+
+    The message says what the study stumbles over (a claim without runs, a missing column, several
+    runs of one seed), which axes of the grid the study does not have, and which of its own differ.
+    Also raised when the study's module does not import or lacks a function.
+    """
+    found = module(study)
+    table = stand_in(cells, seeds)
+    try:
+        found.shape(table)
+        problems = _gaps(found.claims(table), seeds)
+    except Exception as error:  # whatever it is, it would end the study after its training
+        problems = [_told(error)]
+    if problems:
+        more = [f"and {len(problems) - 2} more"] if len(problems) > 2 else []
+        shown = "; ".join([*problems[:2], *more])
+        sentences = [shown, *_extra(study, cells), *_changed(study, cells)]
+        text = " ".join(s if s.endswith("?") else f"{s}." for s in sentences)
+        raise UserError(f"study {study.name} cannot judge this grid: {text}")
+
+
+def stand_in(cells: Sequence[Config], seeds: Sequence[int]) -> pd.DataFrame:
+    """The table that a grid would give, with plausible numbers for what training would measure.
+
+    One row per run: cell, seed, the configuration as dotted names, metrics, device and torch.
+    """
+    settings, metrics = [], []
+    for cell in cells:
+        plain = {
+            name: json.dumps(value) if isinstance(value, list | tuple) else value
+            for name, value in cell.flat().items()
+        }
+        for seed in seeds:
+            settings.append({**plain, "cell": cell.cell, "seed": seed})
+            metrics.append(dict.fromkeys(measured(cell), 0.1))
+    numbers = pd.DataFrame(metrics)
+    # 0.1 to 0.11: the errors of trained networks, and no two runs alike
+    numbers *= 1 + 0.1 * np.random.default_rng(0).random(numbers.shape)
+    told = {"num_classes": 10, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
+    return pd.concat([pd.DataFrame(settings), numbers.assign(**told)], axis=1)
+
+
+def measured(config: Config) -> list[str]:
+    """The metrics of a run of this config."""
+    batch = config.norm.name in WITH_STATISTICS
+    suffixes = ["", "_batch", "_large_batch", "_precise"] if batch else [""]
+    if config.optimizer.weight_average:
+        suffixes += ["_averaged", "_averaged_precise"] if batch else ["_averaged"]
+    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in SCORES)]
+    if config.evaluate.online:
+        found.append("online_error")
+    for probe in config.evaluate.probes:
+        every, own = PROBED.get(probe, ([], []))
+        names = [*every, *own] if batch else every
+        if probe == "lengths":
+            steps = [max(round(factor * config.data.length), 1) for factor in FACTORS]
+            names = [f"{name}/{n:04d}" for name in names for n in steps]
+        if probe != "forgetting" or config.train.classes_per_task:
+            found += names
+    return list(dict.fromkeys(found))
+
+
+def _gaps(claims: Sequence[Claim], seeds: Sequence[int]) -> list[str]:
+    """What is missing behind the claims, the primary one first."""
+    if sum(claim.primary for claim in claims) != 1:
+        return ["there are no runs for its primary claim"]
+    found = []
+    for claim in sorted(claims, key=lambda c: not c.primary):
+        values = [claim.values.get(seed, math.nan) for seed in seeds]
+        failing = [text for text, holds, _ in claim.preconditions if not holds]
+        if not all(map(math.isfinite, values)):
+            found.append(f"claim '{claim.name}' lacks an arm")
+        elif failing:
+            found.append(f"claim '{claim.name}' lacks its reference, {failing[0]}")
+        elif not any(values):
+            found.append(f"claim '{claim.name}' compares an arm with itself")
+    return found
+
+
+def _told(error: Exception) -> str:
+    """What a study's own code stumbled over, as a part of a sentence."""
+    if isinstance(error, KeyError):
+        return f"there is no column {error.args[0]}"
+    text = str(error).rstrip(".")
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _settings(cells: Sequence[Config]) -> list[dict[str, str]]:
+    """All settings of every cell as texts, defaults among them."""
+    plain = (flatten(cell.model_dump(mode="json")) for cell in cells)
+    return [{key: _text(value) for key, value in own.items()} for own in plain]
+
+
+def _extra(study: StudyConfig, cells: Sequence[Config]) -> list[str]:
+    """Axes of the grid that the study does not have: what varies within a point of its own axes."""
+    axes = {axis for grid in study.scales.values() for axis in grid.axes}
+    points: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
+    for settings in _settings(cells):
+        own = {k for k in settings if any(f"{k}.".startswith(f"{axis}.") for axis in axes)}
+        point = points.setdefault(tuple(settings[k] for k in sorted(own)), {})
+        for key in settings.keys() - own:
+            point.setdefault(key, {})[settings[key]] = None
+    several = {k: v for point in points.values() for k, v in sorted(point.items()) if len(v) > 1}
+    return [
+        f"{key} is not an axis of the study: give one value instead of {', '.join(values)}"
+        for key, values in several.items()
+    ]
+
+
+def _changed(study: StudyConfig, cells: Sequence[Config]) -> list[str]:
+    """The study's own axes and fixed names that the grid has otherwise."""
+    own: dict[str, list[list[str]]] = {}
+    for grid in study.scales.values():
+        fixed = {**study.fixed, **grid.fixed}
+        names = {k: [v] for k, v in fixed.items() if isinstance(v, str | list)}
+        for key, values in {**names, **grid.axes}.items():
+            own.setdefault(key, []).append([_text(value) for value in values])
+    every, found = _settings(cells), []
+    for key, choices in own.items():
+        here = {settings.get(key) or settings[f"{key}.name"] for settings in every}
+        known = here
+        if key == "norm":  # some choices are another norm with settings of its own
+            known = here | {f"recurrent_{name}" for name in here} | set(arms(stand_in(cells, [0])))
+        if not any(known >= set(choice) for choice in choices):
+            allowed = dict.fromkeys(value for choice in choices for value in choice)
+            given = ", ".join(sorted(here))
+            found.append(f"{key} is {given} here; the study has {', '.join(allowed)}")
+    return found
+
+
+def _text(value: object) -> str:
+    """A setting as it is written on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,133 @@
+"""A grid that a study cannot judge is refused before anything is trained."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from bnstudy import cli, studies
+from bnstudy.config import CONFIGS
+from bnstudy.config.compose import hydra_session
+from bnstudy.errors import UserError
+from bnstudy.probes import PROBES
+from bnstudy.studies import planned
+
+RESULTS = Path(__file__).parents[2] / "results"
+STUDIES = sorted(p.stem for p in (CONFIGS / "study").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def composer():
+    with hydra_session() as session:
+        yield session
+
+
+def checked(composer, command: str) -> None:
+    name, *overrides = command.split()
+    request = composer.request(overrides, study=composer.study(name))
+    studies.check(request.study, request.cells, request.seeds)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_can_judge_its_own_grids(composer, name, scale):
+    checked(composer, f"{name} scale={scale}")
+
+
+@pytest.mark.parametrize(
+    "command", ["batch_size data=mnist model=lenet", "length_generalization norm=recurrent_batch"]
+)
+def test_a_grid_without_an_optional_arm_can_be_judged(composer, command):
+    checked(composer, command)
+
+
+REFUSED = {
+    "batch_size optimizer.lr=0.1,0.2": [
+        "several runs of one seed",
+        "optimizer.lr is not an axis of the study: give one value instead of 0.1, 0.2",
+    ],
+    "class_skew norm=group": ["composition_error", "norm is group here; the study has batch"],
+    "class_skew evaluate.probes=[]": ["composition_error", "the study has [composition]"],
+    "batch_size norm=batch": [
+        "claim 'contrast_digits resnet: BN loses more' lacks an arm",
+        "norm is batch here; the study has batch, group",
+    ],
+    "batch_size train.batch_size=2": ["compares an arm with itself", "train.batch_size is 2 here"],
+    "eval_batch norm=group": ["batch_4_error", "norm is group here; the study has batch"],
+    "ema_vs_precise norm=batch,ghost": ["norm.name is not an axis of the study"],
+    "step_statistics data.min_length=15": ["claim 'settling' lacks an arm", "null, 8, 15, 50"],
+    "population_estimate norm.momentum=0.1,null": ["claim 'digits: stale' lacks an arm"],
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_a_grid_that_a_study_cannot_judge_is_refused_with_the_reason(composer, command):
+    with pytest.raises(UserError) as refused:
+        checked(composer, command)
+    message = str(refused.value)
+    assert message.startswith(f"study {command.split()[0]} cannot judge this grid: ")
+    for part in REFUSED[command]:
+        assert part in message, message
+    assert len(message) < 500
+
+
+def test_settings_that_follow_from_an_axis_are_no_axes_of_their_own(composer):
+    # at the full scale the number of epochs follows from the data set
+    with pytest.raises(UserError, match="lr is not an axis") as refused:
+        checked(composer, "batch_size scale=full optimizer.lr=0.1,0.2")
+    assert "train.epochs" not in str(refused.value)
+
+
+@pytest.mark.parametrize("lost", ["shape", "figure", "claims"])
+def test_a_module_that_lacks_a_function_is_refused(composer, tmp_path, monkeypatch, lost):
+    given = [f for f in ("shape", "figure", "claims") if f != lost]
+    code = "".join(f"def {name}(*args):\n    return 1, 1\n\n" for name in given)
+    (tmp_path / f"without_{lost}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    request = composer.request([], study=composer.study("sync"))
+    own = request.study.model_copy(update={"entry": f"without_{lost}"})
+    with pytest.raises(UserError, match=f"has no function '{lost}'"):
+        studies.check(own, request.cells, request.seeds)
+
+
+@pytest.mark.parametrize("claims", ["return 1 / 0", "return []", "return table.no_such"])
+def test_whatever_a_study_of_ones_own_stumbles_over_is_one_message(
+    composer, tmp_path, monkeypatch, claims
+):
+    name = f"stumbles_{abs(hash(claims))}"
+    code = "def shape(table):\n    return 1, 1\ndef figure(table, axes):\n    pass\n"
+    (tmp_path / f"{name}.py").write_text(f"{code}def claims(table):\n    {claims}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    request = composer.request([], study=composer.study("sync"))
+    own = request.study.model_copy(update={"entry": name})
+    with pytest.raises(UserError, match="study sync cannot judge this grid: "):
+        studies.check(own, request.cells, request.seeds)
+
+
+def test_every_probe_says_which_columns_it_adds():
+    assert planned.PROBED.keys() == PROBES.keys()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_stand_in_measures_only_what_records_hold(composer, name):
+    committed = pd.read_csv(RESULTS / name / "table.csv")
+    scale = json.loads((RESULTS / name / "study.json").read_text())["scale"]
+    request = composer.request([f"scale={scale}"], study=composer.study(name))
+    table = planned.stand_in(request.cells, request.seeds)
+    assert len(table) == len(committed)
+    # planning fills in hashes; the number of classes is recorded since
+    assert set(table) - set(committed) <= {"data.fingerprint", "num_classes"}
+    for norm, rows in table.groupby("norm.name"):
+        real = committed[committed["norm.name"] == norm]
+        metrics = [c for c in planned.measured(request.cells[0]) if rows[c].notna().any()]
+        assert [c for c in metrics if real[c].isna().all()] == []
+
+
+def test_the_command_refuses_such_a_grid_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("bnstudy.sweep.launch.launch", lambda *a, **k: pytest.fail("it trains"))
+    words = ["study", "class_skew", "scale=smoke", "norm=layer", f"results_dir={tmp_path}"]
+    result = CliRunner().invoke(cli.main, words, prog_name="bnstudy")
+    assert result.exit_code == 2
+    assert "study class_skew cannot judge this grid" in result.stderr

@@ -1,0 +1,180 @@
+"""Results are written whole, kept while they hold, and valid JSON."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnstudy import studies
+from bnstudy.config import Config, Grid, StudyConfig
+from bnstudy.errors import UserError
+from bnstudy.studies import results
+
+ROOT = Path(__file__).parents[2]
+MODULE = """
+from bnstudy.stats import Claim
+from bnstudy.studies.kit import Published
+
+PUBLISHED = Published("published", "A 2020", "error in %", {"error": [1.0, float("nan")]})
+
+def shape(table):
+    return 1, 1
+
+def figure(table, axes):
+    axes[0, 0].plot(table["seed"], table["test_error"])
+
+def claims(table):
+    values = dict(zip(table["seed"], table["test_error"]))
+    values[4]  # needs them all
+    return [Claim("low", "the error is above zero", "greater", values, primary=True)]
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A study of one's own; its module is imported anew for each test."""
+    name = f"study_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = dict.fromkeys(("title", "claim", "source", "rule", "cost", "expected"), "words")
+    return StudyConfig(name="own", entry=name, scales={"quick": Grid(seeds=[0], axes={})}, **words)
+
+
+def table(seeds=range(5)) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "diverged_at": None,
+             "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits"}
+            for seed in seeds
+        ]
+    )  # fmt: skip
+
+
+def write(study, folder, rows=None):
+    return studies.results_of(
+        study, table() if rows is None else rows, folder,
+        scale="quick", cells=[Config()], planned=5, command="bnstudy study own",
+    )  # fmt: skip
+
+
+def times(folder):
+    return {name: (folder / name).stat().st_mtime_ns for name in results.FILES}
+
+
+def test_results_are_written_once_while_they_hold(own, tmp_path, monkeypatch):
+    folder = tmp_path / "results"
+    verdicts = write(own, folder)
+    assert [v["verdict"] for v in verdicts] == ["supported"]
+    before = times(folder)
+    monkeypatch.setattr(results, "_write", lambda *a: pytest.fail("it is written again"))
+    assert write(own, folder) == verdicts
+    assert times(folder) == before
+
+
+@pytest.mark.parametrize("what", ["code", "records", "study", "a lost file", "a kill"])
+def test_results_that_do_not_hold_are_written_again(own, tmp_path, what):
+    folder, rows = tmp_path / "results", table()
+    write(own, folder)
+    before = times(folder)
+    if what == "code":
+        path = tmp_path / f"{own.entry}.py"
+        path.write_text(path.read_text() + "# changed\n")
+    elif what == "records":
+        rows.loc[0, "created"] = "2026-01-02"
+    elif what == "study":
+        own = own.model_copy(update={"claim": "other words"})
+    elif what == "a lost file":
+        (folder / "figure.png").unlink()
+    else:
+        (folder / results.STAMP).unlink()
+    write(own, folder, rows)
+    assert times(folder)["claims.json"] != before["claims.json"]
+
+
+@pytest.mark.parametrize("room", ["stats/intervals.py", "figures/style.py", "studies/kit.py"])
+def test_the_stamp_knows_all_code_that_draws_and_judges(own, tmp_path, monkeypatch, room):
+    package = tmp_path / "package"
+    for name in ("stats", "figures", "studies"):
+        shutil.copytree(results.HERE / name, package / name)
+    monkeypatch.setattr(results, "HERE", package)
+    before = results.sources(own)
+    path = package / room
+    path.write_text(path.read_text() + "# changed\n")
+    assert results.sources(own) != before
+
+
+def test_study_json_is_json_for_every_reader(own, tmp_path):
+    write(own, tmp_path / "results")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    for name in ("study.json", "claims.json"):
+        found = json.loads((tmp_path / "results" / name).read_text(), parse_constant=refuse)
+    found = json.loads((tmp_path / "results" / "study.json").read_text())
+    assert found["published"] == {
+        "what": "published: error in %", "source": "A 2020", "error": [1.0, None]
+    }  # fmt: skip
+
+
+def test_an_unfinished_grid_says_that_runs_are_missing(own, tmp_path):
+    with pytest.raises(UserError, match="the 3 runs in the store, of 5, are too few"):
+        write(own, tmp_path / "results", table(range(3)))
+    with pytest.raises(UserError, match="no run of this study"):
+        write(own, tmp_path / "results", table().iloc[:0])
+
+
+def test_a_broken_study_is_not_called_an_unfinished_grid(own, tmp_path):
+    with pytest.raises(KeyError):
+        write(own, tmp_path / "results", table(range(5)).assign(seed=[0, 1, 2, 3, 9]))
+
+
+def test_lines_give_each_verdict_and_its_reasons(own, tmp_path):
+    (line,) = studies.lines(write(own, tmp_path / "results"))
+    assert line.startswith("supported    primary  the error is above zero [+0.10, 95 % interval")
+    lost = {"verdict": "invalid", "primary": False, "text": "t", "mean": None, "level": 0.9,
+            "low": None, "high": None, "unit": "pp", "reasons": ["lost cell"]}  # fmt: skip
+    first, second = studies.lines([lost])
+    assert first.endswith("[?, 90 % interval ? to ? pp]")
+    assert second.strip() == "lost cell"
+
+
+def test_the_comparison_rule_is_said_in_words():
+    assert results.rule_of([Config()]) == results.rule_of([Config(), Config()])
+    assert "equal" in results.rule_of([Config()])
+
+
+def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
+    """With a stand-in for the command that prints what `bnstudy study` prints."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "reproduce.sh", tmp_path / "scripts")
+    (tmp_path / "scripts" / "setup.sh").write_text('set -euo pipefail\ncd "$(dirname "$0")/.."\n')
+    runs = tmp_path / "results" / "runs"
+    for i, grid in enumerate(("quick-planned", "quick-other")):
+        folder = runs / "studies" / "sync" / grid
+        folder.mkdir(parents=True)
+        for name in ("table.csv", "figure.svg", "figure.png", "claims.json", "study.json"):
+            (folder / name).write_text(grid)
+        os.utime(folder, (i, i))  # the other grid is the newer one
+    (runs / "report.html").write_text("page")
+    command = tmp_path / "bin" / "bnstudy"
+    command.parent.mkdir()
+    command.write_text(
+        "#!/bin/sh\nif [ $1 = study ]; then echo 'supported    primary  words'\n"
+        "echo results/runs/studies/sync/quick-planned/table.csv\n"
+        "echo results/runs/studies/sync/quick-planned/claims.json; fi\n"
+    )
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    script = ["bash", str(tmp_path / "scripts" / "reproduce.sh")]
+    subprocess.run(script, check=True, env={**os.environ, "PATH": path}, capture_output=True)
+    copied = tmp_path / "results" / "sync"
+    assert {p.read_text() for p in copied.iterdir()} == {"quick-planned"}
+    assert (tmp_path / "results" / "report.html").read_text() == "page"
