@@ -1,5 +1,6 @@
 """The command line. Heavy imports live inside the commands: `bnstudy --help` loads no torch."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,10 @@ from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
     from bnstudy.config.compose import Composer
+
+# before numpy is loaded: workers use one thread each, and a process with several cannot fork
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 
 class Commands(click.Group):
@@ -119,15 +124,15 @@ def study(
             present.studies(composer)
             return
         requests = [composer.request(rest, study=s) for s in composer.studies(names)]
-        for request in requests:
-            if cfg:
+        if cfg:
+            for request in requests:
                 present.composed(request, cfg)
-                continue
-            execute.check_study(request)
-        for request in [] if cfg else requests:
+            return
+        judges = execute.judges_of(requests)
+        for request in requests:
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
-            result = execute.train_missing(request, composer, dry_run)
+            result = execute.train_missing(request, composer, dry_run, judges)
             if result is None:
                 continue
             worst = max(worst, result.exit_code)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bnstudy.atomic import write_atomically
 from bnstudy.cli import present
+from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
+from bnstudy.cli.watch import Watch
 from bnstudy.config import Config
 from bnstudy.errors import UserError
 from bnstudy.store import Store
@@ -44,22 +46,29 @@ class Result:
         return 1 if self.outcome.of(State.FAILED, State.DIED) else 0
 
 
-def train_missing(request: "Request", composer: "Composer", dry_run: bool) -> Result | None:
+def train_missing(
+    request: "Request", composer: "Composer", dry_run: bool, judges: Apart | None = None
+) -> Result | None:
     """Plan, show the plan, train what is missing; None after a dry run.
+
+    Args:
+        judges: asked, when something is missing, whether what is trained can be judged.
 
     Raises:
         UserError: something of the request cannot train; nothing is written then.
     """
+    from bnstudy.sweep.hydra_launcher import launcher_for, workers_for
+
     with tempfile.TemporaryDirectory() as scratch:
         # planning keeps hashes and decoded images; a refused command must not leave any
         runs = runs_of(request)
         place = runs if runs.is_dir() else Path(scratch)
-        plan = planned(request, place)
+        plan = planned(request, place, judges)
         if not plan.stacks:
             present.nothing_missing(plan)
             return Result(plan)
-        from bnstudy.sweep.hydra_launcher import workers_for
-
+        if judges is not None:
+            judges.result()
         present.plan(plan, request, workers_for(request))
         if dry_run:
             return None
@@ -67,11 +76,27 @@ def train_missing(request: "Request", composer: "Composer", dry_run: bool) -> Re
         writable(Path(request.settings.results_dir))
         if place != runs and (place / "cache").is_dir():
             shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
-    return launched(request, composer, plan)
+    launcher = launcher_for(request, composer, plan)
+    watch, begin = Watch(), time.monotonic()
+    outcome = launch(
+        plan.stacks,
+        execution_of(request, launcher.__name__),
+        launcher,
+        workers_for(request),
+        store_of(request).held,
+        watch,
+        present.note,
+    )
+    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_line())
+    if outcome.launcher_error:
+        raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
+    return Result(plan, outcome, watch.signal)
 
 
-def planned(request: "Request", place: Path) -> Plan:
+def planned(request: "Request", place: Path, judges: Apart | None = None) -> Plan:
     """What is missing; `place` keeps what planning finds out about data on disk.
+
+    `judges` begin as soon as something is, beside the rest of planning.
 
     Every cell of which something is missing is checked: no cell may fail for a reason that was
     known before.
@@ -79,9 +104,11 @@ def planned(request: "Request", place: Path) -> Plan:
     cells = [resolve(cell, place / "cache") for cell in request.cells]
     held = store_of(request).held([cell.cell for cell in cells])
     bill = _Bill(place / "cache")
-    for cell in cells:
-        if not held.issuperset(addresses(cell, request.seeds)):
-            bill.check(cell)
+    missing = [c for c in cells if not held.issuperset(addresses(c, request.seeds))]
+    if missing and judges is not None:
+        judges.start()
+    for cell in missing:
+        bill.check(cell)
     return make_plan(cells, request.seeds, held, bill.seconds, request.settings.max_stack)
 
 
@@ -121,14 +148,11 @@ def check_device(request: "Request", plan: Plan) -> None:
         precision(cell, where)
 
 
-def launched(request: "Request", composer: "Composer", plan: Plan) -> Result:
-    """Train what is missing and say how it ended."""
-    from bnstudy.cli.watch import Watch
-    from bnstudy.sweep.hydra_launcher import hydra_launcher, workers_for
-
+def execution_of(request: "Request", launcher: str) -> Execution:
+    """How a request computes, for its workers."""
     settings = request.settings
     minutes = settings.max_minutes
-    execution = Execution(
+    return Execution(
         results_dir=str(Path(settings.results_dir).absolute()),
         device=settings.device,
         compile=settings.compile,
@@ -136,30 +160,21 @@ def launched(request: "Request", composer: "Composer", plan: Plan) -> Result:
         tracker=settings.tracker,
         study=request.study.name if request.study else "",
         command=command_line(),
+        launcher=launcher,
         deadline=time.time() + 60 * minutes if minutes else None,
     )
-    watch, begin = Watch(), time.monotonic()
-    outcome = launch(
-        plan.stacks,
-        execution,
-        hydra_launcher(request, composer),
-        workers_for(request),
-        store_of(request).held,
-        watch,
-        present.note,
-    )
-    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_line())
-    if outcome.launcher_error:
-        raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
-    return Result(plan, outcome, watch.signal)
 
 
-def check_study(request: "Request") -> None:
-    """Refuse a grid that its study could not judge, before anything is trained."""
+def judges_of(requests: "Sequence[Request]") -> Apart:
+    """Refuses grids that their studies could not judge; all of them before any is trained."""
+    return Apart(_judgeable, [(r.study, r.cells, r.seeds) for r in requests])
+
+
+def _judgeable(grids: Sequence[tuple[Any, Sequence[Config], Sequence[int]]]) -> None:
     from bnstudy import studies
 
-    assert request.study is not None
-    studies.check(request.study, request.cells, request.seeds)
+    for study, cells, seeds in grids:
+        studies.check(study, cells, seeds)
 
 
 def finish_study(request: "Request", plan: Plan) -> None:
@@ -178,9 +193,9 @@ def finish_study(request: "Request", plan: Plan) -> None:
         planned=plan.runs,
         command=command_line(),
     )
-    present.verdicts(verdicts)
-    for name in ("figure.png", "table.csv", "claims.json"):
-        present.path(folder / name)
+    names = ("figure.png", "table.csv", "claims.json")
+    for line in (*studies.lines(verdicts), *(folder / name for name in names)):
+        present.line(line)
 
 
 def compare(request: "Request", plan: Plan, metric: str) -> None:
@@ -207,7 +222,7 @@ def compare(request: "Request", plan: Plan, metric: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("csv", comparison.to_csv), ("md", comparison.to_markdown)):
         write_atomically(folder / f"table.{name}", text(result))
-        present.path(folder / f"table.{name}")
+        present.line(folder / f"table.{name}")
 
 
 def label(value: Any) -> Any:

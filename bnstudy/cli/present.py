@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 LONG_PLAN = 30  # minutes: a longer plan says how to shrink it
 
 
-def path(made: object) -> None:
-    """Where something was written."""
-    click.echo(str(made))
+def line(text: object) -> None:
+    """A verdict, or where something was written."""
+    click.echo(str(text))
 
 
 def note(text: str) -> None:
@@ -104,24 +104,6 @@ def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFram
             f"{cell.cell}  {arm}: test error {error.mean():.2f} %"
             f"{several if len(error) > 1 else ''}"
         )
-
-
-def verdicts(found: Sequence[Mapping[str, Any]]) -> None:
-    """A study's verdicts with their intervals and reasons."""
-    for verdict in found:
-        primary = "primary  " if verdict["primary"] else "         "
-        click.echo(
-            f"{verdict['verdict']:<13}{primary}{verdict['text']} "
-            f"[{signed(verdict['mean'])}, {100 * verdict['level']:.0f} % interval "
-            f"{signed(verdict['low'])} to {signed(verdict['high'])} {verdict['unit']}]"
-        )
-        for reason in verdict["reasons"]:
-            click.echo(f"{'':<22}{reason}")
-
-
-def signed(value: float | None) -> str:
-    """A number with its sign; ? when there is none."""
-    return "?" if value is None else f"{value:+.2f}"
 
 
 def studies(composer: "Composer") -> None:

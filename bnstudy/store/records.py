@@ -67,7 +67,7 @@ class Store:
     def put(
         self,
         records: list[Record],
-        history: "list[dict[str, Any]] | pd.DataFrame",
+        history: list[dict[str, Any]],
         write_weights: Callable[[Path], None] | None = None,
     ) -> str:
         """Stores the records of one stack, all or nothing, and returns the stack's id.

@@ -22,6 +22,7 @@ class Provenance(TypedDict, total=False):
     bnstudy: str
     tracker: str  # how mirroring the run ended
     command: str
+    launcher: str  # how its worker began: in_process, forked, spawned, or the name of Hydra's
     git_commit: str  # empty where unknown
     git_dirty: bool | None
 

@@ -11,15 +11,12 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import from_json
 
 from bnstudy.atomic import json_text, sync
 from bnstudy.store.schema import Record, encode
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MANIFEST, HISTORY, WEIGHTS = "manifest.json", "history.parquet", "weights.pt"
 
@@ -83,24 +80,31 @@ def read_stack(path: Path) -> Stack:
 def write_stack(
     path: Path,
     records: list[Record],
-    history: "list[dict[str, Any]] | pd.DataFrame",
+    history: list[dict[str, Any]],
     write_weights: Callable[[Path], None] | None,
 ) -> None:
     """A new folder with all of a stack, which is on the disk when this returns."""
-    import pandas as pd
-
     name = stack_id(record["address"] for record in records)
     (version,) = {record["results_version"] for record in records}
     path.mkdir()
     for record in records:
         noted = {**record, "stack": {**record["stack"], "id": name}}
         (path / f"{record['address']}.json").write_bytes(encode(noted).encode())
-    pd.DataFrame(history).to_parquet(path / HISTORY, index=False)
+    write_history(history, path / HISTORY)
     if write_weights is not None:
         write_weights(path / WEIGHTS)
     files = {p.name: (p.stat().st_size, sha256(p)) for p in sorted(path.iterdir())}
     (path / MANIFEST).write_bytes(Stack(path, version, files).manifest().encode())
     sync(path)
+
+
+def write_history(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows as Parquet; a key that a row lacks is null there. Without pandas: workers write this."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    parquet.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
 
 
 def sha256(path: Path) -> str:

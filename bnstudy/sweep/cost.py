@@ -21,7 +21,8 @@ SPATIAL = 0.06e-3  # more, for a module that sees maps
 MAC = 6e-11  # seconds for each multiply-accumulate in training; a step is about 3 forwards
 MAPPED = 3.0  # overhead of a stack under vmap, in that of a widened one
 STACK = 0.1  # seconds for each stack: building, data, record, tracker
-START = 12.0  # seconds until a worker makes its first step
+START = 12.0  # seconds until a fresh process makes its first step
+FORK = 0.5  # seconds until a forked one does
 BYTES = 3e4  # of a record on disk, and as much again for its mirror
 
 

@@ -1,23 +1,30 @@
-"""Packs through any Hydra launcher: in this process, by joblib on cores, by submitit on Slurm."""
+"""Packs through any Hydra launcher: by joblib, by submitit on Slurm, by a plugin of one's own."""
 
 import contextlib
 import os
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from bnstudy.sweep.launch import Launcher
+from bnstudy.sweep import cost
+from bnstudy.sweep.launchers import WORKER, Launcher, Wait, in_process, local
+from bnstudy.sweep.plan import Plan
 from bnstudy.sweep.protocol import Pack
 
 if TYPE_CHECKING:
     from bnstudy.config.compose import Composer, Request
 
 LOCAL = ("BasicLauncher", "JoblibLauncher")  # these share this machine's cores
-WORKER = "bnstudy.work.worker:run_pack"
+OURS = "local"  # the default: no launcher of Hydra's is needed for this machine's cores
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def chosen(request: "Request") -> str:
+    """The name that hydra/launcher= has."""
+    return str(request.hydra.hydra.runtime.choices["hydra/launcher"])
 
 
 def workers_for(request: "Request") -> int:
@@ -31,12 +38,25 @@ def workers_for(request: "Request") -> int:
     return min(wanted, cpu_count()) if target in LOCAL else wanted
 
 
+def launcher_for(request: "Request", composer: "Composer", plan: Plan) -> Launcher:
+    """What runs the packs of a plan: the planner itself where that is sooner done than starting
+    workers or there is one of them, local processes by default, else the launcher of that name."""
+    if chosen(request) != OURS:
+        return hydra_launcher(request, composer)
+    seconds = sum(stack.seconds for stack in plan.stacks)
+    if workers_for(request) == 1 or len(plan.stacks) == 1 or seconds < cost.FORK:
+        return in_process
+    return local(request.settings.device)
+
+
 def hand_over(config: DictConfig) -> Any:
     """What the launcher calls in a worker: run the pack that the job names."""
     return pkgutil.resolve_name(config.worker)(config.pack)
 
 
-def hydra_launcher(request: "Request", composer: "Composer", worker: str = WORKER) -> Launcher:
+def hydra_launcher(
+    request: "Request", composer: "Composer", worker: str = WORKER
+) -> Callable[[list[Pack]], Wait]:
     """The launcher that `hydra/launcher=` chose, as a function of packs.
 
     Args:
@@ -45,14 +65,12 @@ def hydra_launcher(request: "Request", composer: "Composer", worker: str = WORKE
         worker: `package.module:function`, called with the path of a pack.
     """
 
-    def launch(packs: list[Pack]) -> None:
+    def launch(packs: list[Pack]) -> Wait:
         from hydra._internal.callbacks import Callbacks
         from hydra.core.plugins import Plugins
         from hydra.types import HydraContext
 
         own = [o for o in request.overrides if o.startswith("hydra")]
-        if len(packs) == 1 and not any(o.startswith("hydra/launcher=") for o in own):
-            own.append("hydra/launcher=basic")  # one worker needs no second process
         quiet = [
             f"hydra.sweep.dir={quoted(Path(packs[0].folder) / 'hydra')}",
             "hydra.sweep.subdir=${hydra.job.num}",
@@ -67,8 +85,12 @@ def hydra_launcher(request: "Request", composer: "Composer", worker: str = WORKE
             config=config,
         )
         jobs = [[f"+pack={quoted(pack.path)}", f"+worker={quoted(worker)}"] for pack in packs]
-        with _single_threaded():
-            launcher.launch(jobs, initial_job_idx=0)
+
+        def wait() -> None:  # Hydra's launchers start and wait in one call
+            with _single_threaded():
+                launcher.launch(jobs, initial_job_idx=0)
+
+        return wait
 
     return launch
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bnstudy.atomic import write_atomically
 from bnstudy.errors import UserError, count
+from bnstudy.sweep.launchers import Launcher
 from bnstudy.sweep.plan import balance
 from bnstudy.sweep.protocol import (
     Execution,
@@ -27,9 +28,6 @@ from bnstudy.sweep.protocol import (
 )
 
 RELAUNCHES = 2  # of stacks whose worker died
-
-Launcher = Callable[[list[Pack]], None]
-"""Hands packs to workers and returns when all of these have ended, however they did; may raise."""
 
 Held = Callable[[Collection[str]], Collection[str]]
 """Cells -> addresses of their runs in the store."""
@@ -107,13 +105,14 @@ def launch(
         for fate in to_run:
             fate.state, fate.launches = State.PLANNED, fate.launches + 1
         error = None
-        with watch(folder):
-            try:
-                launcher(packs)
-            except UserError:
-                raise
-            except Exception as raised:  # a launcher that breaks has lost workers, no more
-                error = raised
+        try:
+            wait = launcher(packs)
+            with watch(folder):
+                wait()
+        except UserError:
+            raise
+        except Exception as raised:  # a launcher that breaks has lost workers, no more
+            error = raised
         statuses = Status.read(folder)
         outcome.tracker = next((s.tracker for s in statuses.values() if s.tracker), outcome.tracker)
         stopped = stop_file(folder).exists()

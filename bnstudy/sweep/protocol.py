@@ -60,6 +60,7 @@ class Execution(BaseModel):
     tracker: TrackerConfig = TrackerConfig()
     study: str = ""
     command: str = ""
+    launcher: str = ""  # how the workers begin: in_process, forked, spawned, or Hydra's name
     deadline: float | None = None  # seconds since the epoch; no stack begins after it
 
 

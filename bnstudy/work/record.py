@@ -102,6 +102,7 @@ def provenance(
     return {
         **environment(where),
         "command": execution.command,
+        "launcher": execution.launcher,
         "study": execution.study,
         "stack_seconds": seconds,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -7,6 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,13 +98,14 @@ class Trainer:
             for i in members:
                 job.history[i] = []
             try:
-                for rows in self._rows(own, report):
-                    if isinstance(rows, End):
-                        job.end(members, rows)
-                        continue
-                    for i, row in zip(members, rows, strict=True):
-                        job.history[i].append(row)
-                    on_rows(own, rows)
+                with seeded(own[0].seed, "layers", self.device):
+                    for rows in self._rows(own, report):
+                        if isinstance(rows, End):
+                            job.end(members, rows)
+                            continue
+                        for i, row in zip(members, rows, strict=True):
+                            job.history[i].append(row)
+                        on_rows(own, rows)
             except torch.cuda.OutOfMemoryError:
                 if len(members) == 1:
                     raise
@@ -136,9 +138,10 @@ def stack_rows(
     on_step: Callable[[int, int], None],
     shard: Shard = WHOLE,
 ) -> Iterator[Rows | End]:
-    """Build networks and their data, train them as one stack; yield its rows, then its end.
+    """Build networks and their data, then train them as one stack: its rows, at last its end.
 
-    The one way to networks and data, for one process and for several that share each batch.
+    The one way to networks and data, for one process and for several that share each batch. What
+    layers draw comes from torch's own generators: iterate within `seeded`.
     """
     config = configs[0]
     dataset = data.load_many([c.data for c in configs], runs / "cache").to(where)
@@ -151,10 +154,12 @@ def stack_rows(
     else:
         steps = compiled(stack, config, config.train.total_steps(dataset.size("train")), compile)
     asked = probes.find(config.evaluate.probes)
-    with seeded(config.seed, "layers", where):
-        yield from train(stack, dataset, configs, asked, on_step, shard)
-    how = {"networks": stack.size, "kind": kind, "steps": steps}
-    yield End(how, [stack.state(i) for i in range(stack.size)] if save_weights else [])
+
+    def end() -> Iterator[End]:
+        how = {"networks": stack.size, "kind": kind, "steps": steps}
+        yield End(how, [stack.state(i) for i in range(stack.size)] if save_weights else [])
+
+    return chain(train(stack, dataset, configs, asked, on_step, shard), end())
 
 
 def stack_part(
@@ -171,10 +176,11 @@ def stack_part(
         tell((step, total) if step % 10 == 0 else None)
 
     cpu = torch.device("cpu")
-    for item in stack_rows(configs, Path(runs), cpu, "never", save_weights, on_step, shard):
-        if isinstance(item, End):  # a tensor's memory would go with this process
-            item.weights = [{k: t.numpy() for k, t in state.items()} for state in item.weights]
-        yield item
+    with seeded(configs[0].seed, "layers", cpu):
+        for item in stack_rows(configs, Path(runs), cpu, "never", save_weights, on_step, shard):
+            if isinstance(item, End):  # a tensor's memory would go with this process
+                item.weights = [{k: t.numpy() for k, t in state.items()} for state in item.weights]
+            yield item
 
 
 def told(

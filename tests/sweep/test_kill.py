@@ -58,18 +58,11 @@ def cells(results: Path) -> int:
 
 
 def workers(parent: int) -> list[int]:
-    """Processes that run a pack: descendants with joblib's worker in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                line = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if int(stat[1]) == parent and "popen_loky" in line:
-                found.append(int(entry.name))
-    return found
+    """Processes that run a pack: the planner's children, while W&B is off."""
+    try:
+        return list(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+    except OSError:
+        return []
 
 
 def alive(pid: int) -> bool:
@@ -113,7 +106,7 @@ def test_after_sigkill_only_what_is_missing_is_trained(tmp_path, uninterrupted, 
             wait_for(lambda: not any(map(alive, children)), 60)
         finish(start(tmp_path), tmp_path)
     else:  # the planner looks at the store and launches again by itself
-        assert "launching them again" in finish(process, tmp_path)
+        assert "launching again" in finish(process, tmp_path)
     assert table(tmp_path) == uninterrupted
     for path, written in before.items():
         assert path.stat().st_mtime_ns == written, "a finished stack was trained again"
@@ -127,7 +120,7 @@ def test_a_kill_between_two_records_of_a_stack_leaves_none_of_them(tmp_path, uni
     env = {"PYTHONPATH": str(site), "KILL_ONCE": str(tmp_path / "killed")}
     output = finish(start(results, **env), results)
     assert (tmp_path / "killed").exists()
-    assert "launching them again" in output
+    assert "launching again" in output
     assert table(results) == uninterrupted
 
 
@@ -142,3 +135,30 @@ def test_ctrl_c_finishes_what_is_complete_and_says_how_to_go_on(tmp_path, uninte
     assert "Traceback" not in output
     finish(start(tmp_path), tmp_path)
     assert table(tmp_path) == uninterrupted
+
+
+def test_sigterm_finishes_what_is_complete_as_ctrl_c_does(tmp_path, uninterrupted):
+    process = start(tmp_path)
+    wait_for(lambda: cells(tmp_path) >= 2)
+    process.terminate()
+    process.wait(timeout=120)
+    output = log_of(tmp_path).read_text()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    finish(start(tmp_path), tmp_path)
+    assert table(tmp_path) == uninterrupted
+
+
+def test_a_worker_that_is_told_to_end_is_replaced(tmp_path, uninterrupted):
+    process = start(tmp_path)
+    wait_for(lambda: cells(tmp_path) >= 3 and workers(process.pid))
+    os.kill(workers(process.pid)[0], signal.SIGTERM)
+    output = finish(process, tmp_path)
+    assert "launching again" in output
+    assert table(tmp_path) == uninterrupted
+
+
+def test_workers_were_forked(uninterrupted, tmp_path):
+    finish(start(tmp_path), tmp_path)
+    assert set(Store(tmp_path / "runs").table()["launcher"]) == {"forked"}

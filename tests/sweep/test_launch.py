@@ -5,7 +5,7 @@ No process is started: a launcher is a function of packs, and the tests bring th
 
 import itertools
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -75,8 +75,11 @@ class Lab:
                 break
         return True
 
-    def launcher(self, packs: list[Pack]) -> None:
+    def launcher(self, packs: list[Pack]) -> Callable[[], None]:
         self.launched.append([plan.name for pack in packs for plan in pack.stacks])
+        return lambda: self.work(packs)
+
+    def work(self, packs: list[Pack]) -> None:
         lived = [self.worker(pack) for pack in packs]
         if not all(lived):
             raise BrokenProcessPool("a worker was killed")
@@ -149,8 +152,7 @@ def test_a_worker_that_ends_quietly_without_its_work_has_died(tmp_path):
 
     def launcher(packs):
         calls.append(packs)
-        if len(calls) == 2:
-            lab.launcher(packs)
+        return lab.launcher(packs) if len(calls) == 2 else lambda: None
 
     outcome = lab.launch(tmp_path, launcher=launcher)
     assert outcome.complete
@@ -198,8 +200,11 @@ def test_what_somebody_else_stored_is_done_even_if_ours_failed(tmp_path):
     lab = Lab([stack(0)], {stack(0).name: ["fails"]})
 
     def launcher(packs):
-        lab.launcher(packs)
-        lab.there |= set(stack(0).addresses)
+        def wait():
+            lab.work(packs)
+            lab.there |= set(stack(0).addresses)
+
+        return wait
 
     assert lab.launch(tmp_path, launcher=launcher).complete
 
@@ -236,6 +241,7 @@ def test_a_worker_that_fails_as_a_whole_fails_its_stacks_with_its_reason(tmp_pat
             if pack.index == 1:
                 lab.there |= set(pack.stacks[0].addresses)
             status.write(pack.folder, pack.index)
+        return lambda: None
 
     outcome = lab.launch(tmp_path, launcher=launcher)
     assert {(f.state, f.error) for f in outcome.stacks} == {
