@@ -77,6 +77,14 @@ def test_an_unknown_address_names_the_nearest(store):
         store.get(near)
 
 
+def test_an_unknown_name_suggests_the_nearest_cell(store):
+    """Cells are what `bnstudy ls` shows."""
+    put(store)
+    cell = record()["cell"]
+    with pytest.raises(UserError, match=f"Did you mean '{cell}'"):
+        store.runs(cell[:-1] + ("0" if cell[-1] != "0" else "1"))
+
+
 def test_an_ambiguous_beginning_lists_what_it_fits(store):
     for batch_size in range(1, 19):  # 18 addresses, 16 first digits
         put(store, seeds=(0,), batch_size=batch_size)
