@@ -78,7 +78,8 @@ class Norm(nn.Module):
         self._factory: dict[str, Any] = {"device": device, "dtype": dtype}
         for parameter, part in (("weight", "gamma"), ("bias", "beta")):
             learned = self.affine in ("both", part)
-            self.register_parameter(parameter, nn.Parameter(self._filled(0.0)) if learned else None)
+            values = torch.empty(num_features, **self._factory)
+            self.register_parameter(parameter, nn.Parameter(values) if learned else None)
         self.reset_parameters()
 
     def _filled(self, value: float, *shape: int) -> Tensor:
