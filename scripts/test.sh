@@ -4,5 +4,6 @@ source "$(dirname "$0")/setup.sh"
 
 ruff check .
 ruff format --check --quiet . || { echo "run: ruff format ."; exit 1; }
+mypy
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 exec pytest -n 2 "$@"

@@ -92,6 +92,7 @@ def hydra_launcher(
 
         return wait
 
+    launch.__name__ = chosen(request)  # what the record says of how its worker began
     return launch
 
 
