@@ -39,8 +39,8 @@ def sources(module: str) -> dict[str, Path]:
     one of them imports it. Not found: a name that is computed while the program runs.
     """
     found: dict[str, Path] = {}
-    waiting = [module]
-    seen = {module}
+    waiting = list(_with_packages(module))
+    seen = set(waiting)
     while waiting:
         name = waiting.pop()
         file = _file(name)
@@ -81,8 +81,13 @@ def _imported(file: Path, package: str) -> Iterator[str]:
                 with_dots = first.startswith(".")
                 names = [util.resolve_name(first, package) if with_dots and package else first]
         for name in names:
-            parts = name.split(".")
-            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+            yield from _with_packages(name)
+
+
+def _with_packages(name: str) -> Iterator[str]:
+    """A module's name and those of the packages above it, which are imported before it."""
+    parts = name.split(".")
+    return (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def _file(name: str) -> Path | None:

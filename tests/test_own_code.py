@@ -213,3 +213,21 @@ def test_dropout_of_ones_own_is_a_reason_too():
     said(bnstudy_("train", *arguments, *SMALL))
     assert [stack["kind"] for stack in stacks()] == ["single"] * 4
     assert {"random" in stack["note"] for stack in stacks()} == {True}
+
+
+@pytest.mark.parametrize("arch", ["squeezenet1_1", "alexnet"])
+def test_a_comparison_of_what_is_the_same_network_is_refused(arch):
+    result = bnstudy_(
+        "compare", "norm=batch,group", "model=torchvision", f"model.arch={arch}", *SMALL
+    )
+    assert result.exit_code == 2, result.output
+    assert f"norm=batch would change nothing: model.arch={arch}" in result.stderr
+
+
+def test_a_model_that_never_calls_norm_is_refused_with_its_line():
+    text = SEQUENTIAL.replace(", norm(6)", "").replace("@", "nn.Linear(64, 6)")
+    module, arguments = model("", text)
+    result = bnstudy_("compare", *arguments, "norm=batch,layer", *SMALL)
+    assert result.exit_code == 2, result.output
+    assert f"{module}.py:3" in result.stderr
+    assert "never calls norm(channels)" in result.stderr

@@ -58,6 +58,8 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
     """
     size, steps = config.train.batch_size, dataset.shape[-1]
     source = _source(config, net)
+    if not any(getattr(m, "is_norm", False) for m in net.modules()):
+        _check_choice(net, config, source)
     lazy = [name for name, m in net.named_modules() if isinstance(m, LazyModuleMixin)]
     layers: dict[str, dict[str, Any]] = {}
     cost = {"modules": 0, "macs": 0}

@@ -56,7 +56,7 @@ def test_the_source_is_part_of_the_configuration(module):
         ("build = 3", "is a int, not a function"),
         (
             "def build(cfg): return 3",
-            "at .*:1 returned a value of type int; it must return a bnstudy.data.Dataset",
+            "at .*:1 returned a value of type int; it must return a bn",
         ),
         (GOOD.replace("(30, 2, 4, 4", "(30, 4"), r"shape \(n, C, H, W\), sequences .*\(30, 4\)"),
         (GOOD.replace("y[:9]", "y[:8]"), r"val_y must be one label for each .*\(9\), given \(8,\)"),
