@@ -24,6 +24,7 @@ from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
 from bnstudy.sweep import cost
 from bnstudy.sweep.protocol import Execution
+from bnstudy.work import sources
 from bnstudy.work.anatomy import Anatomy, own_code
 from bnstudy.work.build import anatomy, build, stackable
 
@@ -87,6 +88,7 @@ class Trainer:
         Raises:
             UserError: a config that cannot train.
         """
+        sources.check(configs[0])
         first = data.load(configs[0].data, self.runs / "cache")
         job = Trained(configs, anatomy(configs[0], first))
         parts, note = side_by_side(configs, first)
