@@ -81,7 +81,9 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
         elif hasattr(module, "macs"):
             cost["macs"] += module.macs(steps)
             cost["modules"] += getattr(module, "modules_per_step", 0) * steps
-        elif isinstance(module, nn.Linear | nn.Conv2d):
+        elif isinstance(module, nn.Linear):  # channels last
+            cost["macs"] += module.weight.numel() * output.shape[1:-1].numel()
+        elif isinstance(module, nn.Conv2d):
             cost["macs"] += module.weight.numel() * output.shape[2:].numel()
 
     hooks = []
