@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "norms": {"errors", "normtools"},
     "stats": {"errors"},
     "config": LEAVES,
-    "entry": LEAVES,
+    "imports": set(),
+    "entry": {"imports", *LEAVES},
     "normtools": {"norms", *LEAVES},
     "models": {"config", "entry", "norms", *LEAVES},
     "data": {"config", "entry", *LEAVES},
@@ -32,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "tracking": {"config", *LEAVES},
     # handed the worker by name and what the store holds as a function
     "sweep": {"config", "probes", *LEAVES},
-    "work": {"config", "data", "engine", "entry", "models", "norms", "probes", "store",
+    "work": {"config", "data", "engine", "entry", "imports", "models", "norms", "probes", "store",
              "sweep.cost", "sweep.protocol", "tracking", *LEAVES},
     # benchmarks time what runs are made of and draw what they found
     "bench": {"config", "data", "engine", "figures", "models", "norms", "stats", "store", "sweep",

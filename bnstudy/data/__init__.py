@@ -170,6 +170,9 @@ def join(datasets: "list[Dataset]", member: list[int]) -> Dataset:
 def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
     """The configuration with the hashes of what lies outside it: data on disk, an entry's source.
 
+    Of data=custom the fingerprint is that of the tensors that the loader returns, which runs for
+    it; whatever it reads, other examples are other data.
+
     Downloads when the data are absent and `download` allows it. Raises UserError for a name that
     does not exist, a setting that this data set does not have, a root that is absent or
     unreadable, or data other than a given `fingerprint` says.
@@ -189,14 +192,16 @@ def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
         )
     cfg = _sequence(cfg)
     source = source_hash(cfg.entry, "data.entry") if cfg.name == "custom" else ""
-    found = {"fingerprint": fingerprint(cfg, cache_dir), "source": source}
+    read = _kept_custom(cfg, source) if source else fingerprint(cfg, cache_dir)
+    found = {"fingerprint": read, "source": source}
     for key, value in found.items():
         given = getattr(cfg, key)
         if given and given != value:
             raise UserError(
                 f"data.{key}={given} does not fit what is there now "
                 f"({value or 'none: nothing of it lies outside the package'}): the data or their "
-                f"code have changed. Leave data.{key} out: bnstudy fills it in."
+                f"code have changed{_OR_RANDOM if source else ''}. Leave data.{key} out: bnstudy "
+                "fills it in."
             )
     return cfg.model_copy(update=found)
 
@@ -243,6 +248,31 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
 
 
 _kept: "OrderedDict[str, Dataset]" = OrderedDict()
+_fingerprints: "dict[DataConfig, str]" = {}  # of data=custom, by what their loader was given
+_OR_RANDOM = ", or the loader draws random numbers without a seed"
+
+
+def _kept_custom(cfg: "DataConfig", source: str) -> str:
+    """The fingerprint of what a person's loader returns; the data made of it are kept for `load`.
+
+    The loader runs once in a process, whatever it reads may change meanwhile.
+    """
+    from bnstudy.data import custom
+
+    cfg = cfg.model_copy(update={"fingerprint": "", "source": source})
+    if cfg not in _fingerprints:
+        raw = custom.load(cfg)
+        _fingerprints[cfg] = custom.fingerprint(raw)
+        own = cfg.model_copy(update={"fingerprint": _fingerprints[cfg]})
+        _keep(own.model_dump_json(), _made(own, raw))
+    return _fingerprints[cfg]
+
+
+def _keep(key: str, made: Dataset) -> None:
+    """Into the memory of this process, in the place of what was not used for longest."""
+    while len(_kept) >= KEPT:
+        _kept.popitem(last=False)
+    _kept[key] = made
 
 
 def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
@@ -253,10 +283,7 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
     cfg = resolve(cfg, cache_dir)
     key = cfg.model_dump_json()
     if key not in _kept:
-        made = make(cfg, cache_dir)
-        while len(_kept) >= KEPT:
-            _kept.popitem(last=False)
-        _kept[key] = made
+        _keep(key, make(cfg, cache_dir))
     _kept.move_to_end(key)
     return _kept[key]
 
@@ -281,10 +308,14 @@ def make(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
 
     Raises UserError as `resolve` does, and for a `train_size` beyond the training part.
     """
+    cfg = resolve(cfg, cache_dir)
+    return _made(cfg, locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir))
+
+
+def _made(cfg: "DataConfig", raw: Dataset) -> Dataset:
+    """What holds for every data set, after its loader."""
     from bnstudy.data import images
 
-    cfg = resolve(cfg, cache_dir)
-    raw = locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir)
     if raw.train_x.ndim == 3:  # sequences come as they are
         changed = [k for k in ("contrast", "pixel_noise", "image_size") if getattr(cfg, k)]
         changed += ["sequence"] * (cfg.sequence != "none")

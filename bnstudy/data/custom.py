@@ -1,11 +1,12 @@
 """Data of one's own: an entry that returns a Dataset, checked at once."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnstudy.config import IGNORED
-from bnstudy.entry import call
+from bnstudy.entry import call, defined, kind, locate, returned
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,14 +20,22 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
 
     data = call(cfg.entry, "data.entry", cfg)
     if not isinstance(data, Dataset):
-        raise UserError(
-            f"data.entry={cfg.entry} returned a {type(data).__name__}; it must return a "
-            "bnstudy.data.Dataset"
-        )
+        wanted = "it must return a bnstudy.data.Dataset"
+        raise returned(cfg.entry, "data.entry", data, wanted)
     data = data.with_parts(lambda part, x, y: _checked(cfg.entry, data, part, x, y))
     if data.train_x.ndim == 3 and cfg.train_size is not None:
         return _fewer(data, cfg.train_size)
     return data
+
+
+def fingerprint(data: "Dataset") -> str:
+    """Hash over the names, dtypes, shapes and bytes of a Dataset's tensors, and its classes."""
+    found = hashlib.sha256(repr((data.num_classes, data.vocabulary)).encode())
+    for part, x, y in data.parts():
+        for name, tensor in ((f"{part}_x", x), (f"{part}_y", y)):
+            found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+            found.update(tensor.cpu().contiguous().numpy().data)
+    return found.hexdigest()[:16]
 
 
 def _fewer(data: "Dataset", size: int) -> "Dataset":
@@ -45,12 +54,22 @@ def _checked(entry: str, data: "Dataset", part: str, x: Any, y: Any) -> tuple[An
     import torch
 
     def refuse(what: str) -> UserError:
-        return UserError(f"data.entry={entry}: {part}_{what}")
+        at = defined(locate(entry, "data.entry"))
+        return UserError(f"data.entry={entry}{f' at {at}' if at else ''}: {part}_{what}")
 
-    if not isinstance(x, torch.Tensor) or x.ndim not in (3, 4):
-        given = tuple(x.shape) if hasattr(x, "shape") else type(x).__name__
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, torch.Tensor):
+            hint = ": use torch.from_numpy" if type(value).__module__ == "numpy" else ""
+            raise refuse(f"{name} must be a tensor, given {kind(value)}{hint}")
+    if x.ndim not in (3, 4):
         raise refuse(
-            f"x must be a tensor of shape (n, C, H, W), sequences (n, F + 1, T); given {given}"
+            f"x must be a tensor of shape (n, C, H, W), sequences (n, F + 1, T); given "
+            f"{tuple(x.shape)}"
+        )
+    if _channels_last(x):
+        raise refuse(
+            f"x has shape {tuple(x.shape)}, which looks like (n, H, W, C); channels come first: "
+            "use x.permute(0, 3, 1, 2)"
         )
     if x.shape[1:] != data.train_x.shape[1:]:
         raise refuse(
@@ -59,10 +78,9 @@ def _checked(entry: str, data: "Dataset", part: str, x: Any, y: Any) -> tuple[An
         )
     if x.ndim == 3:
         return _checked_sequences(refuse, data, x, y)
-    if not isinstance(y, torch.Tensor) or y.shape != x.shape[:1] or not len(y):
-        given = tuple(y.shape) if hasattr(y, "shape") else type(y).__name__
+    if y.shape != x.shape[:1] or not len(y):
         raise refuse(
-            f"y must be one label for each of at least one image ({len(x)}), given {given}"
+            f"y must be one label for each of at least one image ({len(x)}), given {tuple(y.shape)}"
         )
     if y.is_floating_point() or y.min() < 0 or y.max() >= data.num_classes:
         raise refuse(
@@ -74,16 +92,21 @@ def _checked(entry: str, data: "Dataset", part: str, x: Any, y: Any) -> tuple[An
     return x.to(torch.float32).contiguous(), y.to(torch.int64)
 
 
+def _channels_last(x: Any) -> bool:
+    """Whether images (n, H, W, C) were given; (n, C, 3, H) for C channels are no such thing."""
+    _, first, second, last = x.shape if x.ndim == 4 else (0, 0, 0, 0)
+    return (last in (3, 4) and min(first, second) > 4) or (last == 1 and first == second > 4)
+
+
 def _checked_sequences(refuse: Any, data: "Dataset", x: Any, y: Any) -> tuple[Any, Any]:
     """The same for sequences with masks, or tokens."""
     import torch
 
     n, channels, steps = x.shape
-    if not isinstance(y, torch.Tensor) or y.shape != (n, steps) or y.is_floating_point() or not n:
-        given = tuple(y.shape) if hasattr(y, "shape") else type(y).__name__
+    if y.shape != (n, steps) or y.is_floating_point() or not n:
         raise refuse(
             f"y must be whole numbers of shape ({n}, {steps}): a label for each step of at least "
-            f"one sequence, {IGNORED} where nothing is asked; given {given}"
+            f"one sequence, {IGNORED} where nothing is asked; given {y.dtype} {tuple(y.shape)}"
         )
     asked = y[y != IGNORED]
     if len(asked) and (asked.min() < 0 or asked.max() >= data.num_classes):

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from bnstudy.engine.randomness import undisturbed
 from bnstudy.engine.stack import Stack
 from bnstudy.engine.tasks import Score
 from bnstudy.norms import Calibrator
+
+NEAR = 1e-3  # relative: rounding moves an output by 1e-6, a lost or shared state by about 1
 
 
 class Mapped(Stack):
@@ -48,3 +51,57 @@ class Mapped(Stack):
     def observe(self, calibrator: Calibrator, x: Tensor) -> None:
         self.predict(x)
         calibrator.update(self.buffers)
+
+
+class NotMapped(Exception):
+    """A network runs as a map, and does something else there than alone."""
+
+
+def try_map(net: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Run two networks like this one as a map, and compare with each of them alone.
+
+    Two training passes, so that a state kept from the first meets the second, then evaluation.
+    The network is left as it was.
+
+    Args:
+        x: a batch (B, C, *) on the CPU.
+        y: its targets (B, *).
+
+    Raises:
+        NotMapped: other outputs or buffers than alone.
+        Exception: whatever the map raises: of values that Python reads (`.item()`, `if`), of random
+            numbers drawn within, of operations without a batching rule.
+    """
+    cpu, other = torch.device("cpu"), copy.deepcopy(net)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)  # another network, so that a state they share shows
+    alone = [copy.deepcopy(net), copy.deepcopy(other)]
+    both, targets = torch.stack([x, x], 1), torch.stack([y, y], 1)
+    with undisturbed(net, cpu):
+        stack = Mapped([net, other], cpu)
+        with stack.training(True):
+            for _ in range(2):
+                stack.gradient(both, targets)
+        with stack.training(False):
+            mapped = stack.predict(both)
+        for k, own in enumerate(alone):
+            with torch.no_grad():
+                for _ in range(2):
+                    own.train()(x)
+                expected = own.eval()(x)
+            for name, buffer in own.named_buffers():
+                if not _near(stack.buffers[name][k], buffer):
+                    raise NotMapped(
+                        f"buffer '{name}' has another value than alone; change buffers in place "
+                        "(copy_, add_, lerp_): an assigned one is lost"
+                    )
+            if not _near(mapped[:, k], expected):
+                raise NotMapped("evaluation gives other outputs than alone: a state is shared")
+
+
+def _near(found: Tensor, expected: Tensor) -> bool:
+    if not expected.is_floating_point():
+        return torch.equal(found, expected)
+    scale = expected.abs().max() if expected.numel() else 0.0
+    return torch.allclose(found, expected, rtol=0.0, atol=NEAR * float(scale), equal_nan=True)

@@ -26,7 +26,10 @@ def custom(
     config: ModelConfig, shape: tuple[int, ...], num_classes: int, norm: NormFactory
 ) -> nn.Module:
     """The user's own network: `model.entry=package.module:build` with this same signature."""
-    return entry.call(config.entry, "model.entry", config, shape, num_classes, norm)
+    net = entry.call(config.entry, "model.entry", config, shape, num_classes, norm)
+    if not isinstance(net, nn.Module):
+        raise entry.returned(config.entry, "model.entry", net, "it must return an nn.Module")
+    return net
 
 
 MODELS: dict[str, Builder] = {

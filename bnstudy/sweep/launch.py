@@ -94,6 +94,7 @@ def launch(
     """
     outcome = Outcome([Fate(plan) for plan in stacks])
     to_run = list(outcome.stacks)
+    noted: set[str] = set()
     for attempt in range(1 + RELAUNCHES):
         folder = _new_folder(Path(execution.results_dir))
         packs = [
@@ -115,6 +116,10 @@ def launch(
             error = raised
         statuses = Status.read(folder)
         outcome.tracker = next((s.tracker for s in statuses.values() if s.tracker), outcome.tracker)
+        for note in [n for status in statuses.values() for n in status.notes]:
+            if note not in noted:
+                noted.add(note)
+                say(note)
         stopped = stop_file(folder).exists()
         late = execution.deadline is not None and time.time() > execution.deadline
         settle(to_run, packs, statuses, held, stopped or late)

@@ -105,6 +105,7 @@ class Status(BaseModel):
     current: str = ""
     metric: str = ""
     tracker: str = ""
+    notes: list[str] = []  # what went otherwise than planned, each once
     stacks: dict[str, StackStatus] = {}  # by StackPlan.name
     error: str = ""  # what ended the worker before or between its stacks
 

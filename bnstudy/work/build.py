@@ -1,7 +1,5 @@
 """From a config to a network: with the norm in its layers, checked before anything is computed."""
 
-import math
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,19 +10,7 @@ from bnstudy import entry, models, norms, probes
 from bnstudy.config import Config, NormConfig, capabilities
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError, unknown
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """What a config's network is made of, found on the meta device without any arithmetic."""
-
-    layers: list[dict[str, Any]]  # one per norm layer: name, norm, channels, positions, m, ...
-    modules: int  # leaf modules that a forward calls; what a loop's steps cost, in their terms
-    macs: int  # multiply-accumulates of one example's forward
-    train_size: int
-    test_size: int
-    parameters: int
-    num_classes: int
+from bnstudy.work.anatomy import Anatomy, arm, dissect, own_code
 
 
 def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFactory:
@@ -64,6 +50,9 @@ def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFac
         if "affine" in more and config.affine in ("beta", "none"):
             more["affine"] = "none"  # no gamma was asked for
         layer = make(channels, **{k: v for k, v in more.items() if k in takes})
+        if not isinstance(layer, nn.Module):  # the user's own
+            wanted = f"it must return an nn.Module for {channels} channels"
+            raise entry.returned(config.entry, "norm.entry", layer, wanted)
         layer.is_norm = True
         return layer
 
@@ -208,70 +197,33 @@ def _check_batches(config: Config, dataset: Any) -> None:
 def anatomy(config: Config, dataset: Any) -> Anatomy:
     """Build and call the network on the meta device; refuse what a layer refuses.
 
-    It depends on the data, the model, the norm and train.batch_size only.
+    It depends on the data, the model, the norm and train.batch_size only. A person's own code may
+    read values (`.item()`), of which the meta device has none: then on examples.
 
     Raises:
-        UserError: a norm that a layer cannot have (the layer is named); statistics of one value; a
-            size the model does not have.
+        UserError: a norm that a layer cannot have (the layer is named), a size that the model does
+            not have, and what `dissect` refuses.
     """
-    size, shape = config.train.batch_size, tuple(dataset.shape)
-    arm = f"model={config.model.name} norm={config.norm.name} train.batch_size={size}"
-    with torch.device("meta"):
+    if not own_code(config):
+        return _anatomy(config, dataset, torch.device("meta"))
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return _anatomy(config, dataset, torch.device("meta"))
+        except UserError:
+            return _anatomy(config, dataset, torch.device("cpu"))
+
+
+def _anatomy(config: Config, dataset: Any, device: torch.device) -> Anatomy:
+    shape = tuple(dataset.shape)
+    with device:
         try:
             net = network(config, shape, dataset.num_classes)
         except UserError:
             raise
         except ValueError as error:
             where = _refusing_layer(config, shape, dataset.num_classes)
-            raise UserError(f"{arm}: {where}: {error}") from None
-        layers: list[dict[str, Any]] = []
-        cost = {"modules": 0, "macs": 0}
-        current = ""
-
-        def before(name):
-            def hook(module, inputs):
-                nonlocal current
-                current = name
-                cost["modules"] += 1
-                if getattr(module, "is_norm", False) and name not in {la["name"] for la in layers}:
-                    layers.append(_describe(name, module, config, inputs[0]))
-
-            return hook
-
-        def after(module, inputs, output):
-            weight = getattr(module, "weight", None)
-            if hasattr(module, "macs"):
-                cost["macs"] += module.macs(shape[-1])
-                cost["modules"] += getattr(module, "modules_per_step", 0) * shape[-1]
-            elif isinstance(module, nn.Linear | nn.Conv2d):
-                cost["macs"] += weight.numel() * output.shape[2:].numel()
-
-        for name, module in net.named_modules():
-            if not list(module.children()):
-                module.register_forward_pre_hook(before(name))
-            if not list(module.children()) or hasattr(module, "macs"):
-                module.register_forward_hook(after)
-        try:
-            logits = net.train()(torch.empty(size, *shape))
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{arm}: layer '{current}': {error}") from None
-    wanted = (size, *dataset.train_y.shape[1:], dataset.num_classes)
-    if tuple(logits.shape) != wanted:
-        raise UserError(
-            f"model={config.model.name} gives {tuple(logits.shape)} for data={config.data.name}, "
-            f"not logits {wanted}"
-        )
-    parameters = sum(p.numel() for p in net.parameters())
-    train_size, test_size = dataset.size("train"), dataset.size("test")
-    return Anatomy(
-        layers,
-        cost["modules"],
-        cost["macs"],
-        train_size,
-        test_size,
-        parameters,
-        dataset.num_classes,
-    )
+            raise UserError(f"{arm(config)}: {where}: {error}") from None
+        return dissect(net, config, dataset, device)
 
 
 def _check_probes(config: Config, dataset: Any) -> None:
@@ -294,27 +246,6 @@ def _check_probes(config: Config, dataset: Any) -> None:
                 f"evaluate.probes=lengths reads the test part in windows of up to {longest} "
                 f"characters, and it has {characters}: give a longer text or a smaller data.length"
             )
-
-
-def _describe(name: str, layer: nn.Module, config: Config, x: torch.Tensor) -> dict[str, Any]:
-    """One norm layer: its channels C, positions H*W, and m, the values behind one statistic."""
-    channels = layer.num_features if hasattr(layer, "num_features") else x.shape[1]
-    positions = math.prod(x.shape[1:]) // channels
-    if isinstance(layer, norms.StepBatchNorm) and config.norm.scope != "sequence":
-        positions = 1  # every step has statistics of its own
-    groups = getattr(layer, "num_groups", None)
-    examples = config.norm.group_size or config.train.batch_size
-    m = channels // groups * positions if groups else examples * positions
-    if config.norm.name in ("none", "custom"):
-        m = 0
-    return {
-        "name": name,
-        "norm": config.norm.name,
-        "channels": channels,
-        "positions": positions,
-        "num_groups": groups,
-        "m": m,
-    }
 
 
 def stackable(net: nn.Module) -> bool:

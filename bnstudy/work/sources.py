@@ -1,10 +1,14 @@
 """What lies outside a config and still decides the result: data on disk, a person's own source."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bnstudy import data, entry
 from bnstudy.config import Config
+from bnstudy.errors import UserError
+
+OWN = (("model", "model.entry"), ("norm", "norm.entry"))
 
 
 def resolve(config: Config, cache: Path) -> Config:
@@ -14,9 +18,37 @@ def resolve(config: Config, cache: Path) -> Config:
         UserError: data that are not there, an entry that does not load.
     """
     update: dict[str, Any] = {"data": data.resolve(config.data, cache)}
-    for part, key in (("model", "model.entry"), ("norm", "norm.entry")):
+    for part, key in OWN:
         value = getattr(config, part)
         if value.name == "custom":
             source = entry.source_hash(value.entry, key)
             update[part] = value.model_copy(update={"source": source})
     return config.model_copy(update=update)
+
+
+def check(config: Config) -> None:
+    """Refuse to train with another source than the address of a config says.
+
+    Its files may have changed between planning and this process's import of them. Later changes do
+    not matter: what is imported stays. `data.load` does the same for data.
+
+    Raises:
+        UserError: the source is not what it was.
+    """
+    for part, key in OWN:
+        value = getattr(config, part)
+        if (
+            value.name == "custom"
+            and value.source
+            and value.source != _first_seen(value.entry, key)
+        ):
+            raise UserError(
+                f"{key}={value.entry}: its source, or that of a module it imports, has changed "
+                "since this run was planned; give the command again"
+            )
+
+
+@cache
+def _first_seen(name: str, key: str) -> str:
+    """Hash of an entry's source when this process first trained with it."""
+    return entry.source_hash(name, key)

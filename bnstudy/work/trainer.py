@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from bnstudy import data, probes
+from bnstudy import data, entry, probes
 from bnstudy.config import Config, capabilities
 from bnstudy.engine.distributed import Shard, together
+from bnstudy.engine.mapped import try_map
 from bnstudy.engine.randomness import seeded
 from bnstudy.engine.stack import Stack, make_stack
 from bnstudy.engine.train import WHOLE, Row, train
@@ -24,8 +25,12 @@ from bnstudy.errors import UserError
 from bnstudy.machine import keep_memory
 from bnstudy.sweep import cost
 from bnstudy.sweep.protocol import Execution
-from bnstudy.work.build import Anatomy, anatomy, build, stackable
+from bnstudy.work import sources
+from bnstudy.work.anatomy import Anatomy, own_code
+from bnstudy.work.build import anatomy, build, stackable
 
+HALVED = "stacks halved until they fitted the GPU's memory"
+ALONE = "one network at a time: "
 T = TypeVar("T")
 Rows = list[Row]
 
@@ -84,10 +89,11 @@ class Trainer:
         Raises:
             UserError: a config that cannot train.
         """
+        sources.check(configs[0])
         first = data.load(configs[0].data, self.runs / "cache")
         job = Trained(configs, anatomy(configs[0], first))
-        waiting = deque(side_by_side(configs, first))
-        done, note = 0, ""
+        parts, note = side_by_side(configs, first)
+        waiting, done = deque(parts), 0
         while waiting:
             members = waiting.popleft()
             own = [configs[i] for i in members]
@@ -109,10 +115,14 @@ class Trainer:
             except torch.cuda.OutOfMemoryError:
                 if len(members) == 1:
                     raise
-                note = "stacks halved until they fitted the GPU's memory"
+                note = HALVED
                 half = len(members) // 2
                 waiting.extendleft([members[half:], members[:half]])
                 continue
+            except Exception as error:
+                if isinstance(error, UserError) or not (own_code(own[0]) and entry.line(error)):
+                    raise
+                raise entry.failed(f"{own[0].label}: training failed", error) from error
             done += len(members)
         for how in job.how:
             how |= {"note": note} if note else {}
@@ -199,17 +209,30 @@ def told(
             yield what
 
 
-def side_by_side(configs: Sequence[Config], dataset: Any) -> list[list[int]]:
-    """Which networks train as one stack: all; where they do not widen, those of a cell; or none."""
-    everyone = list(range(len(configs)))
-    if configs[0].train.processes > 1:  # processes are expensive to start: one set for all
-        return [everyone]
-    net = build(configs[0], tuple(dataset.shape), dataset.num_classes)
+def side_by_side(configs: Sequence[Config], dataset: Any) -> tuple[list[list[int]], str]:
+    """Which networks train as one stack: all; where they do not widen, those of a cell; or none.
+
+    Also why they train one at a time where that shows only in the network itself, else "".
+    """
+    everyone, config = list(range(len(configs))), configs[0]
+    if config.train.processes > 1:  # processes are expensive to start: one set for all
+        return [everyone], ""
+    net = build(config, tuple(dataset.shape), dataset.num_classes)
+    alone = [[i] for i in everyone]
     if not stackable(net):
-        return [[i] for i in everyone]
-    if capabilities.widens(configs[0]) and widenable(net):
-        return [everyone]
-    return list(by_cell(configs, everyone).values())
+        why = "a layer draws random numbers or carries a state from example to example"
+        return alone, f"{ALONE}{why}" if own_code(config) and len(configs) > 1 else ""
+    if capabilities.widens(config) and widenable(net):
+        return [everyone], ""
+    cells = list(by_cell(configs, everyone).values())
+    if all(len(members) == 1 for members in cells):
+        return cells, ""
+    x, y = dataset.take("train", torch.arange(config.train.batch_size)[:, None])
+    try:
+        try_map(net, x[:, 0], y[:, 0])
+    except Exception as error:  # anything may be in a forward
+        return alone, f"{ALONE}it does not run under torch.func.vmap{entry.reason(error)}"
+    return cells, ""
 
 
 def by_cell(configs: Sequence[Config], items: Iterable[T]) -> dict[str, list[T]]:

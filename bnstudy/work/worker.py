@@ -30,7 +30,7 @@ from bnstudy.sweep.protocol import (
 )
 from bnstudy.tracking import Mirror
 from bnstudy.work import record
-from bnstudy.work.trainer import Trainer, device
+from bnstudy.work.trainer import Trained, Trainer, device
 
 LOOK_EVERY = 0.5  # seconds between status files, and between looks for the stop file
 
@@ -76,6 +76,7 @@ def run_pack(path: str) -> dict[str, Any]:
                         )  # fmt: skip
                         mirrored.summaries = record.summaries(trained)
                     report.status.tracker = mirrored.status
+                    report.noted(trained)
                     made = record.provenance(
                         execution, trainer.device, time.perf_counter() - begin, mirrored.status
                     )
@@ -162,6 +163,11 @@ class Report:
         """An evaluation, for the progress bar."""
         error = sum(row["test_error"] for row in rows) / len(rows)
         self.status.metric = f"test error {100 * error:.1f} %"
+
+    def noted(self, trained: Trained) -> None:
+        """What went otherwise than planned, for the person who waits."""
+        new = {how["note"] for how in trained.how if how.get("note")}
+        self.status.notes += sorted(new - set(self.status.notes))
 
     def obey(self) -> None:
         """Stop if that is wanted."""

@@ -146,3 +146,66 @@ def test_lenet_adapts_to_small_images():
     assert len(anatomy(config("lenet"), data()).layers) == 4
     big = anatomy(config("lenet"), data(shape=(1, 28, 28)))
     assert [layer["positions"] for layer in big.layers] == [24 * 24, 8 * 8, 1, 1]
+
+
+OWN_NETS = """
+from torch import nn
+def without(config, shape, num_classes, norm):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+def foreign(config, shape, num_classes, norm):
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, num_classes))
+class Unused(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.last, self.norm = nn.Linear(64, 10), norm(64)
+    def forward(self, x):
+        return self.last(x.flatten(1))
+def unused(config, shape, num_classes, norm):
+    return Unused(norm)
+def mixed(config, shape, num_classes, norm):
+    return nn.Sequential(nn.Flatten(), nn.LayerNorm(64), norm(64), nn.Linear(64, num_classes))
+class Pair(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.inner = nn.BatchNorm1d(channels)
+    def forward(self, x):
+        return self.inner(x)
+"""
+
+
+@pytest.fixture
+def own_nets(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_nets_of_build.py").write_text(OWN_NETS)
+
+    def own(function: str, norm: str = "batch", **settings) -> Config:
+        model = {"entry": f"own_nets_of_build:{function}"}
+        return config("custom", norm, model_args=model, **settings)
+
+    return own
+
+
+@pytest.mark.parametrize(
+    ("function", "norm", "said"),
+    [
+        ("without", "batch", "py:3.*never calls norm.channels."),
+        ("without", "layer", "norm=layer would change nothing"),
+        ("foreign", "batch", "py:5.*1 BatchNorm1d of its own"),
+        ("foreign", "none", "norm=none would change nothing.*1 BatchNorm1d of its own"),
+        ("unused", "batch", "py:11.*makes 1 norm layer and its forward calls none"),
+    ],
+)
+def test_a_network_without_a_layer_of_the_chosen_norm_is_refused(own_nets, function, norm, said):
+    """Else every arm would be the same network, and a comparison would find no difference."""
+    with pytest.raises(UserError, match=said):
+        anatomy(own_nets(function, norm), data())
+
+
+def test_a_network_without_norms_is_that_of_no_norm(own_nets):
+    assert anatomy(own_nets("without", "none"), data()).layers == []
+    assert len(anatomy(own_nets("mixed"), data()).layers) == 1
+
+
+def test_a_norm_of_parts_is_a_layer_of_norm(own_nets):
+    cfg = own_nets("mixed", "custom", entry="own_nets_of_build:Pair")
+    assert [layer["channels"] for layer in anatomy(cfg, data()).layers] == [64]
