@@ -73,5 +73,6 @@ def test_the_columns_of_provenance_keep_their_order():
     assert PROVENANCE == (
         "stack", "results_version", "study", "wall_seconds", "stack_seconds", "created", "host",
         "device", "device_name", "threads", "torch", "python", "bnstudy", "tracker", "command",
+        "launcher",
         "git_commit", "git_dirty",
     )  # fmt: skip
