@@ -40,6 +40,15 @@ def own_code(config: Config) -> bool:
     return "custom" in (config.model.name, config.norm.name)
 
 
+def trial_size(config: Config) -> int:
+    """Examples in the call that shows what a network is made of: few, but with whole ghost groups.
+
+    What no group divides is called whole, so that the norm refuses it with the person's numbers.
+    """
+    size, group = config.train.batch_size, config.norm.group_size or 1
+    return size if size % group else min(size, max(8, 2 * group) // group * group)
+
+
 def arm(config: Config) -> str:
     """What messages call the network of a config."""
     size = config.train.batch_size
@@ -50,13 +59,13 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
     """Call a network in training and, if it is a person's own, in evaluation.
 
     Args:
-        device: that of the network: `meta`, or the CPU for code that reads values.
+        device: that of the network: the CPU, or `meta`, where it has shapes and no values.
 
     Raises:
         UserError: statistics of one value; outputs that are no logits; no layer of norm to choose;
             whatever goes wrong in a person's own code, with its line.
     """
-    size, steps = config.train.batch_size, dataset.shape[-1]
+    size, steps = trial_size(config), dataset.shape[-1]
     source = _source(config, net)
     if not any(getattr(m, "is_norm", False) for m in net.modules()):
         _check_choice(net, config, source)
@@ -105,7 +114,7 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
         raise UserError(f"{arm(config)}: layer '{current}': {error}") from None
     for hook in hooks:
         hook.remove()
-    _check_logits(logits, config, dataset, source)
+    _check_logits(logits, size, config, dataset, source)
     if lazy:
         raise UserError(
             f"{arm(config)}: layer '{lazy[0]}' of {source} is lazy: it has no weights before its "
@@ -160,10 +169,10 @@ def _check_norm(layer: nn.Module, config: Config, x: torch.Tensor, y: Any) -> No
     )
 
 
-def _check_logits(logits: Any, config: Config, dataset: Any, source: str) -> None:
+def _check_logits(logits: Any, size: int, config: Config, dataset: Any, source: str) -> None:
     """Refuse a network whose output is not a row of logits for each example (and step)."""
     shape = (*dataset.train_y.shape[1:], dataset.num_classes)
-    wanted = (config.train.batch_size, *shape)
+    wanted = (size, *shape)
     if isinstance(logits, torch.Tensor) and tuple(logits.shape) == wanted:
         return
     tensor = isinstance(logits, torch.Tensor)

@@ -10,7 +10,7 @@ from bnstudy import entry, models, norms, probes
 from bnstudy.config import Config, NormConfig, capabilities
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError, unknown
-from bnstudy.work.anatomy import Anatomy, arm, dissect, own_code
+from bnstudy.work.anatomy import Anatomy, arm, dissect
 
 
 def norm_factory(config: NormConfig, steps: int | None = None) -> models.NormFactory:
@@ -195,27 +195,19 @@ def _check_batches(config: Config, dataset: Any) -> None:
 
 
 def anatomy(config: Config, dataset: Any) -> Anatomy:
-    """Build and call the network on the meta device; refuse what a layer refuses.
+    """Build and call the network once; refuse what a layer refuses.
 
-    It depends on the data, the model, the norm and train.batch_size only. A person's own code may
-    read values (`.item()`), of which the meta device has none: then on examples.
+    It depends on the data, the model, the norm and train.batch_size only. Few real examples do:
+    on the meta device torch works in Python and imports its compiler for it, which takes seconds.
+    Only torchvision's networks, which are large and import it anyway, are called there.
 
     Raises:
         UserError: a norm that a layer cannot have (the layer is named), a size that the model does
             not have, and what `dissect` refuses.
     """
-    if not own_code(config):
-        return _anatomy(config, dataset, torch.device("meta"))
-    with torch.random.fork_rng(devices=[]):
-        try:
-            return _anatomy(config, dataset, torch.device("meta"))
-        except UserError:
-            return _anatomy(config, dataset, torch.device("cpu"))
-
-
-def _anatomy(config: Config, dataset: Any, device: torch.device) -> Anatomy:
+    device = torch.device("meta" if config.model.name == "torchvision" else "cpu")
     shape = tuple(dataset.shape)
-    with device:
+    with torch.random.fork_rng(devices=[]), device:
         try:
             net = network(config, shape, dataset.num_classes)
         except UserError:
