@@ -171,10 +171,10 @@ def judges_of(requests: "Sequence[Request]") -> Apart:
 
 
 def _judgeable(grids: Sequence[tuple[Any, Sequence[Config], Sequence[int]]]) -> None:
-    from bnstudy import studies
+    from bnstudy.studies.planned import check
 
     for study, cells, seeds in grids:
-        studies.check(study, cells, seeds)
+        check(study, cells, seeds)
 
 
 def finish_study(request: "Request", plan: Plan) -> None:
@@ -186,7 +186,8 @@ def finish_study(request: "Request", plan: Plan) -> None:
     folder = runs_of(request) / "studies" / request.study.name / f"{scale}-{plan.grid_hash}"
     verdicts = studies.results_of(
         request.study,
-        table_of(request, plan),
+        store_of(request).checksums(plan.addresses, [cell.cell for cell in plan.cells]),
+        lambda: table_of(request, plan),
         folder,
         scale=scale,
         cells=plan.cells,

@@ -153,6 +153,17 @@ class Store:
         """Whether all these runs of these cells are there, by the cells' manifests."""
         return set(addresses) <= self.held(cells)
 
+    def checksums(self, addresses: Iterable[str], cells: Iterable[str]) -> dict[str, str]:
+        """address -> sha256 of its record, for those of these runs of these cells that are there.
+
+        By the cells' manifests: no record is read.
+        """
+        wanted, found = set(addresses), dict[str, str]()
+        for stack in self._stacks(cells):
+            for address in wanted & set(stack.addresses):
+                found.setdefault(address, stack.files[f"{address}.json"][1])
+        return found
+
     def stale(self) -> set[str]:
         """Addresses of runs made under an older RESULTS_VERSION."""
         old = (s for s in self._stacks() if s.results_version < RESULTS_VERSION)

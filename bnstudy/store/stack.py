@@ -99,12 +99,32 @@ def write_stack(
 
 
 def write_history(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows as Parquet; a key that a row lacks is null there. Without pandas: workers write this."""
+    """Numbers as Parquet, a column for each key; what a row lacks is null there."""
     import pyarrow as pa
     from pyarrow import parquet
 
     names = dict.fromkeys(name for row in rows for name in row)
-    parquet.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    parquet.write_table(table, path)
+
+
+def _column(values: list[Any]) -> Any:
+    """Whole numbers, other numbers or nothing as an Arrow array.
+
+    From buffers, because `pyarrow.array` imports pandas, which takes a worker longer than to train
+    a small network.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    there = np.array([value is not None for value in values])
+    if not there.any():
+        return pa.nulls(len(values))
+    whole = all(value is None or isinstance(value, int) for value in values)
+    kind = (pa.int64(), np.int64) if whole else (pa.float64(), np.float64)
+    numbers = np.array([0 if value is None else value for value in values], dtype=kind[1])
+    valid = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little").tobytes())
+    return pa.Array.from_buffers(kind[0], len(values), [valid, pa.py_buffer(numbers.tobytes())])
 
 
 def sha256(path: Path) -> str:

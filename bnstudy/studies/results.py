@@ -4,18 +4,18 @@ import importlib
 import importlib.util
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from bnstudy import __version__, stats
+from bnstudy import __version__
 from bnstudy.atomic import write_atomically, write_json
 from bnstudy.config import HERE, Config, StudyConfig, digest
 from bnstudy.errors import UserError, count
-from bnstudy.stats.verdicts import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTERVAL = "95 % Student-t"
 FILES = ("table.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json", "study.json")
@@ -44,7 +44,8 @@ def module(study: StudyConfig) -> ModuleType:
 
 def results_of(
     study: StudyConfig,
-    table: pd.DataFrame,
+    records: Mapping[str, str],
+    table: "Callable[[], pd.DataFrame]",
     folder: Path,
     *,
     scale: str,
@@ -58,30 +59,29 @@ def results_of(
     are those that they were made from. Results of an unfinished grid are written every time.
 
     study:   as its YAML states it.
-    table:   one row per run that the store holds.
+    records: address -> checksum of each run that the store holds.
+    table:   gives their table, one row per run; asked only when something is to be written.
     cells:   of the grid, for the comparison rule in the caption.
     planned: number of runs of the whole grid.
     command: the command line, for the caption.
     Raises UserError when the store holds no run, or too few for the study's figure and claims.
     """
-    if table.empty:
+    if not records:
         raise UserError("no run of this study is in the store: no figure, no verdict")
-    # runs that were removed and trained again have the same addresses, not the same times
-    records = sorted(zip(table["address"], table["created"].astype(str), strict=True))
-    stamp, made_from = folder / STAMP, digest([sources(study), records])
+    stamp, made_from = folder / STAMP, digest([sources(study), sorted(records.items())])
     held = stamp.exists() and stamp.read_text() == made_from
     if not held or not all((folder / name).exists() for name in FILES):
         stamp.unlink(missing_ok=True)
         try:
-            _write(study, table, folder, scale, rule_of(cells), command)
+            _write(study, table(), folder, scale, rule_of(cells), command)
         except (ArithmeticError, LookupError, ValueError) as error:
-            if len(table) == planned:
+            if len(records) == planned:
                 raise
             raise UserError(
-                f"study {study.name}: the {count(len(table), 'run')} in the store, of {planned}, "
+                f"study {study.name}: the {count(len(records), 'run')} in the store, of {planned}, "
                 "are too few for its figure and claims; the same command trains the others"
             ) from error
-        if len(table) == planned:
+        if len(records) == planned:
             stamp.write_text(made_from)
     verdicts: list[dict[str, Any]] = json.loads((folder / "claims.json").read_text())
     return verdicts
@@ -120,11 +120,12 @@ def sources(study: StudyConfig) -> str:
 
 
 def _write(
-    study: StudyConfig, table: pd.DataFrame, folder: Path, scale: str, rule: str, command: str
+    study: StudyConfig, table: "pd.DataFrame", folder: Path, scale: str, rule: str, command: str
 ) -> None:
     import matplotlib
 
-    from bnstudy import figures
+    from bnstudy import figures, stats
+    from bnstudy.stats.verdicts import plain
 
     found = module(study)
     folder.mkdir(parents=True, exist_ok=True)

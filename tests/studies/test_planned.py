@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from bnstudy import cli, studies
+from bnstudy import cli
 from bnstudy.config import CONFIGS
 from bnstudy.config.compose import hydra_session
 from bnstudy.errors import UserError
@@ -27,7 +27,7 @@ def composer():
 def checked(composer, command: str) -> None:
     name, *overrides = command.split()
     request = composer.request(overrides, study=composer.study(name))
-    studies.check(request.study, request.cells, request.seeds)
+    planned.check(request.study, request.cells, request.seeds)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
@@ -89,7 +89,7 @@ def test_a_module_that_lacks_a_function_is_refused(composer, tmp_path, monkeypat
     request = composer.request([], study=composer.study("sync"))
     own = request.study.model_copy(update={"entry": f"without_{lost}"})
     with pytest.raises(UserError, match=f"has no function '{lost}'"):
-        studies.check(own, request.cells, request.seeds)
+        planned.check(own, request.cells, request.seeds)
 
 
 @pytest.mark.parametrize("claims", ["return 1 / 0", "return []", "return table.no_such"])
@@ -103,7 +103,7 @@ def test_whatever_a_study_of_ones_own_stumbles_over_is_one_message(
     request = composer.request([], study=composer.study("sync"))
     own = request.study.model_copy(update={"entry": name})
     with pytest.raises(UserError, match="study sync cannot judge this grid: "):
-        studies.check(own, request.cells, request.seeds)
+        planned.check(own, request.cells, request.seeds)
 
 
 def test_every_probe_says_which_columns_it_adds():
@@ -126,7 +126,7 @@ def test_a_stand_in_measures_only_what_records_hold(composer, name):
 
 
 def test_the_command_refuses_such_a_grid_before_it_trains(tmp_path, monkeypatch):
-    monkeypatch.setattr("bnstudy.sweep.launch.launch", lambda *a, **k: pytest.fail("it trains"))
+    monkeypatch.setattr("bnstudy.cli.execute.launch", lambda *a, **k: pytest.fail("it trains"))
     words = ["study", "class_skew", "scale=smoke", "norm=layer", f"results_dir={tmp_path}"]
     result = CliRunner().invoke(cli.main, words, prog_name="bnstudy")
     assert result.exit_code == 2
