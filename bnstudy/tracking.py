@@ -9,6 +9,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,10 @@ class Mirror:
 
     A context manager: an exception inside it ends the runs with exit code 1, so that W&B calls
     them failed. `summaries`, set before it closes, are the final metrics of the runs by address.
+
+    W&B works in a thread beside the training, in the order in which it is told: its import and its
+    first run take as long as a small network. `status` waits for it, so what reads that before it
+    stores a record has a mirror for each record.
     """
 
     def __init__(
@@ -51,11 +57,13 @@ class Mirror:
         configs: Sequence[Config],
     ) -> None:
         """`configs` are the stack's networks; the rest as `Tracker`."""
+        self.settings = settings
         self.configs, self.summaries = configs, dict[str, Mapping[str, Any]]()
         self.cells: dict[str, list[Config]] = {}
         for config in configs:
             self.cells.setdefault(config.cell, []).append(config)
         tags = list(tags)
+        self._told: list[Future[None]] = []
         self.trackers = {
             cell: Tracker(settings, folder, group, tags, [c.seed for c in members])
             for cell, members in self.cells.items()
@@ -63,28 +71,44 @@ class Mirror:
 
     @property
     def status(self) -> str:
-        """'disabled', 'mirrored' or 'failed: <reason>'."""
+        """'disabled', 'mirrored' or 'failed: <reason>', after all that was told."""
+        for done in self._told:
+            done.result()
         found = [tracker.status for tracker in self.trackers.values()]
         return next((s for s in found if s.startswith("failed")), found[0])
 
     def __enter__(self) -> "Mirror":
         for cell, members in self.cells.items():
             part = digest(sorted(c.address for c in members))
-            self.trackers[cell].start(cell, part, members[0].canonical(), members[0].label)
+            self._tell(
+                self.trackers[cell].start, cell, part, members[0].canonical(), members[0].label
+            )
         return self
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        if self.settings.mode != "disabled":
+            self._told.append(_beside().submit(what, *arguments))
 
     def log(self, configs: Sequence[Config], rows: Sequence[Mapping[str, Any]]) -> None:
         """One evaluation of some of the networks: a row for each of their configs."""
         for cell, tracker in self.trackers.items():
             own = [row for c, row in zip(configs, rows, strict=True) if c.cell == cell]
             if own:
-                tracker.log(own)
+                self._tell(tracker.log, own)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for cell, members in self.cells.items():
             final = {c.seed: self.summaries[c.address] for c in members
                      if c.address in self.summaries}  # fmt: skip
-            self.trackers[cell].finish(final, 0 if kind is None else 1)
+            self._tell(self.trackers[cell].finish, final, 0 if kind is None else 1)
+        if kind is not None:
+            wait(self._told)  # the process may end at once
+
+
+@cache
+def _beside() -> ThreadPoolExecutor:
+    """The one thread of this process that talks to W&B."""
+    return ThreadPoolExecutor(1, thread_name_prefix="wandb")
 
 
 class Tracker:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bnstudy import tracking
-from bnstudy.config import Config, TrackerConfig
-from bnstudy.tracking import Mirror, Tracker, means, of_seed
+from bnstudy.config import TrackerConfig
+from bnstudy.tracking import Tracker, means, of_seed
 
 STUB = Path(__file__).parents[2] / "shared/wandb_stub.py"  # beside the checkout, if at all
 CONFIG = {"norm": {"name": "batch", "group_size": None}, "model": {"hidden": [64, 32]}}
@@ -83,89 +83,6 @@ def test_a_row_is_told_under_its_seed():
 def test_a_mean_is_of_all_that_have_a_number():
     assert means([{"a": 1.0, "step": 5}, {"a": 3.0, "b": None, "seed": 3}]) == {"a": 2.0}
     assert math.isnan(means([{"a": math.nan}, {"a": 1.0}])["a"])
-
-
-class Silent:
-    """A run of W&B that keeps what it is told."""
-
-    def __init__(self):
-        self.told, self.summary, self.exit_code = [], {}, None
-
-    def log(self, values):
-        self.told.append(values)
-
-    def finish(self, exit_code):
-        self.exit_code = exit_code
-
-
-@pytest.fixture
-def silent(monkeypatch):
-    """Every tracker's run, in the order in which they start."""
-    runs = []
-
-    def init(self, *rest):
-        runs.append(Silent())
-        self._run = runs[-1]
-
-    monkeypatch.setattr(Tracker, "_init", init)
-    return runs
-
-
-def test_of_seeds_that_train_one_after_the_other_the_mean_is_of_all(tmp_path, silent):
-    """Networks that do not stack: each seed has its own course, the mean waits for the last."""
-    tracker = Tracker(TrackerConfig(), tmp_path, "g", (), seeds=(0, 3))
-    tracker.start(CELL, STACK, CONFIG, "n")
-    for seed in (0, 3):
-        for epoch in (1, 2):
-            tracker.log(rows(epoch, [seed]))
-    tracker.finish()
-    told = silent[0].told
-    assert [t["seed_0/step"] for t in told if "seed_0/step" in t] == [10, 20]
-    assert [t["seed_3/step"] for t in told if "seed_3/step" in t] == [10, 20]
-    of_all = [t for t in told if "test_error" in t]
-    assert [t["step"] for t in of_all] == [10, 20], "the step never goes back"
-    assert [t["test_error"] for t in of_all] == pytest.approx([0.65, 0.15 + 1 / 3])
-
-
-def test_seeds_that_train_together_are_one_call_an_evaluation(tmp_path, silent):
-    mirror(tmp_path, epochs=2)
-    assert len(silent[0].told) == 2
-    assert silent[0].told[0]["test_error"] == pytest.approx(0.65)
-
-
-def test_a_summary_of_some_seeds_claims_no_mean(tmp_path, silent):
-    tracker = Tracker(TrackerConfig(), tmp_path, "g", (), seeds=(0, 3))
-    tracker.start(CELL, STACK, CONFIG, "n")
-    tracker.finish({0: {"test_error": 0.5}})
-    assert silent[0].summary == {"seed_0/test_error": 0.5}
-
-
-def networks():
-    cells = [Config.model_validate({"optimizer": {"lr": lr}}) for lr in (0.1, 0.2)]
-    return [c.model_copy(update={"seed": s}) for c in cells for s in (0, 3)]
-
-
-def test_every_cell_of_a_stack_is_a_run_of_its_own(tmp_path, silent):
-    configs = networks()
-    with Mirror(TrackerConfig(), tmp_path, "g", ["t"], configs) as here:
-        here.log(configs, [{"seed": c.seed, "step": 1, "lr": c.optimizer.lr} for c in configs])
-        here.log(configs[:1], [{"seed": 0, "step": 2, "lr": 0.0}])
-        here.summaries = {c.address: {"test_error": c.optimizer.lr} for c in configs}
-    assert [run.exit_code for run in silent] == [0, 0]
-    assert [run.told[0]["lr"] for run in silent] == [0.1, 0.2]
-    assert [len(run.told) for run in silent] == [2, 1]
-    assert [run.summary["test_error"] for run in silent] == [0.1, 0.2]
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
-def test_what_breaks_off_does_not_finish_as_a_success(tmp_path, silent, error):
-    with (
-        pytest.raises(error),
-        Mirror(TrackerConfig(), tmp_path, "g", [], networks()) as here,
-    ):
-        raise error
-    assert [run.exit_code for run in silent] == [1, 1]
-    assert here.status == "mirrored"
 
 
 def test_importing_the_tracker_does_not_import_wandb():

@@ -132,7 +132,8 @@ def study(
         for request in requests:
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
-            result = execute.train_missing(request, composer, dry_run, judges)
+            alone = len(requests) == 1
+            result = execute.train_missing(request, composer, dry_run, judges, alone)
             if result is None:
                 continue
             worst = max(worst, result.exit_code)

@@ -47,12 +47,17 @@ class Result:
 
 
 def train_missing(
-    request: "Request", composer: "Composer", dry_run: bool, judges: Apart | None = None
+    request: "Request",
+    composer: "Composer",
+    dry_run: bool,
+    judges: Apart | None = None,
+    alone: bool = True,
 ) -> Result | None:
     """Plan, show the plan, train what is missing; None after a dry run.
 
     Args:
         judges: asked, when something is missing, whether what is trained can be judged.
+        alone: whether nothing else is trained by this command: then the planner may work itself.
 
     Raises:
         UserError: something of the request cannot train; nothing is written then.
@@ -76,7 +81,7 @@ def train_missing(
         writable(Path(request.settings.results_dir))
         if place != runs and (place / "cache").is_dir():
             shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
-    launcher = launcher_for(request, composer, plan)
+    launcher = launcher_for(request, composer, plan, alone)
     watch, begin = Watch(), time.monotonic()
     outcome = launch(
         plan.stacks,
@@ -179,23 +184,28 @@ def _judgeable(grids: Sequence[tuple[Any, Sequence[Config], Sequence[int]]]) -> 
 
 def finish_study(request: "Request", plan: Plan) -> None:
     """Write a study's results where they are not there yet, print its verdicts and their folder."""
-    from bnstudy import studies
-
     assert request.study is not None
     scale = request.settings.scale.name
     folder = runs_of(request) / "studies" / request.study.name / f"{scale}-{plan.grid_hash}"
-    verdicts = studies.results_of(
-        request.study,
-        store_of(request).checksums(plan.addresses, [cell.cell for cell in plan.cells]),
-        lambda: table_of(request, plan),
-        folder,
-        scale=scale,
-        cells=plan.cells,
-        planned=plan.runs,
-        command=command_line(),
-    )
-    names = ("figure.png", "table.csv", "claims.json")
-    for line in (*studies.lines(verdicts), *(folder / name for name in names)):
+
+    def lines() -> list[str]:
+        from bnstudy import studies
+
+        verdicts = studies.results_of(
+            request.study,
+            store_of(request).checksums(plan.addresses, [cell.cell for cell in plan.cells]),
+            lambda: table_of(request, plan),
+            folder,
+            scale=scale,
+            cells=plan.cells,
+            planned=plan.runs,
+            command=command_line(),
+        )
+        names = ("figure.png", "table.csv", "claims.json")
+        return [*studies.lines(verdicts), *(str(folder / name) for name in names)]
+
+    # apart: what draws starts threads, and the next study's workers are forked from here
+    for line in Apart(lines).result():
         present.line(line)
 
 

@@ -38,13 +38,19 @@ def workers_for(request: "Request") -> int:
     return min(wanted, cpu_count()) if target in LOCAL else wanted
 
 
-def launcher_for(request: "Request", composer: "Composer", plan: Plan) -> Launcher:
-    """What runs the packs of a plan: the planner itself where that is sooner done than starting
-    workers or there is one of them, local processes by default, else the launcher of that name."""
+def launcher_for(
+    request: "Request", composer: "Composer", plan: Plan, alone: bool = True
+) -> Launcher:
+    """What runs the packs of a plan: local processes by default, else the launcher of that name.
+
+    With `alone`, the planner itself where that is sooner done than starting workers, or there is
+    one of them. Not before it starts others: training leaves threads, which no fork can copy.
+    """
     if chosen(request) != OURS:
         return hydra_launcher(request, composer)
     seconds = sum(stack.seconds for stack in plan.stacks)
-    if workers_for(request) == 1 or len(plan.stacks) == 1 or seconds < cost.FORK:
+    few = workers_for(request) == 1 or len(plan.stacks) == 1 or seconds < cost.FORK
+    if alone and few:
         return in_process
     return local(request.settings.device)
 
