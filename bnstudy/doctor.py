@@ -13,18 +13,13 @@ from bnstudy.errors import UserError
 
 def findings(results: Path) -> list[tuple[str, str]]:
     """(what, found) for everything that a run depends on."""
-    import torch
-    import torchvision
-
     import bnstudy
 
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     compiler = next((p for p in ("g++", "clang++", "c++") if shutil.which(p)), None)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [
         ("bnstudy", f"{bnstudy.__version__}, configs in {CONFIGS}"),
-        ("torch", f"{torch.__version__}, torchvision {torchvision.__version__}"),
-        ("device", ", ".join(gpus) or "cpu (torch sees no GPU)"),
+        *_torch(),
         ("cores", f"{cores}: as many workers, one thread each"),
         ("compiler", compiler or "none: everything works, eager instead of compiled steps"),
         ("results", _results(results)),
@@ -34,6 +29,19 @@ def findings(results: Path) -> list[tuple[str, str]]:
         if name not in ("custom", "image_folder"):
             found.append((f"data={name}", _data(name)))
     return found
+
+
+def _torch() -> list[tuple[str, str]]:
+    if importlib.util.find_spec("torch") is None:
+        return [("torch", "not installed: no training, the rest works (extra `train`)")]
+    import torch
+    import torchvision
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [
+        ("torch", f"{torch.__version__}, torchvision {torchvision.__version__}"),
+        ("device", ", ".join(gpus) or "cpu (torch sees no GPU)"),
+    ]
 
 
 def _results(results: Path) -> str:

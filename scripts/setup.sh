@@ -18,7 +18,8 @@ stamp=.venv/.locked
 if [ ! -f "$stamp" ] || [ uv.lock -nt "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   echo "setting up: the locked dependencies into .venv (torch is large: some minutes)"
   # an environment of the caller's must not be filled or emptied
-  env -u VIRTUAL_ENV "$uv" sync --frozen --quiet
+  # bytecode now, or the first command of everybody compiles torch's thousands of files
+  env -u VIRTUAL_ENV "$uv" sync --frozen --quiet --extra train --compile-bytecode
   touch "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -20,6 +20,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUME
     os.environ.setdefault(name, "1")
 
 
+TRAINING = ("torch", "torchvision", "sklearn")  # what the extra `train` brings beside W&B
+
+
 class Commands(click.Group):
     """A group that turns a user's mistake into one message and exit code 2."""
 
@@ -28,6 +31,15 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             click.echo(f"bnstudy: {error}", err=True)
+            ctx.exit(2)
+        except ModuleNotFoundError as error:
+            if error.name not in TRAINING:
+                raise
+            click.echo(
+                f"bnstudy: this command needs {error.name}, which an installation for analysis "
+                "leaves out: uv sync --extra train in the checkout, or pip install bnstudy[train]",
+                err=True,
+            )
             ctx.exit(2)
         except KeyboardInterrupt:
             ctx.exit(130)
