@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .base import Norm, one_of
+from .arguments import check_renormalization, one_of, require
+from .base import Norm
 from .distributed import moments_across, processes
 from .functional import (
     MaskedMoments,
@@ -71,10 +72,18 @@ class BatchNorm(Norm):
     pass that normalized; holds on to the last input until it is read. Inside vmap it is valid
     inside the map only.
 
+    `torch.jit.script` supports plain batch norm: ghost groups, process groups, renormalization,
+    momentum=None, keep_moments and other evaluations make the script raise, naming the setting.
+
+    Two functions of torch look for torch's own class and pass this one by without a word: instead
+    of `torch.optim.swa_utils.update_bn(loader, model)` call `calibrate(model, loader)`, instead of
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` call `synchronize(model)`.
+
     Raises ValueError for batch statistics of a single value per channel, and for a batch that the
     group size does not divide.
     """
 
+    __jit_unused_properties__ = ("moments", "stackable")  # what TorchScript does not compile
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -102,15 +111,15 @@ class BatchNorm(Norm):
     ):
         super().__init__(num_features, eps, affine=affine, **common)
         one_of("evaluation", evaluation, EVALUATIONS)
-        _check(momentum is None or 0 <= momentum <= 1, f"momentum={momentum}: 0 to 1, or None")
+        require(momentum is None or 0 <= momentum <= 1, f"momentum={momentum}: 0 to 1, or None")
         sizes = {"group_size": group_size, "evaluation_group_size": evaluation_group_size}
         for name, size in sizes.items():
-            _check(size is None or size >= 1, f"{name}={size}: at least 1, or None")
-        _check(
+            require(size is None or size >= 1, f"{name}={size}: at least 1, or None")
+        require(
             group_size is None or process_group is None,
             "group_size is a scope within one process, process_group one of several: give one",
         )
-        _check_renormalization(r_max, d_max, renorm_warmup)
+        check_renormalization(r_max, d_max, renorm_warmup)
         # 1. scope
         self.group_size, self.process_group = group_size, process_group
         # 2. population estimate; momentum may be a tensor, (C,), where seeds lie side by side
@@ -141,7 +150,7 @@ class BatchNorm(Norm):
     def widened(self, size: int) -> Self:
         return self._repeated(size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         training = self.training and not self.frozen
         if x.numel() == 0 and not (training and processes(self.process_group) > 1):
@@ -151,6 +160,46 @@ class BatchNorm(Norm):
         if self._is_plain():
             return self._kernel(x, self.running_mean, self.running_var, update=True)
         return self._train(x)
+
+    def _beyond_plain(self) -> str:
+        """Settings that TorchScript would pass over."""
+        found = ""
+        if self.training and not self.frozen:
+            if self.group_size is not None:
+                found = "group_size"
+            if self.process_group is not None:
+                found = "process_group"
+            if self.r_max is not None:
+                found = "r_max"
+            if self.momentum is None:
+                found = "momentum=None"
+        elif self.evaluation != "population" and self.running_mean is not None:
+            found = "evaluation=" + self.evaluation
+        if self.evaluation_group_size is not None:
+            found = "evaluation_group_size"
+        if self.keep_moments:
+            found = "keep_moments"
+        return found
+
+    def _plain(self, x: Tensor) -> Tensor:
+        unsupported = self._beyond_plain()
+        if unsupported != "":
+            raise ValueError("TorchScript supports plain BatchNorm only, not " + unsupported)
+        training = self.training and not self.frozen
+        updates, momentum = self.num_batches_tracked, self.momentum
+        if training and updates is not None:
+            updates.add_(1)
+        return torch.batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            training or self.running_mean is None,
+            0.0 if momentum is None else momentum,  # type: ignore[arg-type]
+            self.eps,
+            torch.backends.cudnn.enabled,
+        )
 
     # --- 1. scope --------------------------------------------------------------------------------
 
@@ -216,7 +265,7 @@ class BatchNorm(Norm):
 
     def _examples(self, x: Tensor, group_size: int | None) -> int:
         size = x.shape[0] if group_size is None else group_size
-        _check(
+        require(
             size >= 1 and x.shape[0] % size == 0,
             f"groups of {size} examples do not divide a batch of {x.shape[0]}; choose a "
             "divisor of the batch size, and drop or complete a short last batch",
@@ -365,32 +414,3 @@ def _one_value(x: Tensor, examples: int) -> str:
         "one value per channel has no variance; use larger batches or groups, layer or group norm, "
         "or population statistics (eval() or frozen)"
     )
-
-
-def _check_renormalization(
-    r_max: float | None, d_max: float | None, warmup: tuple[int, int, int] | None
-) -> None:
-    _check(
-        (r_max is None) == (d_max is None),
-        f"Batch Renormalization takes both r_max and d_max; got r_max={r_max}, d_max={d_max}",
-    )
-    if r_max is None or d_max is None:
-        _check(warmup is None, "renorm_warmup needs r_max and d_max")
-        return
-    _check(r_max >= 1, f"r_max={r_max}: at least 1 (no rescaling)")
-    _check(d_max >= 0, f"d_max={d_max}: at least 0 (no shift)")
-    if warmup is None:
-        return
-    _check(
-        max(r_max, d_max) < float("inf"),
-        "renorm_warmup: a linear rise to an infinite r_max or d_max is not defined",
-    )
-    _check(
-        len(warmup) == 3 and 0 <= warmup[0] <= min(warmup[1:]),
-        f"renorm_warmup={warmup}: (hold, r_full, d_full) in updates, 0 <= hold <= r_full, d_full",
-    )
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -25,7 +25,7 @@ class ContinualNorm(BatchNorm):
     itself first, so that the running moments are less biased towards the current task.
 
     Takes what group norm and batch norm take: num_groups (the paper: 32) or channels_per_group,
-    and every argument of BatchNorm.
+    and every argument of BatchNorm. `torch.jit.script` does not support it.
     """
 
     def __init__(
@@ -41,7 +41,10 @@ class ContinualNorm(BatchNorm):
 
     widened = Norm.widened  # wider groups would serve, with other bits than stored results have
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _beyond_plain(self) -> str:
+        return "ContinualNorm"
+
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         if self.num_features * prod(x.shape[2:]) == self.num_groups:
             raise ValueError(
@@ -50,7 +53,7 @@ class ContinualNorm(BatchNorm):
             )
         if x.numel():
             x = torch.group_norm(x, self.num_groups, None, None, self.eps)
-        return super().forward(x)
+        return super()._checked(x)
 
 
 class NoisyBatchNorm(BatchNorm):
@@ -65,7 +68,8 @@ class NoisyBatchNorm(BatchNorm):
     The noise comes from torch's global generator, or from the attribute `generator` when set.
     It is drawn inside the forward, so a stack of networks under vmap cannot reproduce it seed by
     seed: not stackable. While the attribute `noisy` is False training adds none and draws nothing:
-    population statistics are estimated so (`Calibrator`).
+    population statistics are estimated so (`Calibrator`). `torch.jit.script` supports it in
+    evaluation only.
     """
 
     stackable = False
@@ -90,8 +94,11 @@ class NoisyBatchNorm(BatchNorm):
         self.generator: torch.Generator | None = None
         self.noisy = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
+    def _beyond_plain(self) -> str:
+        return "the noise of NoisyBatchNorm" if self.training else ""
+
+    def _checked(self, x: Tensor) -> Tensor:
+        y = super()._checked(x)
         if not (self.training and self.noisy):
             return y
         place: dict[str, Any] = {"device": y.device, "dtype": y.dtype, "generator": self.generator}

@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from .base import attributes, one_of
+from .arguments import one_of
+from .base import attributes
 from .batch_norm import EVALUATIONS, BatchNorm
 from .step_batch_norm import StepBatchNorm
 

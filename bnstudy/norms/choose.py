@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .base import NoNorm, Norm, one_of, parameters_of
+from .arguments import one_of, parameters_of
+from .base import NoNorm, Norm
 from .batch_norm import BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .online import OnlineNorm

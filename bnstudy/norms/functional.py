@@ -102,7 +102,7 @@ def of_nothing(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
 
 def per_channel(value: Tensor, x: Tensor) -> Tensor:
     """View a (C,) or (N, C) tensor so that it broadcasts over x (N, C, *)."""
-    return value.reshape(-1, x.shape[1], *[1] * (x.dim() - 2))
+    return value.reshape([-1, x.shape[1]] + [1] * (x.dim() - 2))
 
 
 def for_each(value: Tensor, x: Tensor) -> Tensor:
@@ -110,6 +110,13 @@ def for_each(value: Tensor, x: Tensor) -> Tensor:
     if value.shape[0] == 1:
         return value
     return value.repeat_interleave(x.shape[0] // value.shape[0], 0)
+
+
+def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """y with its channels last in memory where those of x (N, C, *) are: no value changes."""
+    if x.dim() < 4 or x.is_contiguous() or not x.movedim(1, -1).is_contiguous():
+        return y
+    return y.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
