@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnstudy.errors import did_you_mean
 
@@ -90,4 +90,13 @@ def check_renormalization(
     require(
         len(warmup) == 3 and 0 <= warmup[0] <= min(warmup[1:]),
         f"renorm_warmup={warmup}: (hold, r_full, d_full) in updates, 0 <= hold <= r_full, d_full",
+    )
+
+
+def one_value(x: Tensor, examples: int) -> str:
+    """The message for batch statistics of a single value per channel."""
+    return (
+        f"batch statistics of {examples} example without spatial extent, input {tuple(x.shape)}: "
+        "one value per channel has no variance; use larger batches or groups, layer or group norm, "
+        "or population statistics (eval() or frozen)"
     )

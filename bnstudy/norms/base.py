@@ -29,8 +29,8 @@ class Norm(nn.Module):
     backend: "fused" (one ATen kernel) or "reference" (the formula in plain tensor operations).
     device, dtype: of parameters and buffers, as in torch.nn.
 
-    `torch.compile`, `torch.export`, `torch.jit.trace` and `torch.fx` take every norm; in an fx graph
-    a norm is one node, with its checks. `torch.jit.script` takes none, batch, group, layer,
+    `torch.compile`, `torch.export`, `torch.jit.trace` and `torch.fx` take every norm; in an fx
+    graph a norm is one node, with its checks. `torch.jit.script` takes none, batch, group, layer,
     instance and RMS norm; a setting beyond their plain form makes the script raise, naming it.
     Input whose channels lie last in memory (`torch.channels_last`) gives such output.
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .arguments import check_renormalization, one_of, require
+from .arguments import check_renormalization, one_of, one_value, require
 from .base import Norm
 from .distributed import moments_across, processes
 from .functional import (
@@ -20,6 +20,7 @@ from .functional import (
     normalize_fused,
     normalize_with,
     of_nothing,
+    opened,
     pool,
     renormalization,
     shrunk,
@@ -72,11 +73,9 @@ class BatchNorm(Norm):
     pass that normalized; holds on to the last input until it is read. Inside vmap it is valid
     inside the map only.
 
-    `torch.jit.script` supports plain batch norm: ghost groups, process groups, renormalization,
-    momentum=None, keep_moments and other evaluations make the script raise, naming the setting.
-
-    Two functions of torch look for torch's own class and pass this one by without a word: instead
-    of `torch.optim.swa_utils.update_bn(loader, model)` call `calibrate(model, loader)`, instead of
+    `torch.jit.script` supports the arguments up to track_running_stats, and momentum as a number.
+    Two functions of torch look for torch's own class and pass this one by in silence: instead of
+    `torch.optim.swa_utils.update_bn(loader, model)` call `calibrate(model, loader)`, instead of
     `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` call `synchronize(model)`.
 
     Raises ValueError for batch statistics of a single value per channel, and for a batch that the
@@ -163,23 +162,20 @@ class BatchNorm(Norm):
 
     def _beyond_plain(self) -> str:
         """Settings that TorchScript would pass over."""
-        found = ""
-        if self.training and not self.frozen:
-            if self.group_size is not None:
-                found = "group_size"
-            if self.process_group is not None:
-                found = "process_group"
-            if self.r_max is not None:
-                found = "r_max"
-            if self.momentum is None:
-                found = "momentum=None"
-        elif self.evaluation != "population" and self.running_mean is not None:
-            found = "evaluation=" + self.evaluation
-        if self.evaluation_group_size is not None:
-            found = "evaluation_group_size"
         if self.keep_moments:
-            found = "keep_moments"
-        return found
+            return "keep_moments"
+        if not self.training or self.frozen:
+            if self.evaluation_group_size is not None:
+                return "evaluation_group_size"
+            plain = self.training or self.evaluation == "population" or self.running_mean is None
+            return "" if plain else "evaluation=" + self.evaluation
+        if self.group_size is not None:
+            return "group_size"
+        if self.process_group is not None:
+            return "process_group"
+        if self.r_max is not None:
+            return "r_max"
+        return "momentum=None" if self.momentum is None else ""
 
     def _plain(self, x: Tensor) -> Tensor:
         unsupported = self._beyond_plain()
@@ -235,7 +231,7 @@ class BatchNorm(Norm):
         if processes(self.process_group) > 1:
             batch = moments_across(x, self.process_group)
             if batch.count < 2:
-                raise ValueError(_one_value(x, 1))
+                raise ValueError(one_value(x, 1))
             y = normalize_with(x, batch.mean, batch.var_biased, *inner, self.eps)
         else:
             y, batch = self._normalize(x, self._examples(x, self.group_size), *inner)
@@ -274,7 +270,7 @@ class BatchNorm(Norm):
 
     def _check_count(self, x: Tensor, examples: int) -> None:
         if examples < 2 and x.numel() <= x.shape[0] * x.shape[1]:
-            raise ValueError(_one_value(x, examples))
+            raise ValueError(one_value(x, examples))
 
     # --- 2. population estimate ------------------------------------------------------------------
 
@@ -377,20 +373,9 @@ class BatchNorm(Norm):
     def _corrected(self, x: Tensor, y: Tensor, batch: Moments) -> Tensor:
         """Batch Renormalization of y, from the population estimate before this update."""
         mean, var, updates = self._estimate()
-        r_max, d_max = self._bounds(updates)
+        r_max, d_max = opened(updates, self.r_max, self.d_max, self.renorm_warmup)
         r, d = renormalization(batch, mean, var, r_max, d_max, self.eps)
         return affine(affine(y, for_each(r, x), for_each(d, x)), self.weight, self.bias).to(x.dtype)
-
-    def _bounds(self, updates: Tensor) -> tuple[Any, Any]:
-        """r_max and d_max at this update."""
-        r_max, d_max = self.r_max, self.d_max
-        if self.renorm_warmup is None or r_max is None or d_max is None:
-            return r_max, d_max
-        hold, r_full, d_full = self.renorm_warmup
-        return (
-            1 + (r_max - 1) * ((updates - hold) / max(r_full - hold, 1)).clamp(0, 1),
-            d_max * ((updates - hold) / max(d_full - hold, 1)).clamp(0, 1),
-        )
 
     def extra_repr(self) -> str:
         shown = ("momentum", "group_size", "process_group", "r_max", "d_max")
@@ -406,11 +391,3 @@ class _Kernel(NamedTuple):
     mean: Tensor
     invstd: Tensor
     x: Tensor
-
-
-def _one_value(x: Tensor, examples: int) -> str:
-    return (
-        f"batch statistics of {examples} example without spatial extent, input {tuple(x.shape)}: "
-        "one value per channel has no variance; use larger batches or groups, layer or group norm, "
-        "or population statistics (eval() or frozen)"
-    )

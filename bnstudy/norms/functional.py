@@ -228,6 +228,25 @@ def renormalization(
     return torch.clamp(r, 1 / r_max, r_max), torch.clamp(d, -d_max, d_max)
 
 
+def opened(
+    updates: Tensor,
+    r_max: float | None,
+    d_max: float | None,
+    warmup: tuple[int, int, int] | None,
+) -> tuple[Any, Any]:
+    """Batch Renormalization's r_max and d_max after so many updates.
+
+    warmup = (hold, r_full, d_full): 1 and 0 up to update `hold`, then linear in time.
+    """
+    if warmup is None or r_max is None or d_max is None:
+        return r_max, d_max
+    hold, r_full, d_full = warmup
+    return (
+        1 + (r_max - 1) * ((updates - hold) / max(r_full - hold, 1)).clamp(0, 1),
+        d_max * ((updates - hold) / max(d_full - hold, 1)).clamp(0, 1),
+    )
+
+
 def normalize_fused(
     x: Tensor,
     examples: int,

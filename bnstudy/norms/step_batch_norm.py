@@ -44,8 +44,8 @@ class StepBatchNorm(BatchNorm):
     running number of valid examples behind the statistics, (time_steps, G); `reused` (G,).
 
     evaluation: "population" or "batch". Ghost groups, several processes and Batch Renormalization
-    are not supported, nor is `torch.jit.script`. Raises ValueError for those and for a step that training may not reach,
-    TooFewValues where no step up to one has `min_count` valid examples.
+    are not supported, nor is `torch.jit.script`. Raises ValueError for those and for a step that
+    training may not reach, TooFewValues where no step up to one has `min_count` valid examples.
     """
 
     running_mean: Tensor
@@ -109,8 +109,16 @@ class StepBatchNorm(BatchNorm):
             )
 
     def forward(self, x: Tensor, step: int | None = None, mask: Tensor | None = None) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._plain(x)
         if isinstance(x, fx.Proxy):
             return as_one_node(self, x, step, mask)
+        return self._in_time(x, step, mask)
+
+    def _beyond_plain(self) -> str:
+        return "StepBatchNorm"
+
+    def _in_time(self, x: Tensor, step: int | None, mask: Tensor | None) -> Tensor:
         self.check(x)
         if step is None and x.dim() == 2:
             raise ValueError("statistics per time step: call norm(x, t) with t from 0, not norm(x)")

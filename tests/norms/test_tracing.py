@@ -131,6 +131,7 @@ def test_a_script_holds_what_its_settings_say(layer):
         (InstanceNorm(4, track_running_stats=True), "track_running_stats"),
         (make("continual", num_groups=2)(4), "ContinualNorm"),
         (make("noisy")(4), "NoisyBatchNorm"),
+        (StepBatchNorm(4, time_steps=2), "StepBatchNorm"),
         (make("online")(4), "OnlineNorm"),
         (make("filter_response")(4), "FilterResponseNorm"),
     ],
