@@ -14,9 +14,10 @@ from bnstudy.errors import did_you_mean
 from .base import CannotWiden, NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
-from .calibrate import ESTIMATORS, Calibrator, batch_norms, calibrate, evaluation_mode, freeze
+from .calibrate import ESTIMATORS, Calibrator, calibrate
 from .choose import NORMS, make, parameters_of
 from .functional import Moments
+from .modes import batch_norms, evaluation_mode, freeze, synchronize
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .step_batch_norm import StepBatchNorm
@@ -66,6 +67,7 @@ __all__ = [
     "parameters_of",
     "standardize_weights",
     "swap_norms",
+    "synchronize",
 ]
 
 # The tools for anybody's network stand on the norms, so they are imported when they are asked for.

@@ -1,7 +1,6 @@
-"""Which statistics a network is evaluated with: switching them, and estimating them again."""
+"""Population statistics estimated again, by forward passes with fixed weights (PreciseBN)."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -9,49 +8,12 @@ from torch import Tensor, nn
 
 from .arguments import one_of
 from .base import attributes
-from .batch_norm import EVALUATIONS, BatchNorm
+from .batch_norm import BatchNorm
+from .modes import batch_norms_to
 from .step_batch_norm import StepBatchNorm
 
 STATISTICS = ("running_mean", "running_var")
 ESTIMATORS = ("population", "mean_of_batches")
-
-
-def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
-    """The BatchNorm layers of a model by their qualified name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, BatchNorm)}
-
-
-def freeze(model: nn.Module, frozen: bool = True) -> nn.Module:
-    """Freeze every BatchNorm: from here on training uses population statistics and leaves them."""
-    for layer in batch_norms(model).values():
-        layer.frozen = frozen
-    return model
-
-
-@contextmanager
-def evaluation_mode(
-    model: nn.Module,
-    evaluation: str,
-    group_size: int | None = None,
-    *,
-    prior_examples: float | None = None,
-    alpha: float | None = None,
-) -> Iterator[None]:
-    """Evaluate with other statistics: within the block every BatchNorm of the model uses these.
-
-    evaluation, prior_examples, alpha: as in BatchNorm. group_size: with "batch" and "mixture", how
-    many consecutive examples share statistics (None: all), so that one forward of a large batch
-    scores many small ones.
-    """
-    one_of("evaluation", evaluation, EVALUATIONS)
-    with attributes(
-        batch_norms(model).values(),
-        evaluation=evaluation,
-        evaluation_group_size=group_size,
-        prior_examples=prior_examples,
-        alpha=alpha,
-    ):
-        yield
 
 
 class PooledMoments:
@@ -128,16 +90,12 @@ class Calibrator:
 
     def __init__(self, model: nn.Module, estimator: str = "population"):
         one_of("estimator", estimator, ESTIMATORS)
-        every = batch_norms(model)
+        every = batch_norms_to("calibrate", model)
         self.layers = {name: layer for name, layer in every.items() if _estimates(layer)}
         if not self.layers:
-            why = (
-                "every BatchNorm layer has track_running_stats=False"
-                if every
-                else "the model has no BatchNorm layer of bnstudy's (swap_norms makes torch.nn's "
-                "into ours)"
+            raise ValueError(
+                "nothing to calibrate: every BatchNorm layer has track_running_stats=False"
             )
-            raise ValueError(f"nothing to calibrate: {why}")
         self._kind = PooledMoments if estimator == "population" else MeanOfBatches
         self._estimates: dict[str, PooledMoments | MeanOfBatches] = {}
         # by (layer, time step), the step None where a layer keeps one set of statistics
