@@ -15,7 +15,7 @@ from .base import CannotWiden, NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .calibrate import ESTIMATORS, Calibrator, calibrate
-from .choose import NORMS, make, parameters_of
+from .choose import NORMS, PRESETS, make, parameters_of
 from .functional import Moments
 from .modes import batch_norms, evaluation_mode, freeze, synchronize
 from .online import OnlineNorm
@@ -26,12 +26,15 @@ from .weight_standardization import WeightStandardization, standardize_weights
 if TYPE_CHECKING:
     from bnstudy.normtools.audit import Finding, audit
     from bnstudy.normtools.fold import Folded, fold, fold_pair, inference_speedup
-    from bnstudy.normtools.swap import Swap, Swaps, swap_norms
+    from bnstudy.normtools.replacement import PerPosition, Swap
+    from bnstudy.normtools.swap import Swaps, swap_norms
 
 __all__ = [
     "ESTIMATORS",
     "EVALUATIONS",
     "NORMS",
+    "PRESETS",
+    "PerPosition",
     "BatchNorm",
     "Calibrator",
     "CannotWiden",
@@ -74,7 +77,8 @@ __all__ = [
 _TOOLS = {
     "audit": ("Finding", "audit"),
     "fold": ("Folded", "fold", "fold_pair", "inference_speedup"),
-    "swap": ("Swap", "Swaps", "swap_norms"),
+    "replacement": ("PerPosition", "Swap"),
+    "swap": ("Swaps", "swap_norms"),
 }
 
 

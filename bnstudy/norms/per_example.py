@@ -317,6 +317,7 @@ def groups_of(channels: int, num_groups: int | None, channels_per_group: int | N
     if num_groups is None or num_groups not in divisors:
         raise ValueError(
             f"num_groups={num_groups} does not divide C={channels} channels; "
-            f"the divisors are {', '.join(map(str, divisors))}"
+            f"the divisors are {', '.join(map(str, divisors))}; channels_per_group=k takes the "
+            "divisor nearest to C / k, in every layer"
         )
     return num_groups
