@@ -4,6 +4,9 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
 
     norm = make("group", channels_per_group=8)    # a factory
     layer = norm(64)                              # a layer for 64 channels
+
+Examples in docstrings suppose `import torch`, `from torch import nn` and the names offered here.
+docs/norms.md is the guide.
 """
 
 from importlib import import_module

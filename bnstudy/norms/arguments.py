@@ -24,7 +24,11 @@ REFUSED = {
 
 
 def parameters_of(norm: "type[Norm]") -> dict[str, inspect.Parameter]:
-    """The arguments a norm takes beyond the number of channels."""
+    """The arguments a norm takes beyond the number of channels.
+
+    >>> list(parameters_of(GroupNorm))[:2]
+    ['num_groups', 'channels_per_group']
+    """
     found: dict[str, inspect.Parameter] = {}
     for cls in norm.__mro__[: norm.__mro__.index(nn.Module)]:
         own = inspect.signature(cls).parameters

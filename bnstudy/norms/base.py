@@ -12,11 +12,21 @@ from .arguments import BACKENDS, learned, no_argument, one_of
 
 
 class TooFewValues(ValueError):
-    """Statistics were asked of fewer values than make one."""
+    """Statistics were asked of fewer values than make one.
+
+    >>> StepBatchNorm(3, time_steps=2)(torch.zeros(1, 3), 0)
+    Traceback (most recent call last):
+    bnstudy.norms.base.TooFewValues: statistics of 1 example at each time step, ...
+    """
 
 
 class CannotWiden(TypeError):
-    """A layer without a form for several networks side by side that keeps them apart."""
+    """A layer without a form for several networks side by side that keeps them apart.
+
+    >>> OnlineNorm(3).widened(2)
+    Traceback (most recent call last):
+    bnstudy.norms.base.CannotWiden: OnlineNorm has no form in which 2 networks stay apart
+    """
 
 
 class Norm(nn.Module):
@@ -37,6 +47,11 @@ class Norm(nn.Module):
     An empty batch gives an empty output, gradients of zero, and leaves every statistic alone.
     Raises ValueError for an input that is not (N, C, *) with C = num_features, and TypeError for
     an argument that the norm does not have.
+
+    >>> LayerNorm(8, affine="gamma")
+    LayerNorm(8, eps=1e-05, affine=gamma, backend=fused)
+    >>> sum(isinstance(m, Norm) for m in nn.Sequential(nn.Linear(4, 8), RMSNorm(8)).modules())
+    1
     """
 
     weight: nn.Parameter | None  # gamma
@@ -149,7 +164,12 @@ class Norm(nn.Module):
 
 
 class NoNorm(Norm):
-    """No normalization: the input itself, so that models take `none` like any other norm."""
+    """No normalization: the input itself, so that models take `none` like any other norm.
+
+    >>> x = torch.randn(2, 8)
+    >>> NoNorm(8)(x) is x
+    True
+    """
 
     def __init__(
         self,
@@ -210,6 +230,12 @@ def debug(model: nn.Module) -> Iterator[None]:
 
     Costs a pass over every input and reads its values, so not for stacks under vmap.
     Raises ValueError with the layer's qualified name and where in the input the first one is.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), LayerNorm(3))
+    >>> with debug(model):
+    ...     y = model(torch.full((1, 2), torch.inf))
+    Traceback (most recent call last):
+    ValueError: not finite: the input of norm layer '1' ...
     """
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

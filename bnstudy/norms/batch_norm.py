@@ -80,6 +80,10 @@ class BatchNorm(Norm):
 
     Raises ValueError for batch statistics of a single value per channel, and for a batch that the
     group size does not divide.
+
+    >>> layer = BatchNorm(64, group_size=8)  # ghost groups
+    >>> layer(torch.randn(32, 64, 7, 7)).shape
+    torch.Size([32, 64, 7, 7])
     """
 
     __jit_unused_properties__ = ("moments", "stackable")  # what TorchScript does not compile

@@ -12,7 +12,11 @@ from .per_example import groups_of
 
 
 class GhostBatchNorm(BatchNorm):
-    """Batch normalization over ghost groups of `group_size` examples (Hoffer et al. 2017)."""
+    """Batch normalization over ghost groups of `group_size` examples (Hoffer et al. 2017).
+
+    >>> GhostBatchNorm(8, group_size=16)(torch.randn(64, 8, 5, 5)).shape
+    torch.Size([64, 8, 5, 5])
+    """
 
     def __init__(self, num_features: int, *, group_size: int, **batch_norm: Any):
         super().__init__(num_features, group_size=group_size, **batch_norm)
@@ -26,6 +30,9 @@ class ContinualNorm(BatchNorm):
 
     Takes what group norm and batch norm take: num_groups (the paper: 32) or channels_per_group,
     and every argument of BatchNorm. `torch.jit.script` does not support it.
+
+    >>> ContinualNorm(64, num_groups=32)(torch.randn(16, 64, 5, 5)).shape
+    torch.Size([16, 64, 5, 5])
     """
 
     def __init__(
@@ -70,6 +77,10 @@ class NoisyBatchNorm(BatchNorm):
     seed: not stackable. While the attribute `noisy` is False training adds none and draws nothing:
     population statistics are estimated so (`Calibrator`). `torch.jit.script` supports it in
     evaluation only.
+
+    >>> layer, x = NoisyBatchNorm(8), torch.randn(16, 8)
+    >>> torch.equal(layer(x), layer(x)), torch.equal(layer.eval()(x), layer(x))
+    (False, True)
     """
 
     stackable = False

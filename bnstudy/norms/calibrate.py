@@ -81,11 +81,13 @@ class Calibrator:
     estimator: "population" (pooled moments, Bessel's correction undone: Wu & Johnson 2021, biased
     variance of all values seen) or "mean_of_batches" (Ioffe & Szegedy 2015).
 
-        with Calibrator(model) as calibrator:
-            for batch in batches:
-                model(batch)
-                calibrator.update()
-        calibrator.statistics()
+    >>> model, batches = nn.Sequential(BatchNorm(1)), torch.arange(12.0).view(-1, 1).split(4)
+    >>> with Calibrator(model) as calibrator:
+    ...     for batch in batches:
+    ...         y = model(batch)
+    ...         calibrator.update()
+    >>> calibrator.statistics()["0.running_mean"]
+    tensor([5.5000])
     """
 
     def __init__(self, model: nn.Module, estimator: str = "population"):
@@ -220,6 +222,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any], estimator: str = "popula
     batch norms change their mode: call model.eval() first, or dropout drops.
     Raises ValueError where there are no values to estimate from, or where they make a statistic
     NaN or infinite: names the first such layer.
+
+    >>> model = nn.Sequential(BatchNorm(1)).eval()
+    >>> batches = torch.arange(12.0).view(-1, 1).split(4)
+    >>> calibrate(model, batches)[0].running_mean
+    tensor([5.5000])
     """
     with Calibrator(model, estimator) as calibrator:
         for batch in batches:

@@ -50,6 +50,12 @@ def make(name: str, **params: Any) -> Callable[[int], Norm]:
     name: of NORMS or PRESETS. params: arguments of the norm; they replace a preset's.
     Raises ValueError for an unknown name or parameter, a missing one, or a value the norm refuses
     whatever the number of channels; and for "ws_group", which standardizes a model's weights, too.
+
+    >>> norm = make("group", channels_per_group=8)
+    >>> norm(64).num_groups
+    8
+    >>> make("renorm")(64).r_max
+    3.0
     """
     name, params = resolved(name, params)
     if params.pop("weight_standardization", False):

@@ -25,7 +25,13 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Mean and biased variance of each set, both shaped (N / examples, C / channels)."""
+    """Mean and biased variance of each set, both shaped (N / examples, C / channels).
+
+    >>> layer = BatchNorm(1, keep_moments=True)
+    >>> y = layer(torch.tensor([[0.0], [2.0]]))
+    >>> layer.moments.mean.item(), layer.moments.var_biased.item(), layer.moments.count
+    (1.0, 1.0, 2)
+    """
 
     mean: Tensor
     var_biased: Tensor

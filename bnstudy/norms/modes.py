@@ -13,7 +13,11 @@ from .step_batch_norm import StepBatchNorm
 
 
 def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
-    """The BatchNorm layers of a model by their qualified name; torch's own are not among them."""
+    """The BatchNorm layers of a model by their qualified name; torch's own are not among them.
+
+    >>> list(batch_norms(nn.Sequential(nn.Linear(4, 8), BatchNorm(8), nn.ReLU())))
+    ['1']
+    """
     return {name: m for name, m in model.named_modules() if isinstance(m, BatchNorm)}
 
 
@@ -51,6 +55,11 @@ def freeze(model: nn.Module, frozen: bool = True) -> nn.Module:
     frozen: False lets them follow the batches again. gamma and beta learn in either case.
     Raises ValueError, with the model unchanged, where the model has no BatchNorm of bnstudy's, or
     where one has no population statistics; warns where torch.nn's own are passed over.
+
+    >>> model = freeze(nn.Sequential(nn.Linear(4, 8), BatchNorm(8)))
+    >>> y = model.train()(torch.randn(16, 4))
+    >>> int(model[1].num_batches_tracked)
+    0
     """
     layers = batch_norms_to("freeze", model)
     for name, layer in layers.items():
@@ -73,6 +82,10 @@ def synchronize(model: nn.Module, process_group: object = "world") -> nn.Module:
     process_group: "world" (all processes), a torch.distributed group, or None (each its own).
     Raises ValueError, with the model unchanged, where the model has no BatchNorm of bnstudy's, or
     one with ghost groups or statistics per time step; warns where torch.nn's are passed over.
+
+    >>> model = synchronize(nn.Sequential(nn.Linear(4, 8), BatchNorm(8)))
+    >>> model[1].process_group
+    'world'
     """
     layers = batch_norms_to("synchronize", model)
     for name, layer in layers.items():
@@ -103,6 +116,12 @@ def evaluation_mode(
     scores many small ones.
     Raises ValueError where the model has no BatchNorm of bnstudy's; warns where torch.nn's own are
     passed over.
+
+    >>> model, x = nn.Sequential(BatchNorm(8)).eval(), 5 + torch.randn(64, 8)
+    >>> with evaluation_mode(model, "batch"):
+    ...     centred = model(x)
+    >>> bool(centred.mean() < 1e-5), bool(model(x).mean() > 4)
+    (True, True)
     """
     one_of("evaluation", evaluation, EVALUATIONS)
     with attributes(

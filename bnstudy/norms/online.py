@@ -36,6 +36,9 @@ class OnlineNorm(Norm):
     hence not stackable under vmap. The order of the examples in a batch matters; the output of
     one example does not depend on later ones. `backend` makes no difference. `torch.jit.script`
     does not support it.
+
+    >>> OnlineNorm(8)(torch.randn(1, 8, 5, 5)).shape  # a batch of one is enough
+    torch.Size([1, 8, 5, 5])
     """
 
     stackable = False

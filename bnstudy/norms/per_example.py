@@ -67,6 +67,9 @@ class GroupNorm(_PerExample):
     torch.nn.GroupNorm takes (num_groups, num_channels); here the channels come first and everything
     else is named. Raises ValueError when each group holds a single value, where the output would
     be constant, and, as torch.nn's, for examples of no positions.
+
+    >>> GroupNorm(64, num_groups=32).num_groups, GroupNorm(20, channels_per_group=8).num_groups
+    (32, 2)
     """
 
     def __init__(
@@ -97,6 +100,10 @@ class LayerNorm(_PerExample):
 
     Ba et al. 2016 on (N, C); on images the convention of Wu & He 2018 (group norm with one group),
     which differs from torch.nn.LayerNorm over (C, H, W) in its affine map: per channel.
+
+    >>> y = LayerNorm(8)(torch.randn(4, 8, 5, 5))
+    >>> bool(y.mean((1, 2, 3)).abs().max() < 1e-5)
+    True
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, **common: Any):
@@ -126,6 +133,10 @@ class InstanceNorm(_PerExample):
 
     Raises ValueError on a layer without spatial extent, (N, C) or one position, where the output
     would be the constant beta; and, as torch.nn's, on an empty batch where gamma or beta learn.
+
+    >>> y = InstanceNorm(8)(torch.randn(4, 8, 5, 5))
+    >>> bool(y.mean((2, 3)).abs().max() < 1e-5)
+    True
     """
 
     running_mean: Tensor | None
@@ -223,6 +234,9 @@ class RMSNorm(Norm):
 
     y = gamma * x / sqrt(mean(x^2) + eps) + beta, the mean over (C, *) of one example; the paper
     has no beta (affine="gamma"). Keeps the sign of the mean activation, unlike layer norm.
+
+    >>> RMSNorm(2, affine=False)(torch.tensor([[3.0, -3.0]]))
+    tensor([[ 1.0000, -1.0000]])
     """
 
     def _plain(self, x: Tensor) -> Tensor:
@@ -256,6 +270,9 @@ class FilterResponseNorm(Norm):
     learn_eps: eps is a parameter per channel, as the paper advises for layers of few positions.
     Raises ValueError on a layer without spatial extent unless eps is learned: the output would be
     the sign of the input. `torch.jit.script` does not support it.
+
+    >>> bool((FilterResponseNorm(8)(torch.randn(4, 8, 5, 5)) >= 0).all())  # thresholded
+    True
     """
 
     def __init__(

@@ -46,6 +46,10 @@ class StepBatchNorm(BatchNorm):
     evaluation: "population" or "batch". Ghost groups, several processes and Batch Renormalization
     are not supported, nor is `torch.jit.script`. Raises ValueError for those and for a step that
     training may not reach, TooFewValues where no step up to one has `min_count` valid examples.
+
+    >>> norm = StepBatchNorm(8, time_steps=20)
+    >>> norm(torch.randn(16, 8), 0).shape, norm(torch.randn(16, 20, 8)).shape
+    (torch.Size([16, 8]), torch.Size([16, 20, 8]))
     """
 
     running_mean: Tensor

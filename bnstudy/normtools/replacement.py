@@ -38,7 +38,13 @@ HOOKS = (
 
 @dataclass(frozen=True)
 class Swap:
-    """What was done with one norm layer."""
+    """What was done with one norm layer.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    >>> (swap,) = swap_norms(model, "layer")
+    >>> swap.before, swap.kept, swap.why
+    ('BatchNorm2d', ('gamma', 'beta'), 'not kept: population')
+    """
 
     name: str  # qualified name of its first place in the model
     before: str
@@ -61,6 +67,10 @@ class PerPosition(nn.Module):
     norm: of (N, C) inputs.  axis: of the input's channels: the last, (N, *, C), or 1, (N, C, *).
     With layer norm this is torch.nn.LayerNorm(C), with RMS norm torch.nn.RMSNorm(C); batch norm
     takes its statistics over examples and positions.
+
+    >>> x = torch.randn(2, 5, 8)
+    >>> torch.allclose(PerPosition(LayerNorm(8))(x), nn.LayerNorm(8)(x), atol=1e-6)
+    True
     """
 
     def __init__(self, norm: nn.Module, axis: int = -1):

@@ -16,7 +16,16 @@ from .replacement import Swap, is_norm, replacement
 
 
 class Swaps:
-    """The report of `swap_norms`, layer by layer; `undo` puts the original layers back."""
+    """The report of `swap_norms`, layer by layer; `undo` puts the original layers back.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    >>> report = swap_norms(model, "rms")
+    >>> len(report.replaced), len(report.left), type(model[1]).__name__
+    (1, 0, 'RMSNorm')
+    >>> report.undo()
+    >>> type(model[1]).__name__
+    'BatchNorm2d'
+    """
 
     def __init__(
         self,
@@ -84,6 +93,10 @@ def swap_norms(
     layers of unknown channels, subclasses with their own forward.
     Raises ValueError, with the model unchanged, when there is no norm layer, when none is chosen or
     replaced (with what there is), or when a layer refuses the norm or its parameters (named).
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8))
+    >>> print(swap_norms(model, "group", num_groups=2, layers="1"))
+    1: BatchNorm2d -> GroupNorm(8, ..., num_groups=2), keeps gamma, beta (not kept: population)
     """
     standardize = False
     if isinstance(norm, str):
