@@ -4,6 +4,9 @@ Every norm takes the number of channels first and an input (N, C, *). Choose by 
 
     norm = make("group", channels_per_group=8)    # a factory
     layer = norm(64)                              # a layer for 64 channels
+
+Examples in docstrings suppose `import torch`, `from torch import nn` and the names offered here.
+docs/norms.md is the guide.
 """
 
 from importlib import import_module
@@ -14,9 +17,10 @@ from bnstudy.errors import did_you_mean
 from .base import CannotWiden, NoNorm, Norm, TooFewValues, debug
 from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
-from .calibrate import ESTIMATORS, Calibrator, batch_norms, calibrate, evaluation_mode, freeze
-from .choose import NORMS, make, parameters_of
+from .calibrate import ESTIMATORS, Calibrator, calibrate
+from .choose import NORMS, PRESETS, make, parameters_of
 from .functional import Moments
+from .modes import batch_norms, evaluation_mode, freeze, synchronize
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .step_batch_norm import StepBatchNorm
@@ -25,12 +29,15 @@ from .weight_standardization import WeightStandardization, standardize_weights
 if TYPE_CHECKING:
     from bnstudy.normtools.audit import Finding, audit
     from bnstudy.normtools.fold import Folded, fold, fold_pair, inference_speedup
-    from bnstudy.normtools.swap import Swap, Swaps, swap_norms
+    from bnstudy.normtools.replacement import PerPosition, Swap
+    from bnstudy.normtools.swap import Swaps, swap_norms
 
 __all__ = [
     "ESTIMATORS",
     "EVALUATIONS",
     "NORMS",
+    "PRESETS",
+    "PerPosition",
     "BatchNorm",
     "Calibrator",
     "CannotWiden",
@@ -66,13 +73,15 @@ __all__ = [
     "parameters_of",
     "standardize_weights",
     "swap_norms",
+    "synchronize",
 ]
 
 # The tools for anybody's network stand on the norms, so they are imported when they are asked for.
 _TOOLS = {
     "audit": ("Finding", "audit"),
     "fold": ("Folded", "fold", "fold_pair", "inference_speedup"),
-    "swap": ("Swap", "Swaps", "swap_norms"),
+    "replacement": ("PerPosition", "Swap"),
+    "swap": ("Swaps", "swap_norms"),
 }
 
 

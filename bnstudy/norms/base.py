@@ -1,34 +1,32 @@
 """What every norm shares: channels first, an affine map per channel, and checks that explain."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from bnstudy.errors import did_you_mean
-
-AFFINE = ("both", "gamma", "beta", "none")
-BACKENDS = ("fused", "reference")
-# arguments of torch.nn's norms that have no counterpart here, each with the reason
-REFUSED = {
-    "elementwise_affine": "norms here learn one gamma and one beta per channel, not one for every "
-    "element as torch.nn.LayerNorm and RMSNorm do; give affine=True or affine=False",
-    "normalized_shape": "the first argument is the number of channels; statistics are always taken "
-    "over all channels and positions of an example",
-    "num_channels": "the number of channels is the first argument, num_features, of every norm",
-}
+from .arguments import BACKENDS, learned, no_argument, one_of
 
 
 class TooFewValues(ValueError):
-    """Statistics were asked of fewer values than make one."""
+    """Statistics were asked of fewer values than make one.
+
+    >>> StepBatchNorm(3, time_steps=2)(torch.zeros(1, 3), 0)
+    Traceback (most recent call last):
+    bnstudy.norms.base.TooFewValues: statistics of 1 example at each time step, ...
+    """
 
 
 class CannotWiden(TypeError):
-    """A layer without a form for several networks side by side that keeps them apart."""
+    """A layer without a form for several networks side by side that keeps them apart.
+
+    >>> OnlineNorm(3).widened(2)
+    Traceback (most recent call last):
+    bnstudy.norms.base.CannotWiden: OnlineNorm has no form in which 2 networks stay apart
+    """
 
 
 class Norm(nn.Module):
@@ -41,9 +39,19 @@ class Norm(nn.Module):
     backend: "fused" (one ATen kernel) or "reference" (the formula in plain tensor operations).
     device, dtype: of parameters and buffers, as in torch.nn.
 
+    `torch.compile`, `torch.export`, `torch.jit.trace` and `torch.fx` take every norm; in an fx
+    graph a norm is one node, with its checks. `torch.jit.script` takes none, batch, group, layer,
+    instance and RMS norm; a setting beyond their plain form makes the script raise, naming it.
+    Input whose channels lie last in memory (`torch.channels_last`) gives such output.
+
     An empty batch gives an empty output, gradients of zero, and leaves every statistic alone.
     Raises ValueError for an input that is not (N, C, *) with C = num_features, and TypeError for
     an argument that the norm does not have.
+
+    >>> LayerNorm(8, affine="gamma")
+    LayerNorm(8, eps=1e-05, affine=gamma, backend=fused)
+    >>> sum(isinstance(m, Norm) for m in nn.Sequential(nn.Linear(4, 8), RMSNorm(8)).modules())
+    1
     """
 
     weight: nn.Parameter | None  # gamma
@@ -67,19 +75,18 @@ class Norm(nn.Module):
     ):
         super().__init__()
         for name in unknown:
-            raise _no_argument(type(self), name)
+            raise no_argument(type(self), name)
         if num_features < 1:
             raise ValueError(f"num_features={num_features}: a norm needs at least one channel")
         if not eps > 0:
             raise ValueError(f"eps={eps}: must be positive, a constant channel would divide by 0")
         one_of("backend", backend, BACKENDS)
         self.num_features, self.eps, self.backend = num_features, eps, backend
-        self.affine, self.gamma_init = _learned(affine, bias), gamma_init
+        self.affine, self.gamma_init = learned(affine, bias), gamma_init
         self._factory: dict[str, Any] = {"device": device, "dtype": dtype}
         for parameter, part in (("weight", "gamma"), ("bias", "beta")):
-            learned = self.affine in ("both", part)
-            values = torch.empty(num_features, **self._factory)
-            self.register_parameter(parameter, nn.Parameter(values) if learned else None)
+            value = nn.Parameter(self._filled(0.0)) if self.affine in ("both", part) else None
+            self.register_parameter(parameter, value)
         self.reset_parameters()
 
     def _filled(self, value: float, *shape: int) -> Tensor:
@@ -92,6 +99,27 @@ class Norm(nn.Module):
             nn.init.constant_(self.weight, self.gamma_init)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._plain(x)
+        if isinstance(x, fx.Proxy):
+            return as_one_node(self, x)
+        if torch.jit.is_tracing() and not self._beyond_plain():
+            return self._plain(x)
+        return self._checked(x)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """The norm with all its variants, on an input that is checked."""
+        raise NotImplementedError
+
+    def _plain(self, x: Tensor) -> Tensor:
+        """The norm in its plain form without checks, which TorchScript compiles and traces."""
+        raise NotImplementedError("TorchScript does not support " + self._beyond_plain())
+
+    def _beyond_plain(self) -> str:
+        """The settings of this layer that `_plain` does not have; empty for a plain one."""
+        return ""
 
     def check(self, x: Tensor) -> None:
         """Raise unless x is (N, C, *) with as many channels as this layer has."""
@@ -136,7 +164,12 @@ class Norm(nn.Module):
 
 
 class NoNorm(Norm):
-    """No normalization: the input itself, so that models take `none` like any other norm."""
+    """No normalization: the input itself, so that models take `none` like any other norm.
+
+    >>> x = torch.randn(2, 8)
+    >>> NoNorm(8)(x) is x
+    True
+    """
 
     def __init__(
         self,
@@ -147,55 +180,32 @@ class NoNorm(Norm):
     ):
         super().__init__(num_features, affine=False, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
+        return x
+
+    def _plain(self, x: Tensor) -> Tensor:
         return x
 
     def widened(self, size: int) -> Self:
         return self._repeated(size)
 
 
-def parameters_of(norm: type[Norm]) -> dict[str, inspect.Parameter]:
-    """The arguments a norm takes beyond the number of channels."""
-    found: dict[str, inspect.Parameter] = {}
-    for cls in norm.__mro__:
-        own = inspect.signature(cls).parameters
-        for name, parameter in own.items():
-            if name != "num_features" and parameter.kind is not parameter.VAR_KEYWORD:
-                found.setdefault(name, parameter)
-        if cls is Norm or not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            break
-    return found
-
-
-def one_of(what: str, value: object, allowed: Iterable[str]) -> None:
-    """Raise ValueError, naming the nearest match, unless value is among the allowed names."""
-    allowed = list(allowed)
-    if value not in allowed:
-        hint = did_you_mean(str(value), allowed)
-        raise ValueError(f"{what}={value!r}: choose one of {', '.join(allowed)}.{hint}")
+def as_one_node(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """One call of the whole layer in the graph that torch.fx is tracing: it keeps its checks."""
+    tracer: Any = next(x for x in (*args, *kwargs.values()) if isinstance(x, fx.Proxy)).tracer
+    path = tracer.path_of_module(layer)
+    if not path:
+        raise ValueError(
+            f"torch.fx cannot trace a {type(layer).__name__} alone, which is one node of a graph: "
+            "trace the model that has it, or torch.nn.Sequential(layer)"
+        )
+    return tracer.create_proxy("call_module", path, args, kwargs)
 
 
 def _side_by_side(tensor: Tensor, size: int) -> Tensor:
     """A tensor over channels (axis -1), `size` times."""
     return tensor.detach().repeat(*[1] * (tensor.dim() - 1), size)
-
-
-def _learned(affine: bool | str, bias: bool) -> str:
-    """Which of gamma and beta are learned, by name; torch's booleans mean both and none."""
-    if isinstance(affine, bool):
-        affine = "both" if affine else "none"
-    one_of("affine", affine, AFFINE)
-    if not bias and affine == "beta":
-        raise ValueError("affine='beta' learns beta alone and bias=False leaves it out: give one")
-    return "gamma" if affine == "both" and not bias else affine
-
-
-def _no_argument(norm: type[Norm], name: str) -> TypeError:
-    allowed = parameters_of(norm)
-    why = REFUSED.get(name)
-    text = f": {why}." if why else f".{did_you_mean(name, allowed)}"
-    return TypeError(f"{norm.__name__} has no argument {name!r}{text} It has {', '.join(allowed)}.")
 
 
 @contextmanager
@@ -220,6 +230,12 @@ def debug(model: nn.Module) -> Iterator[None]:
 
     Costs a pass over every input and reads its values, so not for stacks under vmap.
     Raises ValueError with the layer's qualified name and where in the input the first one is.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), LayerNorm(3))
+    >>> with debug(model):
+    ...     y = model(torch.full((1, 2), torch.inf))
+    Traceback (most recent call last):
+    ValueError: not finite: the input of norm layer '1' ...
     """
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

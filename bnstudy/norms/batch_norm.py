@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .base import Norm, one_of
+from .arguments import check_renormalization, one_of, one_value, require
+from .base import Norm
 from .distributed import moments_across, processes
 from .functional import (
     MaskedMoments,
@@ -19,6 +20,7 @@ from .functional import (
     normalize_fused,
     normalize_with,
     of_nothing,
+    opened,
     pool,
     renormalization,
     shrunk,
@@ -71,10 +73,20 @@ class BatchNorm(Norm):
     pass that normalized; holds on to the last input until it is read. Inside vmap it is valid
     inside the map only.
 
+    `torch.jit.script` supports the arguments up to track_running_stats, and momentum as a number.
+    Two functions of torch look for torch's own class and pass this one by in silence: instead of
+    `torch.optim.swa_utils.update_bn(loader, model)` call `calibrate(model, loader)`, instead of
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` call `synchronize(model)`.
+
     Raises ValueError for batch statistics of a single value per channel, and for a batch that the
     group size does not divide.
+
+    >>> layer = BatchNorm(64, group_size=8)  # ghost groups
+    >>> layer(torch.randn(32, 64, 7, 7)).shape
+    torch.Size([32, 64, 7, 7])
     """
 
+    __jit_unused_properties__ = ("moments", "stackable")  # what TorchScript does not compile
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -102,15 +114,15 @@ class BatchNorm(Norm):
     ):
         super().__init__(num_features, eps, affine=affine, **common)
         one_of("evaluation", evaluation, EVALUATIONS)
-        _check(momentum is None or 0 <= momentum <= 1, f"momentum={momentum}: 0 to 1, or None")
+        require(momentum is None or 0 <= momentum <= 1, f"momentum={momentum}: 0 to 1, or None")
         sizes = {"group_size": group_size, "evaluation_group_size": evaluation_group_size}
         for name, size in sizes.items():
-            _check(size is None or size >= 1, f"{name}={size}: at least 1, or None")
-        _check(
+            require(size is None or size >= 1, f"{name}={size}: at least 1, or None")
+        require(
             group_size is None or process_group is None,
             "group_size is a scope within one process, process_group one of several: give one",
         )
-        _check_renormalization(r_max, d_max, renorm_warmup)
+        check_renormalization(r_max, d_max, renorm_warmup)
         # 1. scope
         self.group_size, self.process_group = group_size, process_group
         # 2. population estimate; momentum may be a tensor, (C,), where seeds lie side by side
@@ -141,7 +153,7 @@ class BatchNorm(Norm):
     def widened(self, size: int) -> Self:
         return self._repeated(size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         training = self.training and not self.frozen
         if x.numel() == 0 and not (training and processes(self.process_group) > 1):
@@ -151,6 +163,43 @@ class BatchNorm(Norm):
         if self._is_plain():
             return self._kernel(x, self.running_mean, self.running_var, update=True)
         return self._train(x)
+
+    def _beyond_plain(self) -> str:
+        """Settings that TorchScript would pass over."""
+        if self.keep_moments:
+            return "keep_moments"
+        if not self.training or self.frozen:
+            if self.evaluation_group_size is not None:
+                return "evaluation_group_size"
+            plain = self.training or self.evaluation == "population" or self.running_mean is None
+            return "" if plain else "evaluation=" + self.evaluation
+        if self.group_size is not None:
+            return "group_size"
+        if self.process_group is not None:
+            return "process_group"
+        if self.r_max is not None:
+            return "r_max"
+        return "momentum=None" if self.momentum is None else ""
+
+    def _plain(self, x: Tensor) -> Tensor:
+        unsupported = self._beyond_plain()
+        if unsupported != "":
+            raise ValueError("TorchScript supports plain BatchNorm only, not " + unsupported)
+        training = self.training and not self.frozen
+        updates, momentum = self.num_batches_tracked, self.momentum
+        if training and updates is not None:
+            updates.add_(1)
+        return torch.batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            training or self.running_mean is None,
+            0.0 if momentum is None else momentum,  # type: ignore[arg-type]
+            self.eps,
+            torch.backends.cudnn.enabled,
+        )
 
     # --- 1. scope --------------------------------------------------------------------------------
 
@@ -186,7 +235,7 @@ class BatchNorm(Norm):
         if processes(self.process_group) > 1:
             batch = moments_across(x, self.process_group)
             if batch.count < 2:
-                raise ValueError(_one_value(x, 1))
+                raise ValueError(one_value(x, 1))
             y = normalize_with(x, batch.mean, batch.var_biased, *inner, self.eps)
         else:
             y, batch = self._normalize(x, self._examples(x, self.group_size), *inner)
@@ -216,7 +265,7 @@ class BatchNorm(Norm):
 
     def _examples(self, x: Tensor, group_size: int | None) -> int:
         size = x.shape[0] if group_size is None else group_size
-        _check(
+        require(
             size >= 1 and x.shape[0] % size == 0,
             f"groups of {size} examples do not divide a batch of {x.shape[0]}; choose a "
             "divisor of the batch size, and drop or complete a short last batch",
@@ -225,7 +274,7 @@ class BatchNorm(Norm):
 
     def _check_count(self, x: Tensor, examples: int) -> None:
         if examples < 2 and x.numel() <= x.shape[0] * x.shape[1]:
-            raise ValueError(_one_value(x, examples))
+            raise ValueError(one_value(x, examples))
 
     # --- 2. population estimate ------------------------------------------------------------------
 
@@ -328,20 +377,9 @@ class BatchNorm(Norm):
     def _corrected(self, x: Tensor, y: Tensor, batch: Moments) -> Tensor:
         """Batch Renormalization of y, from the population estimate before this update."""
         mean, var, updates = self._estimate()
-        r_max, d_max = self._bounds(updates)
+        r_max, d_max = opened(updates, self.r_max, self.d_max, self.renorm_warmup)
         r, d = renormalization(batch, mean, var, r_max, d_max, self.eps)
         return affine(affine(y, for_each(r, x), for_each(d, x)), self.weight, self.bias).to(x.dtype)
-
-    def _bounds(self, updates: Tensor) -> tuple[Any, Any]:
-        """r_max and d_max at this update."""
-        r_max, d_max = self.r_max, self.d_max
-        if self.renorm_warmup is None or r_max is None or d_max is None:
-            return r_max, d_max
-        hold, r_full, d_full = self.renorm_warmup
-        return (
-            1 + (r_max - 1) * ((updates - hold) / max(r_full - hold, 1)).clamp(0, 1),
-            d_max * ((updates - hold) / max(d_full - hold, 1)).clamp(0, 1),
-        )
 
     def extra_repr(self) -> str:
         shown = ("momentum", "group_size", "process_group", "r_max", "d_max")
@@ -357,40 +395,3 @@ class _Kernel(NamedTuple):
     mean: Tensor
     invstd: Tensor
     x: Tensor
-
-
-def _one_value(x: Tensor, examples: int) -> str:
-    return (
-        f"batch statistics of {examples} example without spatial extent, input {tuple(x.shape)}: "
-        "one value per channel has no variance; use larger batches or groups, layer or group norm, "
-        "or population statistics (eval() or frozen)"
-    )
-
-
-def _check_renormalization(
-    r_max: float | None, d_max: float | None, warmup: tuple[int, int, int] | None
-) -> None:
-    _check(
-        (r_max is None) == (d_max is None),
-        f"Batch Renormalization takes both r_max and d_max; got r_max={r_max}, d_max={d_max}",
-    )
-    if r_max is None or d_max is None:
-        _check(warmup is None, "renorm_warmup needs r_max and d_max")
-        return
-    _check(r_max >= 1, f"r_max={r_max}: at least 1 (no rescaling)")
-    _check(d_max >= 0, f"d_max={d_max}: at least 0 (no shift)")
-    if warmup is None:
-        return
-    _check(
-        max(r_max, d_max) < float("inf"),
-        "renorm_warmup: a linear rise to an infinite r_max or d_max is not defined",
-    )
-    _check(
-        len(warmup) == 3 and 0 <= warmup[0] <= min(warmup[1:]),
-        f"renorm_warmup={warmup}: (hold, r_full, d_full) in updates, 0 <= hold <= r_full, d_full",
-    )
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

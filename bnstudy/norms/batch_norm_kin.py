@@ -12,7 +12,11 @@ from .per_example import groups_of
 
 
 class GhostBatchNorm(BatchNorm):
-    """Batch normalization over ghost groups of `group_size` examples (Hoffer et al. 2017)."""
+    """Batch normalization over ghost groups of `group_size` examples (Hoffer et al. 2017).
+
+    >>> GhostBatchNorm(8, group_size=16)(torch.randn(64, 8, 5, 5)).shape
+    torch.Size([64, 8, 5, 5])
+    """
 
     def __init__(self, num_features: int, *, group_size: int, **batch_norm: Any):
         super().__init__(num_features, group_size=group_size, **batch_norm)
@@ -25,7 +29,10 @@ class ContinualNorm(BatchNorm):
     itself first, so that the running moments are less biased towards the current task.
 
     Takes what group norm and batch norm take: num_groups (the paper: 32) or channels_per_group,
-    and every argument of BatchNorm.
+    and every argument of BatchNorm. `torch.jit.script` does not support it.
+
+    >>> ContinualNorm(64, num_groups=32)(torch.randn(16, 64, 5, 5)).shape
+    torch.Size([16, 64, 5, 5])
     """
 
     def __init__(
@@ -41,7 +48,10 @@ class ContinualNorm(BatchNorm):
 
     widened = Norm.widened  # wider groups would serve, with other bits than stored results have
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _beyond_plain(self) -> str:
+        return "ContinualNorm"
+
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         if self.num_features * prod(x.shape[2:]) == self.num_groups:
             raise ValueError(
@@ -50,7 +60,7 @@ class ContinualNorm(BatchNorm):
             )
         if x.numel():
             x = torch.group_norm(x, self.num_groups, None, None, self.eps)
-        return super().forward(x)
+        return super()._checked(x)
 
 
 class NoisyBatchNorm(BatchNorm):
@@ -65,7 +75,12 @@ class NoisyBatchNorm(BatchNorm):
     The noise comes from torch's global generator, or from the attribute `generator` when set.
     It is drawn inside the forward, so a stack of networks under vmap cannot reproduce it seed by
     seed: not stackable. While the attribute `noisy` is False training adds none and draws nothing:
-    population statistics are estimated so (`Calibrator`).
+    population statistics are estimated so (`Calibrator`). `torch.jit.script` supports it in
+    evaluation only.
+
+    >>> layer, x = NoisyBatchNorm(8), torch.randn(16, 8)
+    >>> torch.equal(layer(x), layer(x)), torch.equal(layer.eval()(x), layer(x))
+    (False, True)
     """
 
     stackable = False
@@ -90,8 +105,11 @@ class NoisyBatchNorm(BatchNorm):
         self.generator: torch.Generator | None = None
         self.noisy = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
+    def _beyond_plain(self) -> str:
+        return "the noise of NoisyBatchNorm" if self.training else ""
+
+    def _checked(self, x: Tensor) -> Tensor:
+        y = super()._checked(x)
         if not (self.training and self.noisy):
             return y
         place: dict[str, Any] = {"device": y.device, "dtype": y.dtype, "generator": self.generator}

@@ -1,56 +1,19 @@
-"""Which statistics a network is evaluated with: switching them, and estimating them again."""
+"""Population statistics estimated again, by forward passes with fixed weights (PreciseBN)."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from .base import attributes, one_of
-from .batch_norm import EVALUATIONS, BatchNorm
+from .arguments import one_of
+from .base import attributes
+from .batch_norm import BatchNorm
+from .modes import batch_norms_to
 from .step_batch_norm import StepBatchNorm
 
 STATISTICS = ("running_mean", "running_var")
 ESTIMATORS = ("population", "mean_of_batches")
-
-
-def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
-    """The BatchNorm layers of a model by their qualified name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, BatchNorm)}
-
-
-def freeze(model: nn.Module, frozen: bool = True) -> nn.Module:
-    """Freeze every BatchNorm: from here on training uses population statistics and leaves them."""
-    for layer in batch_norms(model).values():
-        layer.frozen = frozen
-    return model
-
-
-@contextmanager
-def evaluation_mode(
-    model: nn.Module,
-    evaluation: str,
-    group_size: int | None = None,
-    *,
-    prior_examples: float | None = None,
-    alpha: float | None = None,
-) -> Iterator[None]:
-    """Evaluate with other statistics: within the block every BatchNorm of the model uses these.
-
-    evaluation, prior_examples, alpha: as in BatchNorm. group_size: with "batch" and "mixture", how
-    many consecutive examples share statistics (None: all), so that one forward of a large batch
-    scores many small ones.
-    """
-    one_of("evaluation", evaluation, EVALUATIONS)
-    with attributes(
-        batch_norms(model).values(),
-        evaluation=evaluation,
-        evaluation_group_size=group_size,
-        prior_examples=prior_examples,
-        alpha=alpha,
-    ):
-        yield
 
 
 class PooledMoments:
@@ -118,25 +81,23 @@ class Calibrator:
     estimator: "population" (pooled moments, Bessel's correction undone: Wu & Johnson 2021, biased
     variance of all values seen) or "mean_of_batches" (Ioffe & Szegedy 2015).
 
-        with Calibrator(model) as calibrator:
-            for batch in batches:
-                model(batch)
-                calibrator.update()
-        calibrator.statistics()
+    >>> model, batches = nn.Sequential(BatchNorm(1)), torch.arange(12.0).view(-1, 1).split(4)
+    >>> with Calibrator(model) as calibrator:
+    ...     for batch in batches:
+    ...         y = model(batch)
+    ...         calibrator.update()
+    >>> calibrator.statistics()["0.running_mean"]
+    tensor([5.5000])
     """
 
     def __init__(self, model: nn.Module, estimator: str = "population"):
         one_of("estimator", estimator, ESTIMATORS)
-        every = batch_norms(model)
+        every = batch_norms_to("calibrate", model)
         self.layers = {name: layer for name, layer in every.items() if _estimates(layer)}
         if not self.layers:
-            why = (
-                "every BatchNorm layer has track_running_stats=False"
-                if every
-                else "the model has no BatchNorm layer of bnstudy's (swap_norms makes torch.nn's "
-                "into ours)"
+            raise ValueError(
+                "nothing to calibrate: every BatchNorm layer has track_running_stats=False"
             )
-            raise ValueError(f"nothing to calibrate: {why}")
         self._kind = PooledMoments if estimator == "population" else MeanOfBatches
         self._estimates: dict[str, PooledMoments | MeanOfBatches] = {}
         # by (layer, time step), the step None where a layer keeps one set of statistics
@@ -261,6 +222,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any], estimator: str = "popula
     batch norms change their mode: call model.eval() first, or dropout drops.
     Raises ValueError where there are no values to estimate from, or where they make a statistic
     NaN or infinite: names the first such layer.
+
+    >>> model = nn.Sequential(BatchNorm(1)).eval()
+    >>> batches = torch.arange(12.0).view(-1, 1).split(4)
+    >>> calibrate(model, batches)[0].running_mean
+    tensor([5.5000])
     """
     with Calibrator(model, estimator) as calibrator:
         for batch in batches:

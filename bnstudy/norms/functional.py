@@ -25,7 +25,13 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Mean and biased variance of each set, both shaped (N / examples, C / channels)."""
+    """Mean and biased variance of each set, both shaped (N / examples, C / channels).
+
+    >>> layer = BatchNorm(1, keep_moments=True)
+    >>> y = layer(torch.tensor([[0.0], [2.0]]))
+    >>> layer.moments.mean.item(), layer.moments.var_biased.item(), layer.moments.count
+    (1.0, 1.0, 2)
+    """
 
     mean: Tensor
     var_biased: Tensor
@@ -102,7 +108,7 @@ def of_nothing(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
 
 def per_channel(value: Tensor, x: Tensor) -> Tensor:
     """View a (C,) or (N, C) tensor so that it broadcasts over x (N, C, *)."""
-    return value.reshape(-1, x.shape[1], *[1] * (x.dim() - 2))
+    return value.reshape([-1, x.shape[1]] + [1] * (x.dim() - 2))
 
 
 def for_each(value: Tensor, x: Tensor) -> Tensor:
@@ -110,6 +116,13 @@ def for_each(value: Tensor, x: Tensor) -> Tensor:
     if value.shape[0] == 1:
         return value
     return value.repeat_interleave(x.shape[0] // value.shape[0], 0)
+
+
+def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """y with its channels last in memory where those of x (N, C, *) are: no value changes."""
+    if x.dim() < 4 or x.is_contiguous() or not x.movedim(1, -1).is_contiguous():
+        return y
+    return y.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -219,6 +232,25 @@ def renormalization(
     r = torch.sqrt(batch.var_biased + eps) / std
     d = (batch.mean - mean) / std
     return torch.clamp(r, 1 / r_max, r_max), torch.clamp(d, -d_max, d_max)
+
+
+def opened(
+    updates: Tensor,
+    r_max: float | None,
+    d_max: float | None,
+    warmup: tuple[int, int, int] | None,
+) -> tuple[Any, Any]:
+    """Batch Renormalization's r_max and d_max after so many updates.
+
+    warmup = (hold, r_full, d_full): 1 and 0 up to update `hold`, then linear in time.
+    """
+    if warmup is None or r_max is None or d_max is None:
+        return r_max, d_max
+    hold, r_full, d_full = warmup
+    return (
+        1 + (r_max - 1) * ((updates - hold) / max(r_full - hold, 1)).clamp(0, 1),
+        d_max * ((updates - hold) / max(d_full - hold, 1)).clamp(0, 1),
+    )
 
 
 def normalize_fused(

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Norm, one_of
+from .arguments import one_of
+from .base import Norm
 from .functional import affine, normalize_with, of_nothing, per_channel
 
 GUARDS = ("clamp", "layer", "none")
@@ -33,7 +34,11 @@ class OnlineNorm(Norm):
     Evaluation uses running_mean and running_var as they are. Buffers: running_mean, running_var
     (biased), control_mean (u) and control_output (v); the last two change in the backward pass,
     hence not stackable under vmap. The order of the examples in a batch matters; the output of
-    one example does not depend on later ones. `backend` makes no difference.
+    one example does not depend on later ones. `backend` makes no difference. `torch.jit.script`
+    does not support it.
+
+    >>> OnlineNorm(8)(torch.randn(1, 8, 5, 5)).shape  # a batch of one is enough
+    torch.Size([1, 8, 5, 5])
     """
 
     stackable = False
@@ -64,7 +69,10 @@ class OnlineNorm(Norm):
         self.register_buffer("control_mean", self._filled(0.0))
         self.register_buffer("control_output", self._filled(0.0))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _beyond_plain(self) -> str:
+        return "OnlineNorm"
+
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         if x.numel() == 0:
             return of_nothing(x, self.weight, self.bias)

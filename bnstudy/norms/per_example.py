@@ -14,6 +14,7 @@ from .base import Norm
 from .functional import (
     affine,
     average_in,
+    in_layout_of,
     moments,
     normalize,
     normalize_with,
@@ -30,7 +31,7 @@ class _PerExample(Norm):
     def widened(self, size: int) -> Self:
         return self._repeated(size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         if self.num_features * prod(x.shape[2:]) == self.num_groups:
             raise ValueError(
@@ -41,11 +42,15 @@ class _PerExample(Norm):
         if x.numel() == 0:
             return of_nothing(x, self.weight, self.bias)
         if self.backend == "fused":
-            if x.device.type == "cpu":  # torch's kernel for channels last forms E[x^2] - E[x]^2
-                x = x.contiguous()
-            return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+            return self._fused(x)
         channels = self.num_features // self.num_groups
         return normalize(x, 1, channels, self.weight, self.bias, self.eps)[0]
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return self._fused(x)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        return _group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def _hint(self, x: Tensor) -> str:
         return ""
@@ -62,6 +67,9 @@ class GroupNorm(_PerExample):
     torch.nn.GroupNorm takes (num_groups, num_channels); here the channels come first and everything
     else is named. Raises ValueError when each group holds a single value, where the output would
     be constant, and, as torch.nn's, for examples of no positions.
+
+    >>> GroupNorm(64, num_groups=32).num_groups, GroupNorm(20, channels_per_group=8).num_groups
+    (32, 2)
     """
 
     def __init__(
@@ -75,13 +83,13 @@ class GroupNorm(_PerExample):
         super().__init__(num_features, **common)
         self.num_groups = groups_of(num_features, num_groups, channels_per_group)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         if 0 in x.shape[2:]:
             raise ValueError(
                 f"GroupNorm on {tuple(x.shape)}: examples of no positions have no statistics; "
                 "check what cut the input down to nothing"
             )
-        return super().forward(x)
+        return super()._checked(x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_groups={self.num_groups}"
@@ -92,16 +100,20 @@ class LayerNorm(_PerExample):
 
     Ba et al. 2016 on (N, C); on images the convention of Wu & He 2018 (group norm with one group),
     which differs from torch.nn.LayerNorm over (C, H, W) in its affine map: per channel.
+
+    >>> y = LayerNorm(8)(torch.randn(4, 8, 5, 5))
+    >>> bool(y.mean((1, 2, 3)).abs().max() < 1e-5)
+    True
     """
 
-    num_groups = 1  # of several networks side by side (`widened`): one for each
+    def __init__(self, num_features: int, eps: float = 1e-5, **common: Any):
+        super().__init__(num_features, eps, **common)
+        self.num_groups = 1  # of several networks side by side (`widened`): one for each
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = x.shape[1] if x.dim() == 2 and self.num_groups == 1 else 0
-        plain = features == self.num_features > 1 and len(x) > 0
-        if self.backend == "fused" and plain:
+    def _fused(self, x: Tensor) -> Tensor:
+        if x.dim() == 2 and self.num_groups == 1:
             return torch.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
-        return super().forward(x)
+        return _group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class InstanceNorm(_PerExample):
@@ -117,8 +129,14 @@ class InstanceNorm(_PerExample):
     taken, too, as torch.nn's do. None: any number of axes, always with the batch, because (C, L)
     and (N, C) cannot be distinguished.
 
+    `torch.jit.script` does not support track_running_stats=True.
+
     Raises ValueError on a layer without spatial extent, (N, C) or one position, where the output
     would be the constant beta; and, as torch.nn's, on an empty batch where gamma or beta learn.
+
+    >>> y = InstanceNorm(8)(torch.randn(4, 8, 5, 5))
+    >>> bool(y.mean((2, 3)).abs().max() < 1e-5)
+    True
     """
 
     running_mean: Tensor | None
@@ -149,9 +167,21 @@ class InstanceNorm(_PerExample):
         self.register_buffer("running_var", self._filled(1.0) if tracked else None)
         self.register_buffer("num_batches_tracked", count if tracked else None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _beyond_plain(self) -> str:
+        return "track_running_stats" if self.running_mean is not None else ""
+
+    def _plain(self, x: Tensor) -> Tensor:
+        if self.running_mean is not None:
+            raise ValueError("TorchScript supports InstanceNorm without track_running_stats only")
+        spatial_dims = self.spatial_dims
+        if spatial_dims is not None:  # noqa: SIM102  # TorchScript knows the type within only
+            if x.dim() == spatial_dims + 1:
+                return self._fused(x[None])[0]
+        return self._fused(x)
+
+    def _checked(self, x: Tensor) -> Tensor:
         if self.spatial_dims is not None and x.dim() == self.spatial_dims + 1:
-            return self.forward(x[None])[0]
+            return self._checked(x[None])[0]
         self.check(x)
         if len(x) == 0 and self.affine != "none":
             raise ValueError(
@@ -159,13 +189,13 @@ class InstanceNorm(_PerExample):
                 "refuses it, too; skip empty batches, or give affine=False"
             )
         if self.running_mean is None or self.running_var is None:
-            return super().forward(x)
+            return super()._checked(x)
         if not self.training and x.numel():
             mean, var = self.running_mean, self.running_var
             return normalize_with(x, mean, var, self.weight, self.bias, self.eps)
         if not self.training:
             return of_nothing(x, self.weight, self.bias)
-        y = super().forward(x)
+        y = super()._checked(x)
         if x.numel():
             self._update(x.detach(), self.running_mean, self.running_var)
         return y
@@ -204,15 +234,29 @@ class RMSNorm(Norm):
 
     y = gamma * x / sqrt(mean(x^2) + eps) + beta, the mean over (C, *) of one example; the paper
     has no beta (affine="gamma"). Keeps the sign of the mean activation, unlike layer norm.
+
+    >>> RMSNorm(2, affine=False)(torch.tensor([[3.0, -3.0]]))
+    tensor([[ 1.0000, -1.0000]])
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _plain(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._fused(x)
+        if torch.onnx.is_in_onnx_export():  # the legacy exporter has no rms_norm
+            square = x.square().mean(list(range(1, x.dim())), keepdim=True)
+            return affine(x * torch.rsqrt(square + self.eps), self.weight, self.bias)
+        return self._fused(x)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        y = torch.rms_norm(x, x.shape[1:], None, self.eps)
+        return affine(y, self.weight, self.bias)
+
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         if x.numel() == 0:
             return of_nothing(x, self.weight, self.bias)
         if self.backend == "fused":
-            y = torch.rms_norm(x, x.shape[1:], None, self.eps)
-            return affine(y, self.weight, self.bias)
+            return self._fused(x)
         return normalize(x, 1, x.shape[1], self.weight, self.bias, self.eps, centred=False)[0]
 
 
@@ -225,7 +269,10 @@ class FilterResponseNorm(Norm):
     tlu: apply the threshold max(., tau), tau = 0 at first.  eps: 1e-6 by default.
     learn_eps: eps is a parameter per channel, as the paper advises for layers of few positions.
     Raises ValueError on a layer without spatial extent unless eps is learned: the output would be
-    the sign of the input.
+    the sign of the input. `torch.jit.script` does not support it.
+
+    >>> bool((FilterResponseNorm(8)(torch.randn(4, 8, 5, 5)) >= 0).all())  # thresholded
+    True
     """
 
     def __init__(
@@ -241,7 +288,10 @@ class FilterResponseNorm(Norm):
         self.tau = nn.Parameter(self._filled(0.0)) if tlu else None
         self.learned_eps = nn.Parameter(self._filled(eps)) if learn_eps else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _beyond_plain(self) -> str:
+        return "FilterResponseNorm"
+
+    def _checked(self, x: Tensor) -> Tensor:
         self.check(x)
         if self.learned_eps is None and prod(x.shape[2:]) == 1:
             raise ValueError(
@@ -262,6 +312,13 @@ class FilterResponseNorm(Norm):
         return y if self.tau is None else torch.maximum(y, per_channel(self.tau, y))
 
 
+def _group_norm(
+    x: Tensor, num_groups: int, gamma: Tensor | None, beta: Tensor | None, eps: float
+) -> Tensor:
+    # torch's CPU kernel for channels last forms E[x^2] - E[x]^2
+    return in_layout_of(x, torch.group_norm(x.contiguous(), num_groups, gamma, beta, eps))
+
+
 def groups_of(channels: int, num_groups: int | None, channels_per_group: int | None) -> int:
     """The number of groups, given as such or by the rule `nearest`; exactly one is given."""
     if (num_groups is None) == (channels_per_group is None):
@@ -277,6 +334,7 @@ def groups_of(channels: int, num_groups: int | None, channels_per_group: int | N
     if num_groups is None or num_groups not in divisors:
         raise ValueError(
             f"num_groups={num_groups} does not divide C={channels} channels; "
-            f"the divisors are {', '.join(map(str, divisors))}"
+            f"the divisors are {', '.join(map(str, divisors))}; channels_per_group=k takes the "
+            "divisor nearest to C / k, in every layer"
         )
     return num_groups

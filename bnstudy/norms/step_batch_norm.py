@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from .base import TooFewValues, one_of
+from .arguments import one_of
+from .base import TooFewValues, as_one_node
 from .batch_norm import BatchNorm
 from .functional import MaskedMoments, masked_moments, of_nothing
 
@@ -43,8 +44,12 @@ class StepBatchNorm(BatchNorm):
     running number of valid examples behind the statistics, (time_steps, G); `reused` (G,).
 
     evaluation: "population" or "batch". Ghost groups, several processes and Batch Renormalization
-    are not supported. Raises ValueError for those and for a step that training may not reach,
-    TooFewValues where no step up to one has `min_count` valid examples.
+    are not supported, nor is `torch.jit.script`. Raises ValueError for those and for a step that
+    training may not reach, TooFewValues where no step up to one has `min_count` valid examples.
+
+    >>> norm = StepBatchNorm(8, time_steps=20)
+    >>> norm(torch.randn(16, 8), 0).shape, norm(torch.randn(16, 20, 8)).shape
+    (torch.Size([16, 8]), torch.Size([16, 20, 8]))
     """
 
     running_mean: Tensor
@@ -108,6 +113,16 @@ class StepBatchNorm(BatchNorm):
             )
 
     def forward(self, x: Tensor, step: int | None = None, mask: Tensor | None = None) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._plain(x)
+        if isinstance(x, fx.Proxy):
+            return as_one_node(self, x, step, mask)
+        return self._in_time(x, step, mask)
+
+    def _beyond_plain(self) -> str:
+        return "StepBatchNorm"
+
+    def _in_time(self, x: Tensor, step: int | None, mask: Tensor | None) -> Tensor:
         self.check(x)
         if step is None and x.dim() == 2:
             raise ValueError("statistics per time step: call norm(x, t) with t from 0, not norm(x)")

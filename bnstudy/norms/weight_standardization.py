@@ -11,6 +11,10 @@ class WeightStandardization(nn.Module):
     W_hat = (W - mean) / sqrt(var_biased + eps), moments over all axes but the first.
     A parametrization: the parameter that learns stays the raw weight. Mean removal gives
     almost all of the published gain; used with group norm in place of batch norm.
+
+    >>> w = WeightStandardization()(torch.randn(4, 100))
+    >>> bool(w.mean(1).abs().max() < 1e-5)
+    True
     """
 
     def __init__(self, eps: float = 1e-5):
@@ -31,6 +35,10 @@ def standardize_weights(model: nn.Module, eps: float = 1e-5) -> nn.Module:
 
     Layers with a single input per output unit, whose standardized weight would be 0, are left.
     Raises ValueError when there is no such layer, or when one is standardized already.
+
+    >>> model = standardize_weights(nn.Sequential(nn.Conv2d(3, 8, 3), GroupNorm(8, num_groups=2)))
+    >>> bool(model[0].weight.flatten(1).mean(1).abs().max() < 1e-5)
+    True
     """
     kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
     layers = [m for m in model.modules() if isinstance(m, kinds) and m.weight[0].numel() > 1]

@@ -15,7 +15,8 @@ from bnstudy.norms import base
 TOOLS = {
     "audit": ("Finding", "audit"),
     "fold": ("Folded", "fold", "fold_pair", "inference_speedup"),
-    "swap": ("Swap", "Swaps", "swap_norms"),
+    "replacement": ("PerPosition", "Swap"),
+    "swap": ("Swaps", "swap_norms"),
 }
 
 

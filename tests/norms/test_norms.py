@@ -108,6 +108,25 @@ def test_a_large_mean_costs_no_more_digits_where_channels_lie_last(name):
     assert (last - exact).abs().max() < 100 * 100 * 2**-24
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("name", ["batch", "group", "layer", "instance", "rms"])
+def test_where_channels_lie_last_in_memory_they_do_so_afterwards(name, axes, training):
+    layer = make(name, **({"num_groups": 2} if name == "group" else {}))(6).train(training)
+    x = 3 + torch.randn(4, 6, *(3, 5, 2)[:axes], generator=torch.Generator().manual_seed(0))
+    layout = (torch.channels_last, torch.channels_last_3d)[axes - 2]
+    last = x.contiguous(memory_format=layout).requires_grad_()
+    y = layer(last)
+    assert y.stride() == last.stride()
+    torch.testing.assert_close(y, layer(x))
+    assert layer(x).is_contiguous()
+    weights = y.detach().cos()
+    (theirs,) = torch.autograd.grad((y * weights).sum(), last)
+    plain = x.requires_grad_()
+    (ours,) = torch.autograd.grad((layer(plain) * weights).sum(), plain)
+    torch.testing.assert_close(theirs, ours)
+
+
 @pytest.mark.parametrize("affine", ["both", "gamma", "beta", "none"])
 @pytest.mark.parametrize("name", ["batch", "ghost", "group", "layer", "instance"])
 def test_both_backends_train_alike(name, affine):

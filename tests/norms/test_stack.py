@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from bnstudy.norms import Calibrator, calibrate, evaluation_mode, make
+from bnstudy.norms import Calibrator, batch_norms, calibrate, evaluation_mode, make
 
 CASES = [
     ("none", {}),
@@ -81,6 +81,12 @@ def test_a_stack_trains_and_evaluates_like_a_loop(name, params, backend):
         {"evaluation": "mixture", "group_size": 4, "prior_examples": 16},
         {"evaluation": "example", "alpha": 0.3},
     ]
+    if not batch_norms(nets[0]):
+        modes = []
+        torch.testing.assert_close(
+            vmap(lambda w, b: functional_call(nets[0], (w, b), (x,)))(weights, buffers),
+            torch.stack([net(x) for net in loop]),
+        )
     for mode in modes:
         with evaluation_mode(nets[0], **mode):
             y = vmap(lambda w, b: functional_call(nets[0], (w, b), (x,)))(weights, buffers)

@@ -58,8 +58,8 @@ def test_torch_batch_norm_to_ours_changes_no_number_in_training_or_evaluation():
     assert report.replaced[0].kept == ("gamma", "beta", "population")
     (left,) = report.left
     assert left.name == "7"
-    assert "last axis" in left.why
-    assert "7: LayerNorm left: normalizes the last axis" in str(report)
+    assert "per_position=True" in left.why
+    assert "7: LayerNorm left: normalizes the channels of each position" in str(report)
 
 
 def test_undo_puts_the_very_layers_back():

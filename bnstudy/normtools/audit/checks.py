@@ -26,7 +26,15 @@ DEFINITION = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One departure from the definition."""
+    """One departure from the definition.
+
+    >>> class Careless(nn.BatchNorm2d):
+    ...     def forward(self, x):
+    ...         return super().forward(x) * (1.0 if self.training else 0.9)
+    >>> findings = audit(Careless)
+    >>> len(findings) > 0 and all(isinstance(finding, Finding) for finding in findings)
+    True
+    """
 
     check: str
     expected: str
@@ -101,6 +109,9 @@ def audit(
     or a function from the number of axes to a module for 4 channels.
     All numbers of axes it takes, 2 to 5, are tried; a check reports the first that shows a fault.
     Raises ValueError for what is no batch normalization.
+
+    >>> audit(nn.BatchNorm2d)
+    []
     """
     makers = subjects(target, init)
     findings: dict[str, Finding] = {}
