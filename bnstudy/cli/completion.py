@@ -12,7 +12,6 @@ from click.shell_completion import (
 )
 
 LAUNCHERS = ("basic", "joblib", "local", "submitit_local", "submitit_slurm")
-PATHS = {"data.root": "dir", "results_dir": "dir", "data.path": "file"}
 
 
 def complete_override(
@@ -20,6 +19,7 @@ def complete_override(
 ) -> list[str] | list[CompletionItem]:
     """Keys, and after `key=` its choices; in a comma list, the next of them."""
     from bnstudy.config import CONFIGS, GROUPS, schema_keys
+    from bnstudy.config.settings import PATHS
 
     key, equals, given = text.partition("=")
     if not equals:

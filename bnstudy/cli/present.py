@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnstudy.errors import count
+from bnstudy.errors import UserError, count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,9 +107,14 @@ def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFram
 
 
 def studies(composer: "Composer") -> None:
-    """Name, claim, source and cost of every study."""
+    """Name, claim, source and cost of every study; of one that is stated badly, why."""
     for name in composer.choices("study"):
-        found = composer.study(name)
+        try:
+            found = composer.study(name)
+        except UserError as error:
+            click.secho(name, bold=True)
+            click.echo(f"  cannot be used: {error}")
+            continue
         click.secho(f"{name}  ({found.group})" if found.group else name, bold=True)
         click.echo(f"  claim   {found.claim}\n  source  {found.source}\n  cost    {found.cost}")
 

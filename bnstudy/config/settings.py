@@ -10,6 +10,7 @@ from bnstudy.config import capabilities
 from bnstudy.config.schema import DURATIONS, Config, Part, Parts
 
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
+PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
 HERE = Path(__file__).parents[1]  # the package
 # in a checkout the folder lies beside the package, in an installed wheel inside it
 CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
