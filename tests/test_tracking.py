@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_offline_runs_hold_config_history_and_summary(tmp_path, capfd):
     assert mirror(tmp_path) == "mirrored"
     (path,) = runs_in(tmp_path)
     (run,) = of_kind(path, "run")
-    assert run["run_id"] == f"{CELL}-{STACK[:6]}-1"
+    assert re.fullmatch(f"{CELL}-{STACK[:6]}-1-[0-9a-f]{{6}}", run["run_id"])
     assert run["run_group"] == "batch_size"
     assert run["tags"] == ["batch", "ab12cd3"]
     assert run["display_name"] == "digits resnet batch B=4"
@@ -211,7 +212,7 @@ def test_a_rerun_is_a_new_attempt_and_later_runs_are_cheap(tmp_path):
     start = time.perf_counter()
     mirror(tmp_path)
     seconds = time.perf_counter() - start
-    assert [p.stem.rsplit("-", 1)[1] for p in runs_in(tmp_path)] == ["1", "2"]
+    assert [p.stem.split("-")[-2] for p in runs_in(tmp_path)] == ["1", "2"]
     # 0.03 s measured; a process start, a handshake or W&B's own extras would be 0.2 s to 2 s each.
     # Wide, because machines are busy.
     assert seconds < 1
@@ -380,7 +381,8 @@ def test_online_runs_arrive_at_a_server(tmp_path, stub):
     with stub() as server:
         status, _, _, _ = online(tmp_path, timeout=20, **server.env)
         assert status == "mirrored"
-        run = server.runs[f"me/bnstudy/{CELL}-{STACK[:6]}-1"]
+        ((name, run),) = server.runs.items()
+    assert name.startswith(f"me/bnstudy/{CELL}-{STACK[:6]}-1-")
     assert run["complete"]
     assert run["group"] == "batch_size"
     assert [h["step"] for h in run["history"]] == [10, 20, 30]

@@ -17,7 +17,7 @@ from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
 from bnstudy.cli.watch import Watch
 from bnstudy.config import Config
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
 from bnstudy.sweep.launch import Outcome, launch
 from bnstudy.sweep.plan import Plan, addresses, make_plan
@@ -87,7 +87,7 @@ def train_missing(
         watch,
         present.note,
     )
-    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_line())
+    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
     return Result(plan, outcome, watch.signal)
@@ -159,7 +159,7 @@ def execution_of(request: "Request", launcher: str) -> Execution:
         save_weights=settings.save_weights,
         tracker=settings.tracker,
         study=request.study.name if request.study else "",
-        command=command_line(),
+        command=command_of(request),
         launcher=launcher,
         deadline=time.time() + 60 * minutes if minutes else None,
     )
@@ -177,6 +177,22 @@ def _judgeable(grids: Sequence[tuple[Any, Sequence[Config], Sequence[int]]]) -> 
         studies.check(study, cells, seeds)
 
 
+def judge_of_metric(request: "Request", metric: str) -> Apart:
+    """Refuses a metric that no run of the request will have."""
+    return Apart(_measurable, request.cells, metric)
+
+
+def _measurable(cells: Sequence[Config], metric: str) -> None:
+    from bnstudy.studies.planned import measured
+
+    known = {name for cell in cells for name in measured(cell)} | {"wall_seconds", "stack_seconds"}
+    # of what is measured per layer or per step, `measured` names some that any run has
+    families = {name.partition("/")[0] for name in known if "/" in name}
+    name = metric.removesuffix("_last5")
+    if name not in known and name.partition("/")[0] not in families:
+        raise unknown("metric", metric, known)
+
+
 def finish_study(request: "Request", plan: Plan) -> None:
     """Write a study's results where they are not there yet, print its verdicts and their folder."""
     from bnstudy import studies
@@ -191,7 +207,7 @@ def finish_study(request: "Request", plan: Plan) -> None:
         scale=scale,
         cells=plan.cells,
         planned=plan.runs,
-        command=command_line(),
+        command=command_of(request),
     )
     names = ("figure.png", "table.csv", "claims.json")
     for line in (*studies.lines(verdicts), *(folder / name for name in names)):
@@ -245,9 +261,13 @@ def table_of(request: "Request", plan: Plan) -> "pd.DataFrame":
     return store_of(request).table(plan.addresses, [cell.cell for cell in plan.cells])
 
 
-def command_line(words: Sequence[str] | None = None) -> str:
-    """The command as typed, for records; the folder of data is named by BNSTUDY_DATA."""
-    given = sys.argv[1:] if words is None else words
-    shown = ["data.root=$BNSTUDY_DATA" if w.startswith("data.root=") else shlex.quote(w)
-             for w in given]  # fmt: skip
+def command_of(request: "Request") -> str:
+    """The command that asked for it, for records."""
+    return request.command or command_line(sys.argv[1:])
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as they can be typed again; the folder of data is named by BNSTUDY_DATA."""
+    shown = ['data.root="$BNSTUDY_DATA"' if w.lstrip("+").startswith("data.root=")
+             else shlex.quote(w) for w in words]  # fmt: skip
     return " ".join(["bnstudy", *shown])

@@ -58,9 +58,9 @@ class Request:
 def hydra_session(config_dirs: Sequence[str] = ()) -> Iterator["Composer"]:
     """Hydra, initialised on the project's configs and the folders of the user's own."""
     folders = [Path(folder).expanduser().absolute() for folder in config_dirs]
-    for folder in folders:
+    for given, folder in zip(config_dirs, folders, strict=True):
         if not folder.is_dir():
-            raise UserError(f"--config-dir {folder}: there is no such folder")
+            raise UserError(f"--config-dir {given}: there is no such folder")
     ConfigStore.instance().store("schema", Settings().model_dump(mode="json"))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="bnstudy"):

@@ -1,7 +1,6 @@
 """Overrides: read in Hydra's grammar, checked against the schema; mistakes in one message."""
 
 import json
-import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from bnstudy.config.settings import (
     Settings,
     StudyConfig,
     axis_keys,
+    path_of,
     schema_keys,
 )
 from bnstudy.errors import UserError, did_you_mean, nearest, unknown
@@ -57,14 +57,6 @@ def _with_path(text: str) -> str:
     if key.lstrip("+") not in PATHS or value == "null":
         return text
     return f"{key}={quoted(path_of(text))}"
-
-
-def path_of(text: str) -> str:
-    """The path in an override whose key names a place."""
-    key, _, value = text.partition("=")
-    if not value:
-        raise UserError(f"{key}= names no place: write {key}=DIR")
-    return os.path.expanduser(value)
 
 
 def quoted(text: object) -> str:

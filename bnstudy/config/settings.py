@@ -1,5 +1,6 @@
 """What a command line sets: a run, its seeds, how to execute it; and what a study states."""
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from bnstudy.config import capabilities
 from bnstudy.config.schema import DURATIONS, Config, Part, Parts
+from bnstudy.errors import UserError
 
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
 PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
@@ -122,6 +124,14 @@ def seed_list(seeds: int | list[int]) -> list[int]:
     if not chosen or min(chosen) < 0:
         raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
     return chosen
+
+
+def path_of(override: str) -> str:
+    """The path in an override of one of PATHS: all after the first `=`, with `~` as the home."""
+    key, _, value = override.partition("=")
+    if not value:
+        raise UserError(f"{key}= names no place: write {key}=DIR")
+    return os.path.expanduser(value)
 
 
 def schema_keys() -> list[str]:
