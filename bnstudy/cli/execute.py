@@ -193,8 +193,11 @@ def _measurable(cells: Sequence[Config], metric: str) -> None:
         raise unknown("metric", metric, known)
 
 
-def finish_study(request: "Request", plan: Plan) -> None:
-    """Write a study's results where they are not there yet, print its verdicts and their folder."""
+def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], Path]:
+    """Write a study's results where they are not there yet, print its verdicts and their paths.
+
+    Returns the verdicts and the folder of the results.
+    """
     from bnstudy import studies
 
     assert request.study is not None
@@ -212,13 +215,14 @@ def finish_study(request: "Request", plan: Plan) -> None:
     names = ("figure.png", "table.csv", "claims.json")
     for line in (*studies.lines(verdicts), *(folder / name for name in names)):
         present.line(line)
+    return verdicts, folder
 
 
 def compare(request: "Request", plan: Plan, metric: str) -> None:
     """Print and write the table that a paper would show of a plan's arms."""
     from rich.console import Console
 
-    from bnstudy import compare as comparison
+    from bnstudy import comparison
 
     table = table_of(request, plan)
     # arms are called what the command line calls them: norm=mine, model.hidden=[8]
