@@ -8,6 +8,7 @@ because a dead server would cost its timeout again for every stack.
 import contextlib
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
@@ -115,11 +116,11 @@ class Tracker:
     """One cell's mirror: `start`, `log` after each evaluation, `finish`; none of them raises.
 
     `status` is 'disabled', 'mirrored' or 'failed: <reason>'. In W&B the cell is one run with
-    the id <cell>-<seeds>-<attempt>: metrics `seed_3/test_error` of each seed against
+    the id <cell>-<seeds>-<attempt>-<random>: metrics `seed_3/test_error` of each seed against
     `seed_3/step`, and `test_error`, the mean over all seeds, against `step`. Seeds that train one
     after the other are logged as they come; their mean follows when the last of them gets there.
-    An attempt is counted up from the runs found in `folder`, since an id that is used twice is
-    two histories in one.
+    An id that is used twice is two histories in one: attempts are counted by the runs found in
+    `folder`, and the random part keeps those apart that count at once, or in other folders.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Tracker:
         self._run = wandb.init(
             project=self.settings.project,
             entity=self.settings.entity,
-            id=f"{prefix}-{self._attempt(prefix)}",
+            id=f"{prefix}-{self._attempt(prefix)}-{uuid.uuid4().hex[:6]}",
             name=name,
             group=self.group[:128],
             tags=self.tags,

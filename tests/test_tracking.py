@@ -4,11 +4,13 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -101,7 +103,7 @@ def test_offline_runs_hold_config_history_and_summary(tmp_path, capfd):
     assert mirror(tmp_path) == "mirrored"
     (path,) = runs_in(tmp_path)
     (run,) = of_kind(path, "run")
-    assert run["run_id"] == f"{CELL}-{STACK[:6]}-1"
+    assert re.fullmatch(f"{CELL}-{STACK[:6]}-1-[0-9a-f]{{6}}", run["run_id"])
     assert run["run_group"] == "batch_size"
     assert run["tags"] == ["batch", "ab12cd3"]
     assert run["display_name"] == "digits resnet batch B=4"
@@ -128,10 +130,31 @@ def test_a_rerun_is_a_new_attempt_and_later_runs_are_cheap(tmp_path):
     start = time.perf_counter()
     mirror(tmp_path)
     seconds = time.perf_counter() - start
-    assert [p.stem.rsplit("-", 1)[1] for p in runs_in(tmp_path)] == ["1", "2"]
+    assert [p.stem.split("-")[-2] for p in runs_in(tmp_path)] == ["1", "2"]
     # 0.03 s measured; a process start, a handshake or W&B's own extras would be 0.2 s to 2 s each.
     # Wide, because machines are busy.
     assert seconds < 1
+
+
+def test_two_that_count_the_same_attempt_have_two_ids(tmp_path, monkeypatch):
+    """Both planners look at the folder before either has written to it."""
+    ids = []
+
+    class Wandb:
+        @staticmethod
+        def init(id, **settings):
+            ids.append(id)
+            raise RuntimeError("enough")
+
+        class Settings:
+            model_fields: ClassVar[dict] = {}
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    for _ in range(2):
+        monkeypatch.setattr(tracking, "_failure", None)
+        Tracker(TrackerConfig(), tmp_path, "g").start(CELL, STACK, CONFIG, "n")
+    assert len(set(ids)) == 2
+    assert all(name.startswith(f"{CELL}-{STACK[:6]}-1-") for name in ids)
 
 
 @pytest.mark.slow
@@ -297,7 +320,8 @@ def test_online_runs_arrive_at_a_server(tmp_path, stub):
     with stub() as server:
         status, _, _, _ = online(tmp_path, timeout=20, **server.env)
         assert status == "mirrored"
-        run = server.runs[f"me/bnstudy/{CELL}-{STACK[:6]}-1"]
+        ((name, run),) = server.runs.items()
+    assert name.startswith(f"me/bnstudy/{CELL}-{STACK[:6]}-1-")
     assert run["complete"]
     assert run["group"] == "batch_size"
     assert [h["step"] for h in run["history"]] == [10, 20, 30]

@@ -9,7 +9,7 @@ import click
 
 import bnstudy
 from bnstudy.cli import completion, records, tools
-from bnstudy.cli.places import results_dir, writable
+from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ class Commands(click.Group):
 
 overrides_argument = click.argument(
     "overrides", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.complete_override
-)
-config_dir_option = click.option(
-    "--config-dir", multiple=True, metavar="DIR", help="A folder of configs of your own."
 )
 cfg_option = click.option(
     "--cfg",
@@ -170,7 +167,11 @@ def compare(
     metric: str,
     overrides: tuple[str, ...],
 ) -> None:
-    """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32."""
+    """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32.
+
+    Arms with settings of their own are norms with settings, ; in between:
+    bnstudy compare arms='batch; group num_groups=2; group num_groups=8'.
+    """
     from bnstudy.cli import execute, present
 
     with session(config_dir) as composer:
@@ -180,7 +181,8 @@ def compare(
         if cfg:
             present.composed(request, cfg)
             return
-        result = execute.train_missing(request, composer, dry_run)
+        judge = execute.judge_of_metric(request, metric)
+        result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
         execute.compare(request, result.plan, metric)

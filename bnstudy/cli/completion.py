@@ -11,8 +11,9 @@ from click.shell_completion import (
     get_completion_class,
 )
 
+from bnstudy.errors import UserError
+
 LAUNCHERS = ("basic", "joblib", "local", "submitit_local", "submitit_slurm")
-PATHS = {"data.root": "dir", "results_dir": "dir", "data.path": "file"}
 
 
 def complete_override(
@@ -20,6 +21,7 @@ def complete_override(
 ) -> list[str] | list[CompletionItem]:
     """Keys, and after `key=` its choices; in a comma list, the next of them."""
     from bnstudy.config import CONFIGS, GROUPS, schema_keys
+    from bnstudy.config.settings import PATHS
 
     key, equals, given = text.partition("=")
     if not equals:
@@ -68,10 +70,24 @@ def complete_address(
     """Addresses of the cells and runs in the store of the command's results_dir."""
     from bnstudy.cli.places import open_store
 
-    given = [w for w in ctx.params.get("overrides") or () if w.startswith("results_dir=")]
-    store = open_store(given)
+    words = ctx.params.get("overrides") or ctx.params.get("words") or ()
+    try:
+        store = open_store([word for word in words if word.startswith("results_dir=")])
+    except UserError:
+        return []
     cells = [path.name for path in (store.root / "cells").glob("*")]
     return sorted(name for name in {*cells, *store.held()} if name.startswith(text))
+
+
+def complete_selection(
+    ctx: click.Context, param: click.Parameter, text: str
+) -> list[str] | list[CompletionItem]:
+    """Addresses, studies, and what a filter can be."""
+    from bnstudy.config import CONFIGS
+
+    studies = [p.stem for p in sorted((CONFIGS / "study").glob("*.yaml"))]
+    named = [name for name in studies if name.startswith(text)] if "=" not in text else []
+    return [*named, *complete_address(ctx, param, text), *complete_override(ctx, param, text)]
 
 
 BASH = """

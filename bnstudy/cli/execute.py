@@ -17,7 +17,7 @@ from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
 from bnstudy.cli.watch import Watch
 from bnstudy.config import Config
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
 from bnstudy.sweep.launch import Outcome, launch
 from bnstudy.sweep.plan import Plan, addresses, make_plan
@@ -92,7 +92,7 @@ def train_missing(
         watch,
         present.note,
     )
-    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_line())
+    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
     return Result(plan, outcome, watch.signal)
@@ -164,7 +164,7 @@ def execution_of(request: "Request", launcher: str) -> Execution:
         save_weights=settings.save_weights,
         tracker=settings.tracker,
         study=request.study.name if request.study else "",
-        command=command_line(),
+        command=command_of(request),
         launcher=launcher,
         deadline=time.time() + 60 * minutes if minutes else None,
     )
@@ -182,13 +182,32 @@ def _judgeable(grids: Sequence[tuple[Any, Sequence[Config], Sequence[int]]]) -> 
         check(study, cells, seeds)
 
 
-def finish_study(request: "Request", plan: Plan) -> None:
-    """Write a study's results where they are not there yet, print its verdicts and their folder."""
+def judge_of_metric(request: "Request", metric: str) -> Apart:
+    """Refuses a metric that no run of the request will have."""
+    return Apart(_measurable, request.cells, metric)
+
+
+def _measurable(cells: Sequence[Config], metric: str) -> None:
+    from bnstudy.studies.planned import measured
+
+    known = {name for cell in cells for name in measured(cell)} | {"wall_seconds", "stack_seconds"}
+    # of what is measured per layer or per step, `measured` names some that any run has
+    families = {name.partition("/")[0] for name in known if "/" in name}
+    name = metric.removesuffix("_last5")
+    if name not in known and name.partition("/")[0] not in families:
+        raise unknown("metric", metric, known)
+
+
+def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], Path]:
+    """Write a study's results where they are not there yet, print its verdicts and their paths.
+
+    Returns the verdicts and the folder of the results.
+    """
     assert request.study is not None
     scale = request.settings.scale.name
     folder = runs_of(request) / "studies" / request.study.name / f"{scale}-{plan.grid_hash}"
 
-    def lines() -> list[str]:
+    def written() -> tuple[list[dict[str, Any]], list[str]]:
         from bnstudy import studies
 
         verdicts = studies.results_of(
@@ -199,21 +218,23 @@ def finish_study(request: "Request", plan: Plan) -> None:
             scale=scale,
             cells=plan.cells,
             planned=plan.runs,
-            command=command_line(),
+            command=command_of(request),
         )
-        names = ("figure.png", "table.csv", "claims.json")
-        return [*studies.lines(verdicts), *(str(folder / name) for name in names)]
+        return verdicts, studies.lines(verdicts)
 
     # apart: what draws starts threads, and the next study's workers are forked from here
-    for line in Apart(lines).result():
+    verdicts, lines = Apart(written).result()
+    names = ("figure.png", "table.csv", "claims.json")
+    for line in (*lines, *(folder / name for name in names)):
         present.line(line)
+    return verdicts, folder
 
 
 def compare(request: "Request", plan: Plan, metric: str) -> None:
     """Print and write the table that a paper would show of a plan's arms."""
     from rich.console import Console
 
-    from bnstudy import compare as comparison
+    from bnstudy import comparison
 
     table = table_of(request, plan)
     # arms are called what the command line calls them: norm=mine, model.hidden=[8]
@@ -256,9 +277,13 @@ def table_of(request: "Request", plan: Plan) -> "pd.DataFrame":
     return store_of(request).table(plan.addresses, [cell.cell for cell in plan.cells])
 
 
-def command_line(words: Sequence[str] | None = None) -> str:
-    """The command as typed, for records; the folder of data is named by BNSTUDY_DATA."""
-    given = sys.argv[1:] if words is None else words
-    shown = ["data.root=$BNSTUDY_DATA" if w.startswith("data.root=") else shlex.quote(w)
-             for w in given]  # fmt: skip
+def command_of(request: "Request") -> str:
+    """The command that asked for it, for records."""
+    return request.command or command_line(sys.argv[1:])
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as they can be typed again; the folder of data is named by BNSTUDY_DATA."""
+    shown = ['data.root="$BNSTUDY_DATA"' if w.lstrip("+").startswith("data.root=")
+             else shlex.quote(w) for w in words]  # fmt: skip
     return " ".join(["bnstudy", *shown])

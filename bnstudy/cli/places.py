@@ -5,10 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
     from bnstudy.store import Store
+
+config_dir_option = click.option(
+    "--config-dir", multiple=True, metavar="DIR", help="A folder of configs of your own."
+)
 
 
 def results_dir(overrides: Sequence[str]) -> Path:
@@ -17,20 +23,28 @@ def results_dir(overrides: Sequence[str]) -> Path:
     Raises:
         UserError: another override than results_dir.
     """
+    from bnstudy.config.settings import path_of
+
     found = "results"
     for text in overrides:
-        key, _, value = text.partition("=")
-        if key != "results_dir":
+        if text.partition("=")[0] != "results_dir":
             raise UserError(f"'{text}': this command takes no overrides but results_dir=DIR")
-        found = value
+        found = path_of(text)
     return Path(found)
 
 
 def open_store(overrides: Sequence[str]) -> "Store":
-    """The store of a command that composes nothing."""
+    """The store of a command that composes nothing.
+
+    Raises:
+        UserError: a results folder that was named and is not there.
+    """
     from bnstudy.store import Store
 
-    return Store(results_dir(overrides) / "runs")
+    folder = results_dir(overrides)
+    if overrides and not folder.is_dir():
+        raise UserError(f"results_dir={folder}: there is no such folder")
+    return Store(folder / "runs")
 
 
 def writable(results: Path) -> None:

@@ -1,16 +1,19 @@
 """What a person reads: plans, how launches ended, verdicts, results."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnstudy.errors import count
+from bnstudy.errors import UserError, count
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bnstudy.cli.select import StudyRuns
     from bnstudy.config.compose import Composer, Request
+    from bnstudy.store import Store
     from bnstudy.sweep.launch import Outcome
     from bnstudy.sweep.plan import Plan
 
@@ -107,9 +110,14 @@ def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFram
 
 
 def studies(composer: "Composer") -> None:
-    """Name, claim, source and cost of every study."""
+    """Name, claim, source and cost of every study; of one that is stated badly, why."""
     for name in composer.choices("study"):
-        found = composer.study(name)
+        try:
+            found = composer.study(name)
+        except UserError as error:
+            click.secho(name, bold=True)
+            click.echo(f"  cannot be used: {error}")
+            continue
         click.secho(f"{name}  ({found.group})" if found.group else name, bold=True)
         click.echo(f"  claim   {found.claim}\n  source  {found.source}\n  cost    {found.cost}")
 
@@ -127,6 +135,40 @@ def composed(request: "Request", what: str) -> None:
     click.echo(OmegaConf.to_yaml(config), nl=False)
     for key, values in request.axes:
         click.echo(f"# axis {key}: {', '.join(map(str, values))}")
+
+
+def summary(table: "pd.DataFrame", most: int = 10) -> list[str]:
+    """A line for each cell of a table, short."""
+    lines = []
+    for cell, rows in table.groupby("cell"):
+        first = rows.iloc[0]
+        lines.append(
+            f"{cell}  {first['data.name']} {first['model.name']} {first['norm.name']} "
+            f"B={first['train.batch_size']}  {count(len(rows), 'seed')}"
+        )
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
+def study(runs: "StudyRuns", store: "Store", held: int) -> None:
+    """What a study states, its grid, how much of it the store holds, and verdicts if there are."""
+    from bnstudy.config import digest
+    from bnstudy.studies import lines
+
+    found, planned = runs.study, runs.addresses
+    click.secho(f"{found.name}: {found.title}", bold=True)
+    for name in ("claim", "source", "rule", "expected", "cost"):
+        click.echo(f"{name:<9}{getattr(found, name)}")
+    seeds = ", ".join(map(str, runs.seeds))
+    click.echo(f"{'grid':<9}scale={runs.scale}: {count(len(runs.cells), 'cell')}, seeds {seeds}")
+    for axis, values in runs.axes:
+        click.echo(f"{'':<9}{axis}: {', '.join(map(str, values))}")
+    click.echo(f"{'status':<9}{held} of {count(len(planned), 'run')} in {store.root}")
+    folder = store.root / "studies" / found.name / f"{runs.scale}-{digest(sorted(planned))[:8]}"
+    if (folder / "claims.json").is_file():
+        for verdict in lines(json.loads((folder / "claims.json").read_text())):
+            click.echo(verdict)
+        click.echo(folder)
 
 
 def stored(table: "pd.DataFrame") -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,8 @@ from bnstudy.errors import count
 from bnstudy.sweep.progress import clock, eta, remaining
 from bnstudy.sweep.protocol import Status, stop_file
 
-LINE_EVERY = 15  # seconds between lines where there is no terminal
+FIRST_LINE = 2  # seconds until there is one where there is no terminal
+LINE_EVERY = 15  # seconds between the others
 
 
 class Watch:
@@ -76,17 +77,25 @@ def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
         while not finished.wait(0.5):
             statuses = list(Status.read(folder).values())
             fraction, left = eta(statuses, time.time())
-            now = " | ".join(f"{s.current} {s.metric}" for s in statuses if s.current)
+            now = doing(statuses) or "starting workers"
             bar.update(task, completed=fraction, left=remaining(fraction, left), description=now)
 
 
 def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
     begin = time.time()
-    while not finished.wait(LINE_EVERY):
+    wait = FIRST_LINE
+    while not finished.wait(wait):
+        wait = LINE_EVERY
         statuses = list(Status.read(folder).values())
         fraction, left = eta(statuses, time.time())
         done = sum(s.done for s in statuses)
         click.echo(
             f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  "
-            f"{count(done, 'stack')} done, {remaining(fraction, left)}"
+            f"{count(done, 'stack')} done, {remaining(fraction, left)}  "
+            f"{doing(statuses) or 'starting workers'}"
         )
+
+
+def doing(statuses: Sequence[Status]) -> str:
+    """Which stacks are being trained, and what was last measured."""
+    return " | ".join(f"{s.current} {s.metric}".strip() for s in statuses if s.current)

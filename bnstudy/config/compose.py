@@ -13,15 +13,26 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bnstudy.config import arms
+from bnstudy.config.arms import Arm
 from bnstudy.config.grid import expand
-from bnstudy.config.overrides import check_key, checked, literal, parse, rivals_of, validated
+from bnstudy.config.overrides import (
+    check_key,
+    checked,
+    literal,
+    parse,
+    quoted,
+    rivals_of,
+    sweep_values,
+    validated,
+)
 from bnstudy.config.schema import Config
 from bnstudy.config.settings import CONFIGS, GROUPS, Settings, StudyConfig
 from bnstudy.errors import UserError, unknown
@@ -40,18 +51,20 @@ class Request:
     study: StudyConfig | None
     overrides: tuple[str, ...]
     excluded: int = 0
+    command: str = ""  # that asked for it, for records; empty: as typed in a shell
 
 
 @contextmanager
 def hydra_session(config_dirs: Sequence[str] = ()) -> Iterator["Composer"]:
     """Hydra, initialised on the project's configs and the folders of the user's own."""
-    for folder in config_dirs:
-        if not Path(folder).is_dir():
-            raise UserError(f"--config-dir {folder}: there is no such folder")
+    folders = [Path(folder).expanduser().absolute() for folder in config_dirs]
+    for given, folder in zip(config_dirs, folders, strict=True):
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {given}: there is no such folder")
     ConfigStore.instance().store("schema", Settings().model_dump(mode="json"))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3", job_name="bnstudy"):
-        yield Composer([str(Path(f).absolute()) for f in config_dirs])
+        yield Composer(list(map(str, folders)))
 
 
 class Composer:
@@ -60,8 +73,8 @@ class Composer:
     def __init__(self, config_dirs: Sequence[str]) -> None:
         self.hydra = GlobalHydra.instance().hydra
         # the user's folders come after ours; quoted, since a path may hold commas and spaces
-        quoted = ",".join("'file://" + d.replace("'", "\\'") + "'" for d in config_dirs)
-        self.search = [f"hydra.searchpath=[{quoted}]"] if config_dirs else []
+        paths = ",".join(quoted(f"file://{folder}") for folder in config_dirs)
+        self.search = [f"hydra.searchpath=[{paths}]"] if config_dirs else []
         self.config_dirs = list(config_dirs)
 
     @property
@@ -87,25 +100,47 @@ class Composer:
             )
         except (HydraException, OmegaConfBaseException) as error:
             text = str(error).split("\nConfig search path")[0].strip()
-            if "submitit" in text:
-                text += "\nThe Slurm launcher is an extra: uv sync --extra slurm in the checkout."
             raise UserError(text) from None
         except YAMLError as error:  # in a folder of the user's own: its text names file and line
             raise UserError(f"a config is not valid YAML: {error}") from None
 
     def study(self, name: str) -> StudyConfig:
-        """The study of this name, as its YAML states it."""
+        """The study of this name, as its YAML states it.
+
+        Raises:
+            UserError: no such study; a file that states it badly, which the message names.
+        """
         names = [n for n in self.choices("study") if n != "null"]
         if name not in names:
             raise unknown("study", name, names)
-        node: Any = OmegaConf.to_container(self.compose([f"+study={name}"]).study, resolve=True)
-        return validated(StudyConfig, {"name": name, **node}, f"configs/study/{name}.yaml")
+        file = self.study_file(name)
+        try:
+            stated = self.compose([f"+study={name}"]).get("study")
+            node: Any = OmegaConf.to_container(stated, resolve=True) if stated is not None else {}
+        except (UserError, OmegaConfBaseException) as error:
+            raise UserError(f"{file}: {error}") from None
+        if not isinstance(node, dict):
+            raise UserError(f"{file}: a study is a mapping: title: ..., claim: ..., scales: ...")
+        study = validated(StudyConfig, {"name": name, **node}, str(file))
+        for grid in study.scales.values():
+            for key in [*study.fixed, *grid.fixed, *grid.axes]:
+                try:
+                    check_key(key)
+                except UserError as error:
+                    raise UserError(f"{file}: {error}") from None
+        return study
+
+    def study_file(self, name: str) -> Path:
+        """The YAML of a study: the package's, or else the user's."""
+        places = [CONFIGS, *map(Path, self.config_dirs)]
+        files = [place / "study" / f"{name}.yaml" for place in places]
+        return next((file for file in files if file.is_file()), files[0])
 
     def studies(self, words: Sequence[str]) -> list[StudyConfig]:
         """The studies that words name, each once: a study, a group of studies, or `all`."""
         names = [n for n in self.choices("study") if n != "null"]
-        # a group is read from the files only when a word is no study's name
-        every = [] if set(words) <= set(names) else [self.study(name) for name in names]
+        # groups are read from the files only when a word is no study's name
+        every = [] if set(words) <= set(names) else self._readable(names, "all" in words)
         groups = {s.group for s in every} - {""}
         found: dict[str, StudyConfig] = {}
         for word in words:
@@ -116,6 +151,17 @@ class Composer:
             else:
                 raise unknown("study", word, [*names, *sorted(groups), "all"])
         return list(found.values())
+
+    def _readable(self, names: Sequence[str], every: bool) -> list[StudyConfig]:
+        """Studies by name; those that are stated badly are passed over unless all are wanted."""
+        found = []
+        for name in names:
+            try:
+                found.append(self.study(name))
+            except UserError:
+                if every:
+                    raise
+        return found
 
     def request(
         self, overrides: Sequence[str], study: StudyConfig | None = None, sweep: bool = True
@@ -130,7 +176,8 @@ class Composer:
             UserError: unknown key, group choice or study; a value of the wrong type; a setting that
                 no cell uses; impossible combinations. The message says what is allowed.
         """
-        words = [checked(o, self.choices) for o in parse(overrides)]
+        chosen, rest = self._arms(overrides, study, sweep)
+        words = [checked(o, self.choices) for o in parse(rest)]
         cleared = rivals_of({o.key_or_group for o in words})
         fixed, axes = self._stated(study, words) if study else ({}, {})
         fixed = {k: literal(v) for k, v in fixed.items() if k not in cleared}
@@ -143,19 +190,23 @@ class Composer:
                 axes.pop(key, None)
                 plain.append(word.input_line.lstrip("+"))
             elif sweep:
-                axes[key] = self._values(word)
+                axes[key] = sweep_values(word, self.choices)
             else:
                 raise UserError(
                     f"{key} has several values: 'bnstudy train -m' trains the grid, "
                     "'bnstudy compare' trains it and prints the table"
                 )
+        if chosen:
+            if any(word.key_or_group == "norm" for word in words):
+                raise UserError("norm= and arms= both say which norms: give one of them")
+            axes = {"norm": list(chosen), **axes}
         # Hydra takes group choices before values: `norm.eps=... norm=group` in any order
         base_overrides = [*(f"{k}={v}" for k, v in fixed.items()), *plain]
         base = self.compose(base_overrides)
         by_hand = tuple(o.key_or_group for o in words)
         grid = expand(
             plain_tree(base),
-            self._pieces(base_overrides, axes),
+            self._pieces(base_overrides, axes, chosen),
             axes,
             exclude=study.exclude if study else [],
             given={*fixed, *axes, *cleared, *by_hand},
@@ -190,31 +241,41 @@ class Composer:
             raise unknown(f"scale of the study {study.name}", str(scale), study.scales)
         grid = study.scales[scale]
         fixed = {**study.fixed, **grid.fixed, "seeds": grid.seeds}
-        for key in [*fixed, *grid.axes]:
-            check_key(key)
         return fixed, {k: list(v) for k, v in grid.axes.items()}
 
-    def _values(self, override: Override) -> list[Any]:
-        """The values of a grid axis: a comma list, range(...), or glob(...) over a group."""
-        key, value = override.key_or_group, override.value()
-        if not isinstance(value, Glob):
-            return list(override.sweep_iterator())
-        names = value.filter(self.choices(key)) if key in GROUPS else []
-        if not names:
-            raise UserError(f"{override.input_line} matches nothing: write a comma list")
-        return names
+    def _arms(
+        self, overrides: Sequence[str], study: StudyConfig | None, sweep: bool
+    ) -> tuple[dict[str, Arm], Sequence[str]]:
+        """The arms that the overrides give, and the overrides without them."""
+        texts = [o for o in overrides if o.partition("=")[0].lstrip("+") == arms.KEY]
+        if not texts:
+            return {}, overrides
+        if study or not sweep:
+            raise UserError(
+                f"{texts[0]}: arms are for 'bnstudy compare' and 'bnstudy train -m'"
+                + (f"; the study {study.name} has its own" if study else "")
+            )
+        if len(texts) > 1:
+            raise UserError(f"'{arms.KEY}' is given {len(texts)} times: say it once")
+        found = arms.read(texts[0].partition("=")[2], self.choices)
+        return found, [o for o in overrides if o not in texts]
 
-    def _pieces(self, base: list[str], axes: dict[str, list[Any]]) -> dict[tuple[str, Any], Any]:
-        """The node of every group choice on an axis.
+    def _pieces(
+        self, base: list[str], axes: dict[str, list[Any]], chosen: dict[str, Arm]
+    ) -> dict[tuple[str, Any], Any]:
+        """The node of every group choice on an axis, and of every arm.
 
         Groups do not overlap, so the i-th choices of all axes are composed together.
         """
-        groups = {k: v for k, v in axes.items() if k in GROUPS}
+        pieces = {
+            ("norm", label): plain_tree(self.compose([*base, *arm.overrides]))["norm"]
+            for label, arm in chosen.items()
+        }
+        groups = {k: v for k, v in axes.items() if k in GROUPS and not (chosen and k == "norm")}
         for key, values in groups.items():
             for value in values:
                 if value not in (allowed := self.choices(key)):
                     raise unknown(key, str(value), allowed)
-        pieces = {}
         for i in range(max((len(v) for v in groups.values()), default=0)):
             chosen = {k: v[min(i, len(v) - 1)] for k, v in groups.items()}
             node = plain_tree(self.compose([*(f"{k}={v}" for k, v in chosen.items()), *base]))

@@ -5,12 +5,21 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
 from pydantic import BaseModel, ValidationError
 
 from bnstudy.config.schema import DURATIONS
-from bnstudy.config.settings import GROUPS, Settings, axis_keys, schema_keys
+from bnstudy.config.settings import (
+    GROUPS,
+    PATHS,
+    Grid,
+    Settings,
+    StudyConfig,
+    axis_keys,
+    path_of,
+    schema_keys,
+)
 from bnstudy.errors import UserError, did_you_mean, nearest, unknown
 
 # naming one of these clears the others' defaults; naming two is refused
@@ -23,19 +32,45 @@ Typed = TypeVar("Typed", bound=BaseModel)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar; a key given twice is refused."""
+    """Overrides in Hydra's grammar; a key given twice is refused.
+
+    Of a key that names a place, all after the first `=` is the path: `~` is the home folder, no
+    other character means anything.
+    """
     for text in overrides:
         if text.startswith("=") or ("=" not in text and not text.startswith("~")):
             raise UserError(f"'{text}' is not an override: write key=value")
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides([_with_path(o) for o in overrides])
     except OverrideParseException as error:
-        raise UserError(f"{error.override}: {str(error).splitlines()[0]}") from None
+        raise UserError(_unreadable(error)) from None
     keys = [o.key_or_group for o in parsed]
     for key in keys:
         if keys.count(key) > 1:
             raise UserError(f"'{key}' is given {keys.count(key)} times: say it once")
     return parsed
+
+
+def _with_path(text: str) -> str:
+    """An override whose value is a path, with the path quoted for Hydra; any other as it is."""
+    key, _, value = text.partition("=")
+    if key.lstrip("+") not in PATHS or value == "null":
+        return text
+    return f"{key}={quoted(path_of(text))}"
+
+
+def quoted(text: object) -> str:
+    """A text in Hydra's override grammar, whatever is in it."""
+    return QuotedString(text=str(text), quote=Quote.single).with_quotes()
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Why Hydra cannot read an override, and what can be done."""
+    override = str(error.override)
+    said = [line for line in str(error).splitlines() if line and not line.startswith("See http")]
+    why = next((line for line in said if not line.startswith("Error parsing")), said[0])
+    key = override.partition("=")[0]
+    return f"{override}: {why}. A value with special characters is quoted twice: \"{key}='...'\""
 
 
 def checked(override: Override, choices: Callable[[str], list[str]]) -> Override:
@@ -45,13 +80,25 @@ def checked(override: Override, choices: Callable[[str], list[str]]) -> Override
         choices: the names that a group offers.
     """
     key = override.key_or_group
+    if key.startswith(("hydra/sweeper", "hydra.sweeper")):
+        raise UserError(
+            f"{override.input_line}: Hydra's sweepers are not used: every grid is trained whole. "
+            "Write its axes as comma lists (bnstudy train -m optimizer.lr=0.05,0.1,0.2), compare "
+            "arms with bnstudy compare, or write a study (a grid in a file)"
+        )
+    if key == "hydra/launcher" and not override.is_sweep_override():
+        _check_launcher(str(override.value()), choices(key))
     if not (key == "hydra" or key.startswith(("hydra.", "hydra/"))):
         if override.is_delete():
             raise UserError(f"~{key}: nothing can be deleted from a run; set it to null instead")
         check_key(key)
     if override.is_sweep_override():
         if key == "seeds":
-            raise UserError("seeds=3,7 is a grid axis: write seeds=[3,7] for these two")
+            listed = ",".join(map(str, sweep_values(override, choices)))
+            raise UserError(
+                f"{override.input_line}: seeds are no axis of a grid, every cell has them all: "
+                f"write seeds=[{listed}] for these, or seeds=N for 0 to N - 1"
+            )
         if key not in GROUPS and key not in AXES:
             raise UserError(
                 f"{override.input_line}: {key} says how to compute, not what, so it cannot "
@@ -60,6 +107,43 @@ def checked(override: Override, choices: Callable[[str], list[str]]) -> Override
     elif key in GROUPS and str(override.value()) not in (allowed := choices(key)):
         raise unknown(key, str(override.value()), allowed)
     return override
+
+
+def _check_launcher(name: str, installed: list[str]) -> None:
+    if name not in installed and name.startswith("submitit"):
+        raise UserError(
+            f"hydra/launcher={name} is an extra that is not installed: `uv sync --extra slurm` in "
+            "a checkout, `pip install hydra-submitit-launcher` elsewhere. Installed: "
+            + ", ".join(installed)
+        )
+    if name not in installed:
+        raise unknown("hydra/launcher", name, installed)
+
+
+def sweep_values(override: Override, choices: Callable[[str], list[str]]) -> list[Any]:
+    """The values of a grid axis: a comma list, choice(...), range(...), or glob(...) of a group.
+
+    A glob finds `custom` only where it is asked for by name: alone it lacks its entry.
+
+    Raises:
+        UserError: anything without a first and a last value, or in random order.
+    """
+    key, value = override.key_or_group, override.value()
+    if isinstance(value, Glob):
+        names = value.filter(choices(key)) if key in GROUPS else []
+        names = [n for n in names if n != "custom" or "custom" in value.include]
+        if not names:
+            raise UserError(f"{override.input_line} matches nothing: write a comma list")
+        return names
+    if getattr(value, "shuffle", False):
+        raise UserError(f"{override.input_line}: a grid has one order: leave shuffle out")
+    try:
+        return list(override.sweep_iterator())
+    except HydraException:  # an interval, which a sampler would draw from
+        raise UserError(
+            f"{override.input_line}: a grid needs single values: write a comma list "
+            f"({key}=A,B,C), range(start, stop, step), or glob(*) for a group's choices"
+        ) from None
 
 
 def check_key(key: str) -> None:
@@ -78,14 +162,16 @@ def unknown_key(key: str, leaves: Sequence[str]) -> UserError:
     """The error for a key that the schema lacks, with the nearest one.
 
     That is sought among siblings first (norm.grp), then by the last name alone (lr for
-    optimizer.lr).
+    optimizer.lr), a word of it (learn_eps for norm.eps), or what is most like it.
     """
     folder, last = key.partition(".")[0], key.rpartition(".")[2]
     listed = [leaf for leaf in leaves if leaf.startswith(f"{folder}.")] if folder != last else []
     listed = listed or [*GROUPS, *leaves]
     tails = {leaf.rpartition(".")[2]: leaf for leaf in reversed(listed)}
-    near = nearest(last, tails, cutoff=0.4)
-    hint = f" Did you mean '{tails[near]}'?" if near else ""
+    words = [w for w in reversed(last.split("_")) if w in tails]
+    near = last if last in tails else next(iter(words), None) or nearest(last, tails, cutoff=0.4)
+    found = dotted if (dotted := last.replace("_", ".", 1)) in leaves else near and tails[near]
+    hint = f" Did you mean '{found}'?" if found else ""
     return UserError(f"unknown key '{key}'.{hint} Allowed: {', '.join(listed)}.")
 
 
@@ -109,17 +195,27 @@ def validated(model: type[Typed], tree: dict[str, Any], where: str) -> Typed:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_teach(e, model) for e in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        lines = [_teach(e, model) for e in found if e["type"] != "missing"]
+        missing = [_key(e) for e in found if e["type"] == "missing"]
+        lines += [f"it lacks {', '.join(missing)}"] if missing else []
         head = f"{where}: " if where else ""
         raise UserError(head + "; ".join(dict.fromkeys(lines))) from None
 
 
+def _key(error: Any) -> str:
+    """The dotted name that an error of pydantic's is about."""
+    return ".".join(str(part) for part in error["loc"] if part not in ("int", "list[int]"))
+
+
 def _teach(error: Any, model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part not in ("int", "list[int]"))
+    key = _key(error)
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         leaves = schema_keys() if model is Settings else [*model.model_fields]
+        if model is StudyConfig and key.startswith("scales."):
+            leaves = [f"{key.rpartition('.')[0]}.{name}" for name in Grid.model_fields]
         return str(unknown_key(key, leaves)).removesuffix(".")
     hint = ""
     if error["type"] == "literal_error":

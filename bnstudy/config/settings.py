@@ -1,5 +1,6 @@
 """What a command line sets: a run, its seeds, how to execute it; and what a study states."""
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -8,8 +9,10 @@ from pydantic import BaseModel, Field
 
 from bnstudy.config import capabilities
 from bnstudy.config.schema import DURATIONS, Config, Part, Parts
+from bnstudy.errors import UserError
 
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
+PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
 HERE = Path(__file__).parents[1]  # the package
 # in a checkout the folder lies beside the package, in an installed wheel inside it
 CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
@@ -121,6 +124,14 @@ def seed_list(seeds: int | list[int]) -> list[int]:
     if not chosen or min(chosen) < 0:
         raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
     return chosen
+
+
+def path_of(override: str) -> str:
+    """The path in an override of one of PATHS: all after the first `=`, with `~` as the home."""
+    key, _, value = override.partition("=")
+    if not value:
+        raise UserError(f"{key}= names no place: write {key}=DIR")
+    return os.path.expanduser(value)
 
 
 def schema_keys() -> list[str]:

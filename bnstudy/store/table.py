@@ -1,10 +1,11 @@
 """Records as one tidy table: a row per run."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bnstudy.config import flatten
+from bnstudy.errors import UserError, unknown
 from bnstudy.store.schema import PROVENANCE, Record
 
 if TYPE_CHECKING:
@@ -38,6 +39,45 @@ def tidy(records: Iterable[Record]) -> "pd.DataFrame":
     columns = ["address", "cell", "seed", *sorted(configs), *sorted(metrics), *last]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["cell", "seed", "address"], ignore_index=True)
+
+
+def select(table: "pd.DataFrame", filters: Mapping[str, Sequence[Any]]) -> "pd.DataFrame":
+    """The rows whose columns have one of the values that each filter allows.
+
+    filters: column -> values; None is an unset one. A column may be named as a group (norm for
+             norm.name) or by its last name (batch_size), where only one is called so.
+    Raises UserError for an unknown or ambiguous name, and for filters that leave nothing of a
+    table with rows: its message says which values there are.
+    """
+    for name, values in filters.items():
+        if table.empty:
+            return table
+        column = _column(name, list(map(str, table.columns)))
+        wanted = [_cell_value(value) for value in values]
+        fits = table[column].isin([value for value in wanted if value is not None])
+        if None in wanted:
+            fits |= table[column].isna()
+        if not fits.any():
+            there = ", ".join(sorted({str(v) for v in table[column].unique()})[:10])
+            given = ",".join(map(str, values))
+            raise UserError(f"no run has {name}={given}; {column} is there as {there}")
+        table = table[fits]
+    return table.reset_index(drop=True)
+
+
+def _column(name: str, columns: list[str]) -> str:
+    """The column that a filter's name means."""
+    if name in columns:
+        return name
+    if f"{name}.name" in columns:
+        return f"{name}.name"
+    found = [c for c in columns if "." in c and c.rpartition(".")[2] == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"'{name}' may be {' or '.join(found)}: write one of them")
+    groups = [c.removesuffix(".name") for c in columns if c.endswith(".name")]
+    raise unknown("column", name, [*groups, *(c for c in columns if "." in c or c == "seed")])
 
 
 def without_provenance(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,15 +1,15 @@
 """The results of a study: table, figure, verdicts and description in one folder."""
 
-import importlib
 import importlib.util
 import json
 import platform
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bnstudy import __version__
+from bnstudy import __version__, entry
 from bnstudy.atomic import write_atomically, write_json
 from bnstudy.config import HERE, Config, StudyConfig, digest
 from bnstudy.errors import UserError, count
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
 
 INTERVAL = "95 % Student-t"
 FILES = ("table.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json", "study.json")
+FUNCTIONS = ("shape", "figure", "claims")  # of a study's module
 STAMP = "complete"  # holds the hash of what the files beside it were made from
 STATED = {"name", "title", "claim", "source", "rule", "cost", "expected", "notes"}
 
 
 def module(study: StudyConfig) -> ModuleType:
-    """The figure and claims of a study.
+    """The figure and claims of a study; a module of the user's may lie in the working directory.
 
     Raises UserError when the module does not import or lacks one of the three functions.
     """
     name = study.entry or f"bnstudy.studies.{study.name}"
-    try:
-        found = importlib.import_module(name)
-    except ImportError as error:
+    if not study.entry and importlib.util.find_spec(name) is None:
         raise UserError(
-            f"study {study.name}: its figure and claims were looked for in '{name}': {error}. "
-            "Name the module in the study's YAML: entry: package.module"
-        ) from None
-    for function in ("shape", "figure", "claims"):
-        if not hasattr(found, function):
-            raise UserError(f"study {study.name}: module {name} has no function '{function}'")
-    return found
+            f"study {study.name}: its YAML does not say where its figure and claims are: add a "
+            "line like `entry: my_study`, a module with the functions shape, figure and claims"
+        )
+    for function in FUNCTIONS:
+        try:
+            entry.locate(f"{name}:{function}", "entry")
+        except UserError as error:
+            raise UserError(f"study {study.name}: {error}") from None
+    return sys.modules[name]
 
 
 def results_of(
@@ -111,8 +112,7 @@ def sources(study: StudyConfig) -> str:
     """Hash of the study as stated and of all code that draws and judges it."""
     own = HERE / "studies" / f"{study.name}.py"
     if study.entry:
-        spec = importlib.util.find_spec(study.entry)
-        own = Path(spec.origin) if spec and spec.origin else own
+        own = Path(module(study).__file__ or own)
     shared = [HERE / "studies" / f"{name}.py" for name in ("kit", "drawing", "results")]
     rooms = [path for room in ("figures", "stats") for path in sorted((HERE / room).glob("*.py"))]
     texts = [path.read_text() for path in (own, *shared, *rooms) if path.exists()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from bnstudy.config.overrides import quoted
 from bnstudy.sweep import cost
 from bnstudy.sweep.launchers import WORKER, Launcher, Wait, in_process, local
 from bnstudy.sweep.plan import Plan
@@ -100,11 +101,6 @@ def hydra_launcher(
 
     launch.__name__ = chosen(request)  # what the record says of how its worker began
     return launch
-
-
-def quoted(value: str | Path) -> str:
-    """A text in Hydra's override grammar, whatever is in it."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from bnstudy.sweep.protocol import (
 )
 from bnstudy.tracking import Mirror
 from bnstudy.work import record
+from bnstudy.work.claims import Claims
 from bnstudy.work.trainer import Trained, Trainer, device
 
 LOOK_EVERY = 0.5  # seconds between status files, and between looks for the stop file
@@ -60,9 +61,7 @@ def run_pack(path: str) -> dict[str, Any]:
     try:
         with _signals(own_process):
             store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
-            for plan in pack.stacks:
-                if execution.deadline is not None and time.time() > execution.deadline:
-                    break
+            for plan in claimed(pack, runs, report):
                 with report.on(plan):
                     if store.holds(plan.addresses, {config.cell for config in plan.configs}):
                         continue  # somebody else has trained it meanwhile
@@ -87,6 +86,31 @@ def run_pack(path: str) -> dict[str, Any]:
         report.status.error = traceback.format_exc()
     report.write()
     return report.counts()
+
+
+def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
+    """The stacks of a pack, each while nobody else trains it; before the deadline.
+
+    Those that another command is training come last: when it is done with them they are in the
+    store, and if it died they are still to be trained.
+    """
+    waiting, passed = deque(pack.stacks), 0
+    deadline = pack.execution.deadline
+    with Claims(runs) as claims:
+        while waiting and (deadline is None or time.time() <= deadline):
+            plan = waiting.popleft()
+            if claims.take(plan.name):
+                try:
+                    yield plan
+                finally:
+                    claims.give_back(plan.name)
+                passed = 0
+                continue
+            waiting.append(plan)
+            passed += 1
+            if passed >= len(waiting):  # all that is left is somebody else's now
+                report.waits()
+                time.sleep(LOOK_EVERY)
 
 
 def mirror(execution: Execution, configs: list[Config]) -> Mirror:
@@ -158,6 +182,12 @@ class Report:
                 self.obey()
 
         return on_step
+
+    def waits(self) -> None:
+        """Nothing to do while another command trains what is left."""
+        self.status.current, self.status.metric = "another command trains what is left", ""
+        self.write()
+        self.obey()
 
     def measured(self, rows: list[dict[str, Any]]) -> None:
         """An evaluation, for the progress bar."""

@@ -261,11 +261,49 @@ def test_the_values_of_a_file_must_be_used(tmp_path):
                 composer.request(words)
 
 
-def test_a_study_that_lacks_its_claim(own):
+BAD = {  # a study's file -> what the one message holds beside its path
+    "titel: x\n": ["'titel'", "Did you mean 'title'", "it lacks title, claim", "scales"],
+    "": ["it lacks title, claim"],
+    "[a, b]\n": ["a mapping"],
+    "claim: [x\n": ["not valid YAML"],
+    "claim: ${nope}\n": ["nope"],
+    OWN_STUDY.replace("axes:", "axis:"): ["'scales.quick.axis'", "'scales.quick.axes'"],
+    OWN_STUDY.replace("train.steps", "train.stps"): ["'train.stps'", "'train.steps'"],
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_study_that_is_stated_badly_is_one_message_with_its_path(own, text):
+    file = own / "study" / "bare.yaml"
+    file.write_text(text)
     with hydra_session([str(own)]) as composer, pytest.raises(UserError) as error:
         composer.study("bare")
-    for said in ("'titel'", "Did you mean 'title'", "claim", "expected", "scales"):
+    assert str(error.value).startswith(f"{file}: ")
+    for said in BAD[text]:
         assert said in str(error.value)
+
+
+def test_a_bad_study_is_in_the_way_of_all_of_them_only(own):
+    with hydra_session([str(own)]) as composer:
+        assert {s.group for s in composer.studies(["statistics"])} == {"statistics"}
+        with pytest.raises(UserError, match="unknown study 'batch_sise'"):
+            composer.studies(["batch_sise"])
+        with pytest.raises(UserError, match=r"bare\.yaml"):
+            composer.studies(["all"])
+
+
+def test_arms_are_cells_with_settings_of_their_own(composer):
+    text = "arms=batch; group num_groups=2;  group   num_groups=8 ;"
+    request = composer.request([text, "norm.eps=0.5", "train.batch_size=2,4"])
+    assert [(c.norm.name, c.norm.num_groups, c.train.batch_size) for c in request.cells] == [
+        ("batch", None, 2), ("batch", None, 4), ("group", 2, 2), ("group", 2, 4),
+        ("group", 8, 2), ("group", 8, 4),
+    ]  # fmt: skip
+    assert all(c.norm.eps == 0.5 and c.norm.channels_per_group is None for c in request.cells[2:])
+    labels = ("batch", "group num_groups=2", "group num_groups=8")
+    assert request.axes[0] == ("norm", labels)
+    (alone,) = cells(composer, "norm=group norm.num_groups=2 norm.eps=0.5 train.batch_size=2")
+    assert request.cells[2].address == alone.address
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -58,10 +58,10 @@ REFUSED = [
     ("seeds=[1,-2]", "not [1, -2]"),
     ("seeds=abc", "seeds=abc", "integer"),
     ("seeds=3,7", "seeds=[3,7]"),
+    ("seeds=3,4", "seeds=[3,4]", "every cell has them all"),
+    ("seeds=range(2,5)", "seeds=[2,3,4]"),
     # what cannot be an axis
     ("workers=1,2", "workers=1,2", "cannot be an axis"),
-    ("results_dir=a,b", "results_dir=a,b", "cannot be an axis"),
-    ("data.root=a,b", "data.root=a,b", "cannot be an axis"),
     ("hydra.sweep.dir=a,b", "cannot be an axis"),
     ("norm=glob(zz*)", "norm=glob(zz*)", "comma list"),
     # grammar
@@ -70,8 +70,27 @@ REFUSED = [
     ("norm.eps=[1", "norm.eps=[1"),
     ("~norm", "~norm", "null"),
     ("norm@x=batch", "norm@x"),
-    ("hydra/launcher=nope", "hydra/launcher/nope", "joblib"),
+    ("norm.eps=sort(1", "norm.eps=sort(1", "\"norm.eps='...'\""),
+    ("results_dir=", "results_dir=DIR"),
+    # Hydra's own
+    ("hydra/launcher=nope", "unknown hydra/launcher 'nope'", "joblib"),
+    ("hydra/launcher=joblb", "Did you mean 'joblib'"),
+    ("hydra/launcher=submitit_nope", "uv sync --extra slurm", "Installed: basic, joblib"),
     ("hydra.nope=1", "hydra.nope"),
+    ("hydra/sweeper=optuna", "hydra/sweeper=optuna", "comma lists", "bnstudy compare"),
+    ("hydra/sweeper=basic", "hydra/sweeper=basic", "comma lists"),
+    ("hydra.sweeper.n_trials=3", "hydra.sweeper.n_trials=3", "comma lists"),
+    # sweeps that are no grid
+    ("norm.eps=interval(0,1)", "norm.eps=interval(0,1)", "norm.eps=A,B,C", "range("),
+    ("norm=shuffle(batch,group)", "shuffle(batch,group)", "one order"),
+    ("train.batch_size=glob(*)", "matches nothing", "comma list"),
+    # by a word of the last name, or both names run together
+    ("learn_eps=true", "unknown key 'learn_eps'", "Did you mean 'norm.eps'"),
+    ("model_name=mlp", "Did you mean 'model.name'"),
+    ("lr_init=1", "Did you mean 'optimizer.lr'"),
+    # arms
+    ("arms=batch", "at least two", "batch; group num_groups=2"),
+    ("arms=;", "at least two"),
 ]
 
 
@@ -82,6 +101,59 @@ def test_what_is_wrong_is_said_with_what_is_right(composer, case):
         composer.request(words.split())
     for part in said:
         assert part in str(error.value)
+
+
+ARMS = {  # arms -> what the one message holds
+    "batch; grop": ["in 'grop'", "unknown norm 'grop'", "'group'"],
+    "batch; group num_grups=2": ["in 'group num_grups=2'", "'norm.num_groups'"],
+    "batch; group 2": ["in 'group 2'", "'2'", "setting=value"],
+    "batch; group num_groups=2,4": ["norm.num_groups=2,4", "an arm for each"],
+    "batch; group num_groups=2 channels_per_group=2": ["exactly one"],
+    "batch; batch": ["'batch' is there twice"],
+    "batch; none momentum=0.3": ["norm.momentum=0.3", "none norm has no momentum"],
+}
+
+
+@pytest.mark.parametrize("text", ARMS)
+def test_a_mistake_in_an_arm_names_the_arm(composer, text):
+    with pytest.raises(UserError) as error:
+        composer.request([f"arms={text}"])
+    for part in ARMS[text]:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [({"sweep": False}, "compare"), ({"study": "batch_size"}, "has its own")]
+)
+def test_arms_are_for_grids_that_are_not_a_studys(composer, more, said):
+    more = {k: composer.study(v) if k == "study" else v for k, v in more.items()}
+    with pytest.raises(UserError, match=said):
+        composer.request(["arms=batch; group"], **more)
+    with pytest.raises(UserError, match="both say which norms"):
+        composer.request(["arms=batch; group", "norm=layer"])
+
+
+@pytest.mark.parametrize("path", ["a b", "a=b", "(c) [d] {e}", "it's", '"q"', "a,b", "${x}", "\\"])
+@pytest.mark.parametrize("key", ["data.root", "+data.path", "results_dir"])
+def test_a_path_is_taken_as_it_is_typed(composer, key, path):
+    settings = composer.request([f"{key}={path}", "data=text", "model=recurrent"]).settings
+    group, _, name = key.lstrip("+").rpartition(".")
+    assert getattr(getattr(settings, group) if group else settings, name) == path
+
+
+def test_the_home_folder_is_expanded_in_paths_only(composer, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = composer.request(["data.root=~/data", "results_dir=~"]).settings
+    assert (settings.data.root, settings.results_dir) == ("/home/me/data", "/home/me")
+    assert composer.request(["data.root=null"]).settings.data.root is None
+
+
+def test_a_glob_finds_what_works_by_its_name_alone(composer):
+    request = composer.request(["norm=glob(*)"])
+    ((key, names),) = request.axes
+    assert key == "norm"
+    assert set(composer.choices("norm")) - set(names) == {"custom"}
+    assert [c.norm.name for c in cells(composer, "norm=choice(batch,group)")] == ["batch", "group"]
 
 
 def test_a_comma_list_is_a_grid_only_where_one_is_wanted(composer):

@@ -88,7 +88,7 @@ def test_a_module_that_lacks_a_function_is_refused(composer, tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     request = composer.request([], study=composer.study("sync"))
     own = request.study.model_copy(update={"entry": f"without_{lost}"})
-    with pytest.raises(UserError, match=f"has no function '{lost}'"):
+    with pytest.raises(UserError, match=f"has no '{lost}'"):
         planned.check(own, request.cells, request.seeds)
 
 

@@ -1,11 +1,15 @@
 """The command line as tests use it: in this process, in a folder of its own."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+import bnstudy
 from bnstudy import cli
 
 # one small grid: 2 norms x 2 seeds, 4 steps on 40 digits
@@ -25,6 +29,25 @@ def said(result: Result) -> str:
     """What a command that went well printed."""
     assert result.exit_code == 0, (result.stdout, result.stderr, result.exception)
     return result.stdout
+
+
+def process(*words: str, **more: Any) -> subprocess.Popen:
+    """The command in a process of its own, as the installed script starts it: the working
+    directory is not where modules are looked for."""
+    path = {"PYTHONPATH": str(Path(bnstudy.__file__).parents[1]), **more.pop("env", {})}
+    more.setdefault("stdout", subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "bnstudy", *words],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, **path},
+        **more,
+    )  # fmt: skip
+
+
+def finished(running: subprocess.Popen) -> str:
+    """What a process printed that went well."""
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    return out
 
 
 def files(folder: Path) -> dict[str, bytes]:

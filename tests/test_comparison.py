@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bnstudy.compare import compare, plus_minus, to_csv, to_markdown, to_rich
+from bnstudy.comparison import compare, plus_minus, to_csv, to_markdown, to_rich
 from bnstudy.errors import UserError
 from bnstudy.stats import t_interval
 
