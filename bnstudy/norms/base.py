@@ -1,6 +1,7 @@
 """What every norm shares: channels first, an affine map per channel, and checks that explain."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -85,7 +86,7 @@ class Norm(nn.Module):
         self.affine, self.gamma_init = learned(affine, bias), gamma_init
         self._factory: dict[str, Any] = {"device": device, "dtype": dtype}
         for parameter, part in (("weight", "gamma"), ("bias", "beta")):
-            value = nn.Parameter(self._filled(0.0)) if self.affine in ("both", part) else None
+            value = nn.Parameter(self._filled(math.nan)) if self.affine in ("both", part) else None
             self.register_parameter(parameter, value)
         self.reset_parameters()
 

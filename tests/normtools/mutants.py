@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import bnstudy.norms
+from bnstudy.norms import arguments
 
 ROOT = Path(bnstudy.norms.__file__).parent
 MODULES = ("functional", "base", "batch_norm")
@@ -155,8 +156,10 @@ def _is_guard(tree, node) -> bool:
         if isinstance(node, ast.FunctionDef) and node.name in SKIPPED:
             return True
         call = node.value if isinstance(node, ast.Expr) else node
-        if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in SKIPPED:
-            return True
+        if isinstance(call, ast.Call):
+            called = ast.unparse(call.func).split(".")[-1]
+            if called in SKIPPED or hasattr(arguments, called):
+                return True
         try:
             node = _parent(tree, node)[0]
         except LookupError:
