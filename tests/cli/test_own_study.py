@@ -54,8 +54,8 @@ def test_a_second_command_in_a_new_process_finds_the_module_too(mine):
     assert "primary" in again
     assert again.splitlines()[-3:] == first.splitlines()[-3:]
     assert table.stat().st_mtime_ns == written, "it is drawn again although nothing has changed"
-    (mine / "results" / "runs" / "studies").rename(mine / "gone")
-    assert "primary" in finished(process(*COMMAND))
+    (mine / "mine.py").write_text(MODULE.replace("is worse", "is no better"))
+    assert "batch norm is no better" in finished(process(*COMMAND))
 
 
 def test_show_of_ones_own_study():
