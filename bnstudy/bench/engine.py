@@ -127,18 +127,18 @@ def textbook(learner: Plain, images: Images) -> Callable[[], None]:
 
 
 def stacked(
-    model: str, side: int, x: Tensor, y: Tensor, batch: int, networks: int, compiled: bool
+    model: ModelConfig, x: Tensor, y: Tensor, batch: int, networks: int, compiled: bool
 ) -> Callable[[], None]:
     """A step of the engine: gather, gradient, optimiser."""
     config = Config(
-        model=ModelConfig(name=model),
+        model=model,
         optimizer=OptimizerConfig(lr=0.05, lr_rule="none", schedule="constant"),
         train=TrainConfig(batch_size=batch),
     )
     nets = []
     for seed in range(networks):
         torch.manual_seed(seed)
-        nets.append(build(config.model, (1, side, side), CLASSES, make("batch")))
+        nets.append(build(model, tuple(x.shape[1:]), CLASSES, make("batch")))
     stack = Widened(nets, x.device)
     if compiled:
         stack.compile()
@@ -147,14 +147,14 @@ def stacked(
     log = torch.zeros(2, networks, device=x.device)
 
     def step() -> None:
-        index = torch.randint(EXAMPLES, (batch, networks), generator=generator)
+        index = torch.randint(len(x), (batch, networks), generator=generator)
         log[0], log[1] = stack.gradient(x[index], y[index])
         update(0)
 
     return step
 
 
-def flops(model: str, side: int) -> int:
+def flops(net: nn.Module, shape: tuple[int, ...]) -> int:
     """Floating-point operations of one example's training step: three times a forward's."""
     found = 0
 
@@ -163,10 +163,10 @@ def flops(model: str, side: int) -> int:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             found += 2 * layer.weight.numel() * output.shape[2:].numel()
 
-    net = plain(model, side, 0)
-    for layer in net.modules():
-        layer.register_forward_hook(count)
-    net(torch.zeros(2, 1, side, side))
+    hooks = [layer.register_forward_hook(count) for layer in net.modules()]
+    net(torch.zeros(2, *shape))
+    for hook in hooks:
+        hook.remove()
     return 3 * found
 
 
@@ -186,6 +186,7 @@ def measure(rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
         pixels = torch.randint(256, (EXAMPLES, side, side), generator=generator, dtype=torch.uint8)
         y = torch.randint(CLASSES, (EXAMPLES,), generator=generator)
         x = (pixels[:, None] / 255.0).to(device)
+        arithmetic = flops(plain(model, side, 0), (1, side, side))
         for batch in sizes:
             torch.compiler.reset()
             ways: dict[str, Callable[[], None]] = {
@@ -196,12 +197,14 @@ def measure(rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
                 # beyond this a step costs seconds, and no study trains so
                 if networks <= 8 or networks * batch * side * side <= 96 * 8 * 64:
                     ways[f"eager {networks}"] = stacked(
-                        model, side, x, y.to(device), batch, networks, False
+                        ModelConfig(name=model), x, y.to(device), batch, networks, False
                     )
             spent = {}
             for networks in (1, 8):
                 name = f"compiled {networks}"
-                ways[name] = stacked(model, side, x, y.to(device), batch, networks, True)
+                ways[name] = stacked(
+                    ModelConfig(name=model), x, y.to(device), batch, networks, True
+                )
                 begin = time.perf_counter()
                 ways[name]()
                 spent[name] = time.perf_counter() - begin
@@ -214,7 +217,7 @@ def measure(rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "model": model, "image": side, "batch": batch, "device": device.type,
-                    "compile_seconds": max(spent.values()), "flops": flops(model, side) * batch,
+                    "compile_seconds": max(spent.values()), "flops": arithmetic * batch,
                     "milliseconds": {n: median_interval(1e3 * v) for n, v in seconds.items()},
                     "speedup": speedups(seconds),
                 }
@@ -317,7 +320,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     """Measure, write engine.json, engine.csv, the figure, and the table for `--adopt`."""
     import pandas as pd
 
-    from bnstudy.bench import write
+    from bnstudy.bench import photographs, write
     from bnstudy.sweep.cost import WORTH
 
     before = torch.get_num_threads()
@@ -328,6 +331,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
         try:
             rate = matrix_rate()
             rows = measure(rounds, say)
+            photos = photographs.measure(rounds, say)
         finally:
             del os.environ["TORCHINDUCTOR_CACHE_DIR"]
             torch.set_num_threads(before)
@@ -347,6 +351,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
         "allocator keeps memory": kept,
         "matrix rate (GFLOP/s)": rate / 1e9, "compiling must save": f"{WORTH} times its cost",
         "rows": rows, "whole runs": runs, "costs": costs(rows),
+        "photographs": photos,
     }  # fmt: skip
     write(folder, "engine", content, pd.DataFrame(flat), figure, rows, (1, 2))
     lines = [f"{'what':<34} {'times as fast':>22}  at least"]
@@ -370,7 +375,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
         f"{worst['image']}x{worst['image']} B={worst['batch']} {worst['scale']}: "
         f"{worst['speedup'][0]:.2f} [{worst['speedup'][1]:.2f}, {worst['speedup'][2]:.2f}]"
     )
-    return lines
+    return lines + photographs.lines(photos)
 
 
 def said(reached: bool) -> str:

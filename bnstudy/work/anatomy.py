@@ -29,6 +29,7 @@ class Anatomy:
     layers: list[dict[str, Any]]  # one per norm layer: name, norm, channels, positions, m, ...
     modules: int  # leaf modules that a forward calls; what a loop's steps cost, in their terms
     macs: int  # multiply-accumulates of one example's forward
+    values: int  # that norms read in one example's forward, at every step of a sequence
     train_size: int
     test_size: int
     parameters: int
@@ -71,7 +72,7 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
         _check_choice(net, config, source)
     lazy = [name for name, m in net.named_modules() if isinstance(m, LazyModuleMixin)]
     layers: dict[str, dict[str, Any]] = {}
-    cost = {"modules": 0, "macs": 0}
+    cost = {"modules": 0, "macs": 0, "values": 0}
     current = ""
 
     def before(name):
@@ -87,6 +88,7 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
     def after(module, inputs, output):
         if getattr(module, "is_norm", False):
             _check_norm(module, config, inputs[0], output)
+            cost["values"] += output.shape[1:].numel()
         elif hasattr(module, "macs"):
             cost["macs"] += module.macs(steps)
             cost["modules"] += getattr(module, "modules_per_step", 0) * steps
@@ -133,6 +135,7 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
         list(layers.values()),
         cost["modules"],
         cost["macs"],
+        cost["values"],
         dataset.size("train"),
         dataset.size("test"),
         sum(p.numel() for p in net.parameters()),

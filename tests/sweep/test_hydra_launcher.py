@@ -89,7 +89,7 @@ def test_an_estimate_grows_with_steps_networks_and_probes():
     from bnstudy.work.build import Anatomy
 
     layers = [{"norm": "batch", "positions": 1}]
-    anatomy = Anatomy(layers, 5, 5000, 600, 400, 900, 10)
+    anatomy = Anatomy(layers, 5, 5000, 640, 600, 400, 900, 10)
     base = seconds()
     assert base > cost.STACK
     assert seconds(train={"steps": 200}) > base

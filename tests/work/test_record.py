@@ -13,7 +13,7 @@ MADE = {"stack_seconds": 1.0}
 
 def trained(*configs: Config) -> Trained:
     layers = [{"name": "2", "m": 16}, {"name": "5", "m": 4}]
-    job = Trained(list(configs), Anatomy(layers, 5, 900, 40, 20, 77, 10))
+    job = Trained(list(configs), Anatomy(layers, 5, 900, 80, 40, 20, 77, 10))
     for i, config in enumerate(configs):
         job.history[i] = [
             {"seed": config.seed, "step": t, "test_error": 0.1 * (i + t), "lr": 0.1}
