@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -134,27 +133,6 @@ def test_a_rerun_is_a_new_attempt_and_later_runs_are_cheap(tmp_path):
     # 0.03 s measured; a process start, a handshake or W&B's own extras would be 0.2 s to 2 s each.
     # Wide, because machines are busy.
     assert seconds < 1
-
-
-def test_two_that_count_the_same_attempt_have_two_ids(tmp_path, monkeypatch):
-    """Both planners look at the folder before either has written to it."""
-    ids = []
-
-    class Wandb:
-        @staticmethod
-        def init(id, **settings):
-            ids.append(id)
-            raise RuntimeError("enough")
-
-        class Settings:
-            model_fields: ClassVar[dict] = {}
-
-    monkeypatch.setitem(sys.modules, "wandb", Wandb)
-    for _ in range(2):
-        monkeypatch.setattr(tracking, "_failure", None)
-        Tracker(TrackerConfig(), tmp_path, "g").start(CELL, STACK, CONFIG, "n")
-    assert len(set(ids)) == 2
-    assert all(name.startswith(f"{CELL}-{STACK[:6]}-1-") for name in ids)
 
 
 @pytest.mark.slow
