@@ -1,8 +1,8 @@
-"""One run of a config as a plain script would train it: torch.nn norms, torch.optim, one process.
+"""Runs as a plain script would train them: torch.nn norms, torch.optim, one after the other.
 
-    python -m bnstudy.bench.plain CONFIG.json
+    python -m bnstudy.bench.plain CONFIG.json [CONFIG.json ...]
 
-The baseline of `bnstudy bench sweep`: it shares no code of the engine. Tensors in memory, a fused
+The baselines of `bnstudy bench sweep`: they share no code of the engine. Tensors in memory, a fused
 optimiser, one thread; after each epoch the test error in evaluation mode and nothing else, which is
 less than what bnstudy measures.
 """
@@ -10,6 +10,7 @@ less than what bnstudy measures.
 import json
 import math
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -75,6 +76,13 @@ def train(config: Config) -> float:
     return error
 
 
+def main(paths: list[str]) -> None:
+    """Train each config; print its wall seconds and test error, a line each."""
+    for path in paths:
+        begin = time.perf_counter()
+        error = train(Config.model_validate(json.loads(Path(path).read_text())))
+        print(time.perf_counter() - begin, error, flush=True)
+
+
 if __name__ == "__main__":
-    given = Config.model_validate(json.loads(Path(sys.argv[1]).read_text()))
-    print(train(given))
+    main(sys.argv[1:])
