@@ -15,7 +15,6 @@ from bnstudy.atomic import write_atomically
 from bnstudy.cli import present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
-from bnstudy.cli.watch import Watch
 from bnstudy.config import Config
 from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
@@ -62,8 +61,6 @@ def train_missing(
     Raises:
         UserError: something of the request cannot train; nothing is written then.
     """
-    from bnstudy.sweep.hydra_launcher import launcher_for, workers_for
-
     with tempfile.TemporaryDirectory() as scratch:
         # planning keeps hashes and decoded images; a refused command must not leave any
         runs = runs_of(request)
@@ -74,6 +71,9 @@ def train_missing(
             return Result(plan)
         if judges is not None:
             judges.result()
+        from bnstudy.cli.watch import Watch
+        from bnstudy.sweep.hydra_launcher import launcher_for, workers_for
+
         present.plan(plan, request, workers_for(request))
         if dry_run:
             return None
