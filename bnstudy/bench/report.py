@@ -45,17 +45,12 @@ def filled(root: Path, cells: int) -> list[Any]:
 
 def planning(root: Path, configs: list[Any]) -> Callable[[], None]:
     """Planning a study of which everything is done, from configs to what is missing."""
-    from types import SimpleNamespace
-
     from bnstudy.store import Store
-    from bnstudy.sweep.launch import make_plan
-
-    request: Any = SimpleNamespace(
-        seeds=tuple(range(SEEDS)), settings=SimpleNamespace(max_stack=None)
-    )
+    from bnstudy.sweep.plan import make_plan
 
     def plan() -> None:
-        found = make_plan(request, tuple(configs), Store(root), lambda config, count: 0.0)
+        held = Store(root).held([config.cell for config in configs])
+        found = make_plan(configs, range(SEEDS), held, lambda config, count: 0.0)
         assert not found.stacks
         assert found.held == len(configs) * SEEDS
 

@@ -1,0 +1,9 @@
+"""The report benchmark asks the planner and the store as they are; here in a small store."""
+
+from bnstudy.bench import report
+
+
+def test_a_full_store_is_planned_and_read(tmp_path):
+    root = tmp_path / "runs"
+    configs = report.filled(root, 3)
+    report.planning(root, configs)()
