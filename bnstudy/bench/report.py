@@ -60,7 +60,7 @@ def planning(root: Path, configs: list[Any]) -> Callable[[], None]:
 def study_table(root: Path, configs: list[Any]) -> Callable[[], None]:
     """The table of one study in a store that holds many."""
     from bnstudy.store import Store
-    from bnstudy.sweep.launch import addresses
+    from bnstudy.sweep.plan import addresses
 
     asked = [a for cell in configs[:ASKED] for a in addresses(cell, range(SEEDS))]
     cells = [cell.cell for cell in configs[:ASKED]]
