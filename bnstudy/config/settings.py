@@ -41,12 +41,37 @@ class TrackerConfig(Part):
     entity: str | None = None
 
 
-class Grid(Part):
-    """One scale of a study: axes to cross, seeds, and what else is fixed."""
+Seeds = int | list[int] | str
+"""5 means 0..4; [3, 7] those two; "30..41" from 30 to 41."""
 
-    seeds: int | list[int] = 5
+
+class Tune(Part):
+    """What is chosen for each arm on pilots, before the claims: settings and their first grid."""
+
+    axes: dict[str, list[Any]]  # setting -> values; ascending where they are numbers
+    per: list[str] = ["data", "model", "norm", "train.batch_size"]  # axes that get their own choice
+    seeds: Seeds = "0..2"  # pilots that choose
+    pilots: Seeds = "0..9"  # pilots at the choice, for the power computation
+
+
+class Power(Part):
+    """Why a scale has as many seeds as it has; `bnstudy power STUDY` computes it from pilots."""
+
+    effect: float  # smallest effect of interest, in the primary claim's unit
+    power: float = Field(0.9, gt=0, lt=1)
+    seeds: int  # that were found to be enough
+    found: str = ""  # what the command printed, in a line
+
+
+class Grid(Part):
+    """One scale of a study: axes to cross, seeds, looks, tuning, and what else is fixed."""
+
+    seeds: Seeds = 5
+    looks: list[int] = Field([], description="numbers of seeds after which claims may be judged")
     axes: dict[str, list[Any]] = Field({})
     fixed: dict[str, Any] = Field({})
+    tune: Tune | None = Field(None, description="in the place of the study's")
+    power: Power | None = None
 
 
 class StudyConfig(Part):
@@ -64,6 +89,7 @@ class StudyConfig(Part):
     entry: str = Field("", description="module with figure and claims; default: bnstudy.studies")
     fixed: dict[str, Any] = Field({})
     exclude: list[dict[str, Any]] = Field([])
+    tune: Tune | None = None
     scales: dict[str, Grid]
 
 
@@ -71,7 +97,7 @@ class Settings(Parts):
     """Everything a command line sets: one run's parts, its seeds, and how to execute."""
 
     scale: ScaleConfig = ScaleConfig()
-    seeds: int | list[int] = Field(5, description="5 means 0..4; [3, 7] those two")
+    seeds: Seeds = Field(5, description="5 means 0..4; [3, 7] those two; 30..41 from 30 to 41")
     # how to execute: none of it changes what is computed
     results_dir: str = "results"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -118,11 +144,20 @@ class Settings(Parts):
         )
 
 
-def seed_list(seeds: int | list[int]) -> list[int]:
-    """5 means 0..4; a list means itself, sorted, without repetitions."""
-    chosen = list(range(seeds)) if isinstance(seeds, int) else sorted(set(seeds))
+def seed_list(seeds: Seeds) -> list[int]:
+    """5 means 0..4; "30..41" from 30 to 41; a list itself, sorted, without repetitions."""
+    if isinstance(seeds, str):
+        first, dots, last = seeds.partition("..")
+        ends = [first.strip(), last.strip()]
+        good = dots and all(end.isdigit() for end in ends)
+        chosen = list(range(int(ends[0]), int(ends[1]) + 1)) if good else []
+    else:
+        chosen = list(range(seeds)) if isinstance(seeds, int) else sorted(set(seeds))
     if not chosen or min(chosen) < 0:
-        raise ValueError(f"seeds must be a positive number or a list of numbers >= 0, not {seeds}")
+        raise ValueError(
+            "seeds must be a positive number, a list of numbers >= 0 or a range such as 30..41, "
+            f"not {seeds}"
+        )
     return chosen
 
 

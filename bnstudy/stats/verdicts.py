@@ -49,7 +49,9 @@ class Claim:
     values: Mapping[int, float]
     threshold: float = 0.0
     unit: str = "pp"
+    estimand: str = ""
     primary: bool = False
+    after: str = ""
     source: str = ""
     published: str = ""
     published_effect: float | None = None
@@ -107,6 +109,8 @@ class Verdict:
     expected: str
     source: str
     scale: str
+    estimand: str = ""
+    after: str = ""
     values: Mapping[int, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
 

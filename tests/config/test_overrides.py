@@ -56,7 +56,7 @@ REFUSED = [
     ("seeds=0", "positive number", "not 0"),
     ("seeds=[]", "positive number", "not []"),
     ("seeds=[1,-2]", "not [1, -2]"),
-    ("seeds=abc", "seeds=abc", "integer"),
+    ("seeds=abc", "30..41", "not abc"),
     ("seeds=3,7", "seeds=[3,7]"),
     ("seeds=3,4", "seeds=[3,4]", "every cell has them all"),
     ("seeds=range(2,5)", "seeds=[2,3,4]"),
