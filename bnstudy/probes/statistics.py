@@ -122,12 +122,13 @@ def checkpoints(view: Any) -> dict[str, Tensor]:
     """The same checkpoints by exponential average and PreciseBN, over the whole training.
 
     `ema_gap_error`: mean over checkpoints of the difference of their test errors, `late_gap_error`
-    over the second half of them; `log_sd_ratio`:
-    log2 of the ratio of their standard deviations over the second half of the checkpoints;
-    `least_train_loss`: over all of them. Each checkpoint: `ema_error/01`, `precise_error/01`,
-    `batch_error/01`, `corrected_error/01` (by `corrected_statistics`) and `lag/01`, the distance of the running mean from the mean of 32 batch means
-    in the batch means' own standard deviation (first layer, root mean square over channels). After
-    the last one the first layer's two first channels: `cloud_x/01`, ... and `running_x`.
+    over the second half of them; `log_sd_ratio`: log2 of the ratio of their standard deviations
+    over the second half of the checkpoints; `least_train_loss`: over all of them. Each checkpoint:
+    `ema_error/01`, `precise_error/01`, `batch_error/01`, `corrected_error/01` (by
+    `corrected_statistics`), and `lag/01`, the distance of the running mean from the mean of 32
+    batch means in the batch means' own standard deviation (first layer, root mean square over
+    channels). After the last one the first layer's two first channels: `cloud_x/01`, ... and
+    `running_x`.
     """
     if not view.has_batch_norm:
         return {}

@@ -45,9 +45,8 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
         [],
         ["ema_gap_error", "late_gap_error", "log_sd_ratio", "least_train_loss", "running_x",
          "running_y", "cloud_x/00", "cloud_y/00"]
-        + [f"{name}/{i:02d}" for name in ("ema_error", "precise_error", "batch_error", "corrected_error",
-                                            "lag")
-           for i in range(1, 9)],
+        + [f"{name}/{i:02d}" for i in range(1, 9)
+           for name in ("ema_error", "precise_error", "batch_error", "corrected_error", "lag")],
     ),
     "precise_samples": (
         [],
