@@ -177,12 +177,12 @@ def test_what_vectors_lose_at_groups_of_two_is_a_demonstration():
 def sync_table(together):
     """One process, four apart, and four synchronised with this error."""
     rows = []
-    for processes, sync, error in ((1, False, 0.1), (4, False, 0.5), (4, True, together)):
+    for processes, shared, error in ((1, False, 0.1), (4, False, 0.5), (4, True, together)):
         for seed in SEEDS:
             rows.append(
                 {
                     "data.name": "digits", "model.name": "mlp", "norm.name": "batch", "seed": seed,
-                    "train.processes": processes, "norm.sync": sync, "train_error": 0.05,
+                    "train.processes": processes, "norm.sync": shared, "train_error": 0.05,
                     "test_error": error + abs(noise(seed)) * (1 + 10 * (error == 0.5)),
                     "diverged_at": np.nan, "num_classes": 10, "device": "cpu", "torch": "2",
                 }
@@ -212,7 +212,7 @@ def course_table(errors, precise):
         for i in range(8):
             seen = noise(lr, seed, i)
             row[f"ema_error/{i + 1:02d}"] = (errors[i] if lr == 1.0 else precise) + seen
-            row[f"corrected_error/{i + 1:02d}"] = precise + seen
+            row[f"corrected_error/{i + 1:02d}"] = precise + noise("c", lr, seed, i)
             row[f"precise_error/{i + 1:02d}"] = precise + noise("q", lr, seed, i)
         rows.append(row)
     return pd.DataFrame(rows)
