@@ -5,6 +5,7 @@ that is not set. Errors in tables are fractions; claims speak of percentage poin
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -244,6 +245,17 @@ def sequence(*claims: Claim) -> list[Claim]:
     return [dataclasses.replace(c, after=b) for c, b in zip(claims, before, strict=True)]
 
 
+def smallest_judged(sizes: Iterable[float], model: str) -> tuple[int, bool]:
+    """The smallest number of examples behind a statistic that is judged, and whether 2 is apart.
+
+    An MLP normalizes vectors, and a vector normalized over two examples is a sign: what it loses
+    there is a demonstration, and the next size is judged where there is one below the largest.
+    """
+    first, *more = sorted(int(size) for size in sizes)
+    apart = model == "mlp" and first == 2 and len(more) > 1
+    return (more[0] if apart else first), apart
+
+
 def comparable(rows: pd.DataFrame) -> Precondition:
     """The precondition that all runs share the kind of device and the version of torch."""
     kinds = rows[["device", "torch"]].drop_duplicates()
@@ -281,9 +293,9 @@ class Published:
         return self.values[name]
 
     def at(self, name: str, **place: Any) -> float:
-        """A curve's number at a place: `at("group", batch_size=2)`."""
+        """A curve's number at a place, `at("group", batch_size=2)`; NaN where there is none."""
         ((axis, value),) = place.items()
-        return self.values[name][self.values[axis].index(value)]
+        return dict(zip(self.values[axis], self.values[name], strict=True)).get(value, math.nan)
 
     def curve(self, name: str, over: str, x: str = "x") -> pd.DataFrame:
         """A curve as figures draw it: columns x, mean and an interval that is not known."""
@@ -292,8 +304,13 @@ class Published:
         )
 
     def cite(self, text: str, effect: float | None = None) -> dict[str, Any]:
-        """What a claim says of these numbers; `{}` in the text is the effect with its sign."""
+        """What a claim says of these numbers; `{}` in the text is the effect with its sign.
+
+        Nothing where the effect is NaN: the source has no number for this place.
+        """
         if effect is not None:
+            if math.isnan(effect):
+                return {}
             effect = round(effect, 6)  # the decimals of differences of printed numbers
             text = text.format(f"{effect:+g}")
         return {"published": f"{text} ({self.kind})", "published_effect": effect}

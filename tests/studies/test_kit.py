@@ -66,6 +66,19 @@ def test_chance_needs_the_number_of_classes():
         kit.chance(table(num_classes=[10, None]))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "model", "wanted"),
+    [
+        ([64, 2, 4], "mlp", (4, True)),
+        ([64, 2, 4], "resnet", (2, False)),
+        ([4, 32], "mlp", (4, False)),
+        ([2, 32], "mlp", (2, False)),  # nothing else below the largest: a demonstration only
+    ],
+)
+def test_what_vectors_lose_over_two_examples_is_not_judged(sizes, model, wanted):
+    assert kit.smallest_judged(sizes, model) == wanted
+
+
 def test_missing_runs_have_not_trained():
     assert kit.trained(table(num_classes=10).iloc[:0], "it")[1:] == (False, "no run")
 
@@ -142,5 +155,6 @@ def test_published_numbers_carry_their_kind_into_every_claim():
         "published_effect": 6.8,
     }
     assert list(numbers.curve("bn", "size")["mean"]) == [16.6, 9.8]
+    assert numbers.cite("{} pp", numbers.at("bn", size=3) - 1) == {}  # no number for 3
     with pytest.raises(ValueError, match="Allowed: published, digitised, unconfirmed"):
         kit.Published("guessed", "A 2020", "error")
