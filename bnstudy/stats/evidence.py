@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,13 +71,13 @@ def weigh(claim: Claim, alpha: float) -> Evidence:
     # at magnitude one, and 1e9 times below one test example in a thousand.
     if not sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
         return Evidence(faults, n, sd, test, student)
-    margin = claim.threshold
-    test = Test(
-        test.interval, *sides(claim.kind, sign_flip(values, margin), sign_flip(values, -margin))
-    )
-    student = Test(
-        student.interval, *sides(claim.kind, _student(values, margin), _student(values, -margin))
-    )
+
+    def weighed(test: Test, p: Callable[[np.ndarray, float], tuple[float, float]]) -> Test:
+        at, at_minus = p(values, claim.threshold), p(values, -claim.threshold)
+        p_for, p_against = sides(claim.kind, at, at_minus)
+        return Test(test.interval, float(p_for), float(p_against))
+
+    test, student = weighed(test, sign_flip), weighed(student, _student)
     return Evidence(faults, n, sd, test, student, _detectable(claim, n, sd, alpha))
 
 

@@ -115,14 +115,14 @@ def _flat(values: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """Samples as rows, which of them hold no number that counts, and the shape to return."""
     values = np.asarray(values, dtype=float)
     shape = values.shape[:-1]
-    rows = values.reshape(-1, values.shape[-1])
+    rows = values.reshape(math.prod(shape), values.shape[-1])
     lost = ~np.isfinite(rows).all(axis=-1) | (rows.shape[-1] == 0)
     return np.where(lost[:, None], np.nan, rows), lost, shape
 
 
 def _equally_likely(n: int, draws: int) -> int:
     """The number of sign patterns, the observed one included."""
-    return 1 + _subsets(n, draws)[0].shape[-1]
+    return 1 + _weights(n, draws).shape[-1]
 
 
 def _subset_means(values: np.ndarray, draws: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
@@ -131,22 +131,22 @@ def _subset_means(values: np.ndarray, draws: int) -> Iterator[tuple[slice, np.nd
     Sums of the same numbers in another order differ in the last digits; `grid` says where equal
     means fall on the same point: a power of ten that keeps DIGITS digits of the largest value.
     """
-    members, sizes = _subsets(values.shape[-1], draws)
-    step = max(1, CHUNK // max(1, members.shape[-1]))
+    weights = _weights(values.shape[-1], draws)
+    step = max(1, CHUNK // max(1, weights.shape[-1]))
     for start in range(0, len(values), step):
         rows = slice(start, start + step)
         chunk = values[rows]
         largest = np.nan_to_num(np.abs(chunk).max(axis=-1, initial=0.0, keepdims=True))
         grid = 10.0 ** (DIGITS - np.ceil(np.log10(np.where(largest > 0, largest, 1.0))))
-        yield rows, chunk @ members / sizes, grid
+        yield rows, chunk @ weights, grid
 
 
 @lru_cache(maxsize=4)
-def _subsets(n: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Members (n, m), one or zero, and sizes (m,) of nonempty subsets: all, or random ones."""
+def _weights(n: int, draws: int) -> np.ndarray:
+    """(n, m): the weights of n values in the means of nonempty subsets, all or random ones."""
     if 2**n - 1 <= draws:
-        chosen = (np.arange(1, 2**n) >> np.arange(n)[:, None]) & 1
+        members = (np.arange(1, 2**n) >> np.arange(n)[:, None]) & 1
     else:
-        chosen = np.random.default_rng(n).integers(0, 2, (n, draws), dtype=np.int8)
-        chosen = chosen[:, chosen.any(axis=0)]  # the empty subset is the observed signs
-    return chosen.astype(float), chosen.sum(axis=0).astype(float)
+        members = np.random.default_rng(n).integers(0, 2, (n, draws), dtype=np.int8)
+        members = members[:, members.any(axis=0)]  # the empty subset is the observed signs
+    return members / members.sum(axis=0)
