@@ -84,7 +84,7 @@ def decision_rate(
     sqrt(k / (k - 1)) for k pilots so that their variance is the unbiased estimate, and moved to
     `effect`. So no shape is assumed but the pilots' own; a failure too rare to be among them is not
     foreseen. 2,000 simulations give a rate of 90 % a standard error of 0.7 points.
-    Raises UserError for pilots that are too few, not finite or without spread.
+    Raises UserError for pilots that are too few, not finite or without spread, and n above 200.
     """
     samples = effect + _resampled(pilots, looks[-1] if looks else n, simulations, seed)
     verdict, seeds = decide(samples, kind, threshold, looks, alpha, SIGNS)
@@ -177,5 +177,7 @@ def _resampled(pilots: Sequence[float], n: int, simulations: int, seed: int) -> 
             f"{', '.join(f'{v:g}' for v in values) or 'none'}."
         )
     centred = (values - values.mean()) * math.sqrt(k / (k - 1))
+    if not 2 <= n <= LARGEST:
+        raise UserError(f"n must lie between 2 and {LARGEST}, got {n}.")
     # one row of a longer table per simulation, so that a larger n only adds seeds
     return centred[np.random.default_rng(seed).integers(0, k, (simulations, LARGEST))][:, :n]
