@@ -97,3 +97,11 @@ def test_mistakes_in_a_power_computation_are_named():
         power.seeds_needed(PILOTS, 1.0, threshold=1.0)
     with pytest.raises(UserError, match="n must lie between 2 and 200, got 201"):
         power.decision_rate(PILOTS, 201, 1.0)
+
+
+def test_resampled_pilots_vary_as_the_population_is_estimated_to():
+    pilots = [1.0, 2.0, 4.0, 4.5]
+    drawn = power._resampled(pilots, 200, 5_000, 0)
+    # a million draws: means are right to 0.0016, four standard errors of the variance are 0.012
+    assert drawn.mean() == pytest.approx(0.0, abs=0.008)
+    assert drawn.var() == pytest.approx(np.var(pilots, ddof=1), abs=0.015)
