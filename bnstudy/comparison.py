@@ -18,6 +18,7 @@ from rich.table import Table
 
 from bnstudy.errors import UserError, unknown
 from bnstudy.stats import paired_differences, per_seed, t_interval
+from bnstudy.stats.failures import CLASSES, failed
 
 ABSENT = "\N{EM DASH}"
 
@@ -36,7 +37,8 @@ def compare(
     metric: a column of the table; numbers stay in its unit.
     Returns one row per combination, arms slowest: the axes, metric, n (finite values), mean, low,
     high, difference, difference_low, difference_high, pairs (seeds both arms have), wall_seconds
-    (mean of one run) and diverged (number of runs). A cell without runs keeps its row with n = 0; a
+    (mean of one run), diverged and failed (number of runs; a diverged run failed, too; NaN in
+    tables without num_classes and train_error). A cell without runs keeps its row with n = 0; a
     cell with a lost value has no mean. The reference has no difference.
     Raises UserError for an unknown axis or metric, and when a further column varies.
     """
@@ -53,6 +55,7 @@ def compare(
         name: list(axes[name]) if isinstance(axes, Mapping) else list(table[name].unique())
         for name in names
     }
+    known = CLASSES in table and "train_error" in table and table[CLASSES].notna().all()
     rows = []
     for point in product(*values.values()):
         where = dict(zip(names, point, strict=True))
@@ -80,6 +83,7 @@ def compare(
                 "pairs": 0 if first else len(shared),
                 "wall_seconds": _mean(runs, "wall_seconds"),
                 "diverged": int(runs["diverged_at"].notna().sum()) if "diverged_at" in runs else 0,
+                "failed": int(failed(runs).sum()) if known else math.nan,
             }
         )
     return pd.DataFrame(rows)
@@ -158,8 +162,11 @@ def _short(axis: str) -> str:
 
 def _cell(cell: pd.Series, factor: float, reference: bool) -> list[str]:
     value = plus_minus(*(factor * cell[c] for c in ("mean", "low", "high")))
-    if cell["diverged"]:
-        value += f" ({cell['diverged']} of {max(cell['n'], cell['diverged'])} diverged)"
+    counts = {what: int(cell[what]) for what in ("failed", "diverged") if cell[what] > 0}
+    if counts:
+        first, *more = counts
+        told = [f"{counts[first]} of {max(cell['n'], *counts.values())} {first}"]
+        value += f" ({', '.join(told + [f'{counts[what]} {what}' for what in more])})"
     gap = plus_minus(
         *(factor * cell[f"difference{end}"] for end in ("", "_low", "_high")), signed=True
     )

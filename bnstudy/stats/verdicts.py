@@ -20,7 +20,9 @@ from bnstudy.stats.intervals import Interval, spread, t_interval
 ALPHA = 0.05
 POWER = 0.8
 MIN_SEEDS = 5
-LEVELS = {"greater": 0.95, "equivalent": 0.90, "not_worse": 0.90}
+LEVELS = {"greater": 0.95, "equivalent": 0.90, "not_worse": 0.90, "demonstration": 0.95,
+          "identical": 0.95}  # fmt: skip
+UNJUDGED = ("demonstration", "identical")  # no verdicts, and no part of any family
 """Claim kinds and the level of the two-sided interval that decides them; 90 % two-sided is 5 % on
 each side, which is what two one-sided tests (Schuirmann 1987) and one one-sided test ask for."""
 
@@ -65,10 +67,11 @@ class Claim:
             raise ValueError(
                 f"claim '{self.name}': unknown kind '{self.kind}'. Allowed: {', '.join(LEVELS)}."
             )
-        if not math.isfinite(self.threshold) or (self.kind != "greater" and self.threshold <= 0):
+        margin = self.kind in ("equivalent", "not_worse")
+        if not math.isfinite(self.threshold) or (margin and self.threshold <= 0):
             raise ValueError(
                 f"claim '{self.name}': the margin of kind '{self.kind}' must be a finite number"
-                f"{' above zero' if self.kind != 'greater' else ''}, got {self.threshold}."
+                f"{' above zero' if margin else ''}, got {self.threshold}."
             )
 
 
@@ -137,7 +140,7 @@ def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
     """
     claims = list(claims)
     primaries = [claim.name for claim in claims if claim.primary]
-    if len(primaries) != 1:
+    if len(primaries) != 1 and not all(claim.kind in UNJUDGED for claim in claims):
         raise ValueError(
             f"a study has exactly one primary claim, got {len(primaries)}"
             f"{': ' + ', '.join(primaries) if primaries else ''}."
@@ -148,7 +151,8 @@ def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
         raise ValueError(f"min_seeds must be at least 2 (one seed has no spread), got {min_seeds}.")
 
     evidence = [_weigh(claim, min_seeds) for claim in claims]
-    secondary = [e for claim, e in zip(claims, evidence, strict=True) if not claim.primary]
+    secondary = [e for claim, e in zip(claims, evidence, strict=True)
+                 if not claim.primary and claim.kind not in UNJUDGED]  # fmt: skip
 
     def family(side: str) -> list[float]:
         # an invalid claim is evidence of nothing, however small its own p
@@ -156,7 +160,7 @@ def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
 
     adjusted = zip(family("p_for"), family("p_against"), strict=True)
     return [
-        _rule(claim, e, None if claim.primary else next(adjusted))
+        _rule(claim, e, None if claim.primary or claim.kind in UNJUDGED else next(adjusted))
         for claim, e in zip(claims, evidence, strict=True)
     ]
 
@@ -190,6 +194,8 @@ def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
         faults.append(f"too few seeds: {n} of at least {min_seeds}")
     interval = t_interval(values, LEVELS[claim.kind])
     sd = spread(values)
+    if claim.kind == "identical":
+        return _Evidence(faults, interval, n, sd)
     # Differences that agree to rounding have no spread: 1e-12 is 4,000 times float64's rounding
     # at magnitude one, and 1e9 times below one test example in a thousand.
     if not sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
@@ -198,7 +204,7 @@ def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
     error, margin, mean = sd / math.sqrt(n), claim.threshold, interval.mean
     above = float(stats.t.sf((mean - margin) / error, n - 1))  # p of "mean > threshold"
     below = float(stats.t.cdf((mean - margin) / error, n - 1))  # p of "mean < threshold"
-    if claim.kind == "greater":  # two-sided, as the 95 % interval is
+    if claim.kind in ("greater", "demonstration"):  # two-sided, as the 95 % interval is
         p_for, p_against = min(1.0, 2 * above), min(1.0, 2 * below)
         detectable = margin + _effect(n, ALPHA / 2, POWER) * sd
     elif claim.kind == "equivalent":
@@ -214,7 +220,7 @@ def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
 
 def _rule(claim: Claim, evidence: _Evidence, adjusted: tuple[float, float] | None) -> Verdict:
     mean, low, high = evidence.interval
-    if claim.kind == "greater":
+    if claim.kind in ("greater", "demonstration"):
         agrees = mean > claim.threshold
     else:
         agrees = (abs(mean) if claim.kind == "equivalent" else mean) < claim.threshold
@@ -223,6 +229,10 @@ def _rule(claim: Claim, evidence: _Evidence, adjusted: tuple[float, float] | Non
     reasons = list(evidence.faults)
     if evidence.faults:
         verdict = "invalid"
+    elif claim.kind == "identical":
+        verdict = "false" if any(claim.values.values()) else "true"
+    elif claim.kind == "demonstration":
+        verdict = "shown" if low > claim.threshold else "not shown"
     elif math.isnan(p):
         verdict, p_holm = "inconclusive", None if adjusted is None else 1.0
         reasons.append(
