@@ -140,8 +140,8 @@ def stand_in(
 
     One row per run: cell, seed, the configuration as dotted names, metrics, device and torch. The
     numbers are functions of cell, seed and column alone: 0.1 to 0.11, the errors of trained
-    networks, and no two runs alike. With `failing` a quarter of the runs have a training error at
-    chance.
+    networks, and no two runs alike. With `failing` a quarter of the runs have training error and
+    loss at chance.
     """
     settings, metrics = [], []
     for cell in cells:
@@ -159,7 +159,7 @@ def stand_in(
     numbers = measures + (mixed % np.uint64(2**24 // 100)).astype(float) / 2**24
     if failing:
         untrained = _mixed(runs.ravel() ^ _words(["failing"])) % np.uint64(4) == 0
-        numbers.loc[untrained, "train_error"] = 1 - 1 / CLASSES
+        numbers.loc[untrained, ["train_error", "train_loss"]] = 1 - 1 / CLASSES, math.log(CLASSES)
     told = {"num_classes": CLASSES, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
     return pd.concat([pd.DataFrame(settings), numbers.assign(**told)], axis=1)
 

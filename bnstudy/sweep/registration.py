@@ -27,6 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+FIXED = {"claims", "grid", "tuning", "until", "looks"}
 TEXTS = ("name", "text")  # of a claim: what readers see, no part of what is asked
 NOW = "%Y-%m-%dT%H:%M:%SZ"  # as records say when they were made: UTC, to the second
 
@@ -52,7 +53,7 @@ class Registration(BaseModel):
     @property
     def fixed(self) -> dict[str, Any]:
         """What must not change for a verdict to be confirmatory."""
-        return self.model_dump(include={"claims", "grid", "tuning", "until", "looks"})
+        return self.model_dump(include=FIXED)
 
     @property
     def line(self) -> str:
