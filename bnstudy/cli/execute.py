@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.atomic import write_atomically
 from bnstudy.cli import present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
@@ -234,6 +233,7 @@ def asked(request: "Request", plan: Plan, form: dict[str, Any]) -> "tuple[Path, 
 
     `plan` may be that of a look; `form` is the canonical form of the study's claims.
     """
+    from bnstudy.config import digest
     from bnstudy.sweep.registration import Registration, claims_hash
 
     assert request.study is not None
@@ -244,7 +244,7 @@ def asked(request: "Request", plan: Plan, form: dict[str, Any]) -> "tuple[Path, 
         study=name,
         scale=scale,
         claims=claims_hash(form),
-        grid=whole.grid_hash,
+        grid=digest(sorted(whole.addresses)),
         tuning=getattr(tuned, "hash", ""),
         until=request.settings.until,
         looks=request.looks,
@@ -277,13 +277,13 @@ def protocol_of(request: "Request", plan: Plan, form: dict[str, Any]) -> "Protoc
 
     register(request, plan, form, training=False)
     path, now = asked(request, plan, form)
-    tuned = getattr(request, "tuned", None)
+    source = getattr(getattr(request, "tuned", None), "source", "")
     return Protocol(
         seeds=request.seeds,
         looks=request.looks,
         fixed=digest(now.model_dump(mode="json", include=registration.FIXED)),
         registration=path,
-        tuning=getattr(tuned, "path", None),
+        tuning=Path(source) if source else None,
         standing=lambda created: registration.standing(path, now, created),
     )
 

@@ -1,9 +1,9 @@
 """Look by look: train the seeds of a look, judge them, and go on only while nothing is decided."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bnstudy.cli import execute, present
 from bnstudy.cli.apart import Apart
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from bnstudy.config.compose import Composer, Request
     from bnstudy.studies.looks import Look
     from bnstudy.sweep.plan import Plan
-
-Told = Callable[["Request", "Plan"], str]
-"""What the look that was taken last says, in a line; it ends with an exclamation mark"""
 
 
 def train(
@@ -95,3 +92,15 @@ def study(
         )
 
     return train(request, composer, dry_run, judges, alone, looked, told)
+
+
+def compare(
+    request: "Request", composer: "Composer", dry_run: bool, judges: Apart, metric: str
+) -> Result | None:
+    """Train arms until each differs from the first one, or the last look is reached."""
+    from bnstudy.cli import compare as arms
+
+    def looked(plan: "Plan") -> "list[Look]":
+        return arms.looked(request, plan, metric)
+
+    return train(request, composer, dry_run, judges, True, looked, arms.told)

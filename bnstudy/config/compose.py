@@ -234,7 +234,7 @@ class Composer:
     def _stated(
         study: StudyConfig, words: Sequence[Override]
     ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        """Fixed values (seeds and looks among them) and axes of a study at the scale that words name."""
+        """Fixed values (seeds and looks, too) and axes of a study at the scale that words name."""
         chosen = [o for o in words if o.key_or_group == "scale"]
         if chosen and chosen[0].is_sweep_override():
             raise UserError(f"{chosen[0].input_line}: a study runs at one scale at a time")

@@ -80,8 +80,9 @@ Form = dict[str, list[Any]]
 def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> Form:
     """The canonical form of a study's claims about a grid that it can judge.
 
-    Raises UserError when it cannot. The message says what the study stumbles over (a claim without runs, a missing column, several
-    runs of one seed), which axes of the grid the study does not have, and which of its own differ.
+    Raises UserError when it cannot. The message says what the study stumbles over (a claim without
+    runs, a missing column, several runs of one seed), which axes of the grid the study does not
+    have, and which of its own differ.
     Also raised when the study's module does not import or lacks a function.
     """
     found, form = module(study), Form()
@@ -133,9 +134,7 @@ def _computed(claim: Claim) -> str:
     return digest([values, [bool(holds) for _, holds, _ in claim.preconditions]])
 
 
-def stand_in(
-    cells: Sequence[Config], seeds: Sequence[int], failing: bool = False
-) -> pd.DataFrame:
+def stand_in(cells: Sequence[Config], seeds: Sequence[int], failing: bool = False) -> pd.DataFrame:
     """The table that a grid would give, with plausible numbers for what training would measure.
 
     One row per run: cell, seed, the configuration as dotted names, metrics, device and torch. The

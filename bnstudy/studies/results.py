@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from bnstudy import __version__, entry
 from bnstudy.atomic import write_atomically, write_json
@@ -27,7 +28,6 @@ TESTS = "Intervals of claims: sign-flip tests of paired differences, inverted."
 FILES = ("table.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json", "study.json")
 FUNCTIONS = ("shape", "figure", "claims")  # of a study's module
 STAMP = "complete"  # holds the hash of what the files beside it were made from
-EXTRA = {"registration.json": "registration", "tuning.json": "tuning"}  # copied where they are
 STATED = {"name", "title", "claim", "source", "rule", "cost", "expected", "notes"}
 
 
@@ -104,8 +104,9 @@ def results_of(
     """
     if not records:
         raise UserError("no run of this study is in the store: no figure, no verdict")
-    stamp, made_from = folder / STAMP, digest(
-        [sources(study), sorted(records.items()), protocol.stamp()]
+    stamp, made_from = (
+        folder / STAMP,
+        digest([sources(study), sorted(records.items()), protocol.stamp()]),
     )
     held = stamp.exists() and stamp.read_text() == made_from
     if not held or not all((folder / name).exists() for name in FILES):
@@ -126,7 +127,7 @@ def results_of(
 
 
 def lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
-    """Verdicts as text: a line for each claim, one for each reason below it, and why exploratory."""
+    """Verdicts as text: a line for each claim and each reason below it, and why exploratory."""
     found = []
     for verdict in verdicts:
         primary = "primary  " if verdict["primary"] else "         "
@@ -244,11 +245,13 @@ def _write(
         "published": published if isinstance(published, dict) else published.to_dict(),
     }
     write_json(folder / "study.json", plain(description))
-    for name, source in EXTRA.items():
-        path = getattr(protocol, source)
+    for name, path in {
+        "registration.json": protocol.registration,
+        "tuning.json": protocol.tuning,
+    }.items():
         (folder / name).unlink(missing_ok=True)
-        if path is not None and path.is_file():
-            shutil.copyfile(path, folder / name)
+        if path is not None and path.is_file():  # JSON is YAML
+            write_json(folder / name, yaml.safe_load(path.read_text()))
     return bool(looks) and looks[-1].last
 
 
@@ -277,10 +280,11 @@ def _failures(study: StudyConfig, table: "pd.DataFrame", folder: Path) -> list[s
     by = [name for axis in axes for name in (axis, f"{axis}.name") if name in table]
     found = kit.failures(table, by)
     write_atomically(folder / "failures.csv", found.to_csv(index=False))
+    shown = [name for name in by if table[name].nunique(dropna=False) > 1]
     return [
-        f"{', '.join(f'{name}={row[name]}' for name in by)}: {row['failed']} of {row['n']} runs "
-        f"failed ({100 * row['rate']:.0f} %, 95 % interval {100 * row['low']:.0f} to "
-        f"{100 * row['high']:.0f} %)"
+        f"{' '.join(f'{name}={row[name]}' for name in shown)}{': ' if shown else ''}"
+        f"{row['failed']} of {row['n']} runs ({100 * row['rate']:.0f} %, 95 % interval "
+        f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
         for row in found.to_dict("records")
         if row["failed"]
     ]
