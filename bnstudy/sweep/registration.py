@@ -27,7 +27,9 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-FIXED = {"claims", "grid", "tuning", "until", "looks"}
+CALLED = {"claims": "the claims", "grid": "the grid", "tuning": "the tuning", "until": "until",
+          "looks": "the looks"}  # fmt: skip
+FIXED = {*CALLED}  # what must not change for a verdict to be confirmatory
 TEXTS = ("name", "text")  # of a claim: what readers see, no part of what is asked
 NOW = "%Y-%m-%dT%H:%M:%SZ"  # as records say when they were made: UTC, to the second
 
@@ -52,7 +54,7 @@ class Registration(BaseModel):
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What must not change for a verdict to be confirmatory."""
+        """What is registered, by the names in FIXED."""
         return self.model_dump(include=FIXED)
 
     @property
@@ -131,11 +133,10 @@ def standing(path: Path, now: Registration, created: Sequence[str]) -> Standing:
     if not entries:
         return Standing("exploratory", "there is no registration")
     first = entries[0]
-    older = sum(not time_of_record >= first.created for time_of_record in created)
+    # texts of one form: the later is the greater; what begins otherwise (nan) is no time
+    older = sum(not (when[:1].isdigit() and when >= first.created) for when in created)
     if first.held:
-        runs = count(first.held, "run")
-        were = "was" if first.held == 1 else "were"
-        reason = f"{runs} of {first.planned} {were} there before the registration"
+        reason = f"{first.held} of {count(first.planned, 'run')} were there before the registration"
     elif first.fixed != now.fixed:
         reason = _changed(entries, now)
     elif older:
@@ -148,12 +149,11 @@ def standing(path: Path, now: Registration, created: Sequence[str]) -> Standing:
 def _changed(entries: Sequence[Registration], now: Registration) -> str:
     """What was changed after the first registration, and after how many runs."""
     first = entries[0].fixed
-    what = " and ".join(name for name, value in now.fixed.items() if value != first[name])
-    verb = "were" if what.endswith("s") or " and " in what else "was"
-    # entries that differ from the first come after it: the earliest counts
+    changed = [CALLED[name] for name, value in now.fixed.items() if value != first[name]]
+    verb = "was" if changed == [CALLED["tuning"]] or changed == [CALLED["until"]] else "were"
     held = next((e.held for e in entries if e.fixed == now.fixed), now.planned)
-    when = f"{held} of {now.planned} runs were there" if held else "the registration"
-    return f"the {what} {verb} changed after {when}".replace("the until", "until")
+    when = f"{held} of {count(now.planned, 'run')} were there" if held else "the registration"
+    return f"{' and '.join(changed)} {verb} changed after {when}"
 
 
 @contextlib.contextmanager
