@@ -104,6 +104,19 @@ def test_markdown_is_what_a_paper_would_show(table):
     assert "over 3 seeds" in lines[-1]
 
 
+def test_failed_runs_are_counted_where_the_number_of_classes_is_known(table):
+    rows = table.assign(num_classes=10, train_error=0.1)
+    # group at 2 did not learn with two of its seeds, and batch's diverged run counts, too
+    bad = (rows["norm.name"] == "group") & (rows["train.batch_size"] == 2) & (rows["seed"] > 0)
+    rows["train_error"] = rows["train_error"].mask(bad, 0.5)
+    got = compare(rows, AXES)
+    assert list(got["failed"]) == [1, 0, 2, 0]
+    text = to_markdown(got)
+    assert "(1 of 3 failed, 1 diverged)" in text
+    assert "(2 of 3 failed)" in text
+    assert compare(table, AXES)["failed"].isna().all()
+
+
 def test_the_terminal_shows_the_same_cells(table):
     out = io.StringIO()
     Console(file=out, width=200).print(to_rich(compare(table, AXES)))

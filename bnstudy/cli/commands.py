@@ -99,6 +99,8 @@ def train(
         if cfg:
             present.composed(request, cfg)
             return
+        if request.looks:
+            raise UserError("until=conclusive is for 'bnstudy study' and 'bnstudy compare'")
         result = execute.train_missing(request, composer, dry_run)
         if result is None:
             return
@@ -123,7 +125,7 @@ def study(
 
     NAME is a study, a group of them, or all.
     """
-    from bnstudy.cli import execute, present
+    from bnstudy.cli import execute, looks, present
 
     names = [o for o in overrides if "=" not in o]
     rest = [o for o in overrides if "=" in o]
@@ -142,7 +144,8 @@ def study(
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
             alone = len(requests) == 1
-            result = execute.train_missing(request, composer, dry_run, judges, alone)
+            train = looks.study if request.looks else execute.train_missing
+            result = train(request, composer, dry_run, judges, alone)
             if result is None:
                 continue
             worst = max(worst, result.exit_code)
@@ -172,7 +175,8 @@ def compare(
     Arms with settings of their own are norms with settings, ; in between:
     bnstudy compare arms='batch; group num_groups=2; group num_groups=8'.
     """
-    from bnstudy.cli import execute, present
+    from bnstudy.cli import compare as arms
+    from bnstudy.cli import execute, looks, present
 
     with session(config_dir) as composer:
         request = composer.request(overrides)
@@ -182,10 +186,13 @@ def compare(
             present.composed(request, cfg)
             return
         judge = execute.judge_of_metric(request, metric)
-        result = execute.train_missing(request, composer, dry_run, judge)
+        if request.looks:
+            result = looks.compare(request, composer, dry_run, judge, metric)
+        else:
+            result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
-        execute.compare(request, result.plan, metric)
+        arms.show(request, result.plan, metric)
         ctx.exit(result.exit_code)
 
 

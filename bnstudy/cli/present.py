@@ -67,6 +67,14 @@ def plan(plan: "Plan", request: "Request", workers: int) -> None:
         )
 
 
+def looks(looks: Sequence[int]) -> None:
+    """That a plan is the most that may be trained."""
+    seeds = ", ".join(map(str, looks))
+    click.echo(
+        f"looks    after {seeds} seeds: the first that decides is the last, this is the most"
+    )
+
+
 def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str) -> None:
     """How a launch ended: every stack is counted once, under its state."""
     from bnstudy.sweep.protocol import State

@@ -4,7 +4,7 @@ Hydra composes the base and each choice of a group once: a composition takes 80 
 these pieces 0.1 ms.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,9 @@ from bnstudy.config.schema import Config
 from bnstudy.config.settings import CONFIGS, GROUPS, Settings, StudyConfig
 from bnstudy.errors import UserError, unknown
 
+LOOKS = (12, 24, 48)  # where nothing states them
+FIRST_LOOK = 6  # seeds: n sign flips give p >= 2 / 2**n, which is 0.0625 for 5 and 0.031 for 6
+
 
 @dataclass(frozen=True)
 class Request:
@@ -52,6 +55,7 @@ class Request:
     overrides: tuple[str, ...]
     excluded: int = 0
     command: str = ""  # that asked for it, for records; empty: as typed in a shell
+    looks: tuple[int, ...] = ()  # numbers of seeds after which to judge; empty: once, after all
 
 
 @contextmanager
@@ -212,10 +216,7 @@ class Composer:
             given={*fixed, *axes, *cleared, *by_hand},
             by_hand=by_hand,
         )
-        try:
-            seeds = tuple(grid.settings.seed_list())
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        seeds, looks = seeds_and_looks(grid.settings, study, by_hand)
         return Request(
             settings=grid.settings,
             cells=grid.cells,
@@ -226,13 +227,14 @@ class Composer:
             study=study,
             overrides=tuple(overrides),
             excluded=grid.excluded,
+            looks=looks,
         )
 
     @staticmethod
     def _stated(
         study: StudyConfig, words: Sequence[Override]
     ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        """Fixed values (the seeds among them) and axes of a study at the scale that words name."""
+        """Fixed values (seeds and looks, too) and axes of a study at the scale that words name."""
         chosen = [o for o in words if o.key_or_group == "scale"]
         if chosen and chosen[0].is_sweep_override():
             raise UserError(f"{chosen[0].input_line}: a study runs at one scale at a time")
@@ -240,7 +242,7 @@ class Composer:
         if scale not in study.scales:
             raise unknown(f"scale of the study {study.name}", str(scale), study.scales)
         grid = study.scales[scale]
-        fixed = {**study.fixed, **grid.fixed, "seeds": grid.seeds}
+        fixed = {**study.fixed, **grid.fixed, "seeds": grid.seeds, "looks": grid.looks}
         return fixed, {k: list(v) for k, v in grid.axes.items()}
 
     def _arms(
@@ -282,6 +284,52 @@ class Composer:
             for key, value in chosen.items():
                 pieces[key, value] = node[key]
         return pieces
+
+
+def seeds_and_looks(
+    settings: Settings, study: StudyConfig | None, given: Collection[str]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds that a command asks for, at most, and the numbers of them at which it judges.
+
+    Without until=conclusive there are no looks. With it, the seeds end at the last look; outside
+    studies, which state them, the looks are LOOKS and the seeds follow from the looks.
+
+    Raises:
+        UserError: bad seeds; looks that are not there, do not grow, begin too early or go beyond
+            the seeds; looks that nothing would use.
+    """
+    try:
+        seeds = settings.seed_list()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if settings.until == "all":
+        if "looks" in given:
+            raise UserError(
+                f"looks={settings.looks} are used with until=conclusive only: give both or none"
+            )
+        return tuple(seeds), ()
+    looks = settings.looks or ([] if study else list(LOOKS))
+    if study and not looks:
+        raise UserError(
+            f"until=conclusive: the study {study.name} states no looks; give the "
+            "numbers of seeds after which it is judged, for example looks=[12,24,48]"
+        )
+    if looks != sorted(set(looks)):
+        raise UserError(f"looks={looks}: numbers of seeds must grow, as in looks=[12,24,48]")
+    if looks[0] < FIRST_LOOK:
+        raise UserError(
+            f"looks={looks}: the first look needs at least {FIRST_LOOK} seeds; with fewer no "
+            "sign-flip test can reach the 5 % level"
+        )
+    if study is None and "seeds" not in given:
+        seeds = list(range(looks[-1]))
+    if looks[-1] > len(seeds):
+        whose = f"the study {study.name} has" if study and "seeds" not in given else "there are"
+        raise UserError(
+            f"looks={looks}: the last look needs {looks[-1]} seeds and {whose} {len(seeds)}; "
+            f"give more, for example seeds={seeds[0]}..{seeds[0] + looks[-1] - 1}"
+        )
+    return tuple(seeds[: looks[-1]]), tuple(looks)
 
 
 def plain_tree(config: DictConfig) -> dict[str, Any]:

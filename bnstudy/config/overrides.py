@@ -99,6 +99,9 @@ def checked(override: Override, choices: Callable[[str], list[str]]) -> Override
                 f"{override.input_line}: seeds are no axis of a grid, every cell has them all: "
                 f"write seeds=[{listed}] for these, or seeds=N for 0 to N - 1"
             )
+        if key == "looks":
+            listed = ",".join(map(str, sweep_values(override, choices)))
+            raise UserError(f"{override.input_line}: looks are a list: write looks=[{listed}]")
         if key not in GROUPS and key not in AXES:
             raise UserError(
                 f"{override.input_line}: {key} says how to compute, not what, so it cannot "

@@ -98,6 +98,12 @@ class Settings(Parts):
 
     scale: ScaleConfig = ScaleConfig()
     seeds: Seeds = Field(5, description="5 means 0..4; [3, 7] those two; 30..41 from 30 to 41")
+    until: Literal["all", "conclusive"] = Field(
+        "all", description="train all seeds, or look by look until it is decided"
+    )
+    looks: list[int] = Field(
+        [], description="numbers of seeds after which until=conclusive judges; [12, 24, 48]"
+    )
     # how to execute: none of it changes what is computed
     results_dir: str = "results"
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -4,7 +4,7 @@ A table has one row per run. `where` picks the runs of a cell: column -> value, 
 that is not set. Errors in tables are fractions; claims speak of percentage points.
 """
 
-import math
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +14,29 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
+from bnstudy.stats.failures import HALF, chance, failed
+from bnstudy.stats.failures import failures as failures  # for the studies and their results
 
 DATA, MODEL, NORM = "data.name", "model.name", "norm.name"
-HALF = 0.5  # an arm has trained when its training error is below this part of chance
-IMAGE_CLASSES = 10
+UNJUDGED = ("demonstration", "identical")  # kinds of claims that are no verdicts
+NAMED = 5  # failed seeds that a precondition names
+
+# what a claim's number is: the measured quantity, and by which statistics
+EMA = "test error, exponential average"
+CORRECTED = "test error, exponential average without its initial values"
+PRECISE = "test error, PreciseBN"
+BATCH = "test error, batch statistics"
+TEST = "test error"  # of networks without population statistics, or of both kinds
+TRAINING = "training error"
+TRAINING_LOSS = "training loss"
+FAILURES = "failure rate"
 
 # panels come in this order, others behind
-ORDER = ("digits", "contrast_digits", "mnist", "fashion_mnist", "cifar10", "resnet", "lenet", "mlp")
+ORDER = ("digits", "contrast_digits", "mnist_small", "mnist", "fashion_mnist", "patches", "cifar10",
+         "resnet", "lenet", "mlp")  # fmt: skip
 TITLES = {"mlp": "MLP", "lenet": "LeNet", "resnet": "ResNet", "mnist": "MNIST",
-          "contrast_digits": "contrast digits", "cifar10": "CIFAR-10",
+          "mnist_small": "small MNIST", "contrast_digits": "contrast digits",
+          "patches": "patches of photographs", "cifar10": "CIFAR-10",
           "fashion_mnist": "Fashion-MNIST"}  # fmt: skip
 
 Where = Mapping[str, Any]
@@ -122,6 +136,11 @@ class Panel:
         """Metric of the first cell minus that of the second, paired by seed, in pp."""
         return paired_differences(self.cell(metric, first), self.cell(metric, second))
 
+    def failure_difference(self, first: Where, second: Where) -> dict[int, float]:
+        """Failed in the first cell minus failed in the second, paired by seed: -100, 0, 100 pp."""
+        rows = extended(self.rows, {"failed": failed(self.rows).astype(float)})
+        return paired_differences(values(rows, "failed", first), values(rows, "failed", second))
+
     def ready(self, what: str, where: Where | None = None) -> list[Precondition]:
         """The usual preconditions: a reference cell has trained, and all runs are comparable."""
         return [trained(select(self.rows, where or {}), what), comparable(self.rows)]
@@ -173,22 +192,41 @@ def claims_about(where: str, key: str = "", **common: Any) -> Callable[..., Clai
     return make
 
 
-def chance(rows: pd.DataFrame) -> float:
-    """The error of guessing among equally frequent classes.
-
-    Taken from the column `num_classes`. Tables made before it existed are of images with ten
-    classes; the classes of a text are its vocabulary, which such a table does not hold: NaN.
-    """
-    if "num_classes" in rows:
-        return 1 - 1 / float(rows["num_classes"].min())
-    return math.nan if (rows[DATA] == "text").any() else 1 - 1 / IMAGE_CLASSES
+def learned(rows: pd.DataFrame, what: str, metric: str, part: float = HALF) -> Precondition:
+    """The precondition that every run's error by this metric is at most a part of chance."""
+    over = ~(rows[metric] <= part * chance(rows))
+    limit = f"{100 * part:g} % of chance"
+    return _every(rows, over, f"{what}: {metric} at most {limit} in every run", metric)
 
 
 def trained(rows: pd.DataFrame, what: str) -> Precondition:
-    """The precondition that runs have learned: mean training error below half of chance."""
-    error, limit = rows["train_error"].mean(), HALF * chance(rows)
-    detail = f"training error {100 * error:.1f} %, limit {100 * limit:.0f} %"
-    return (f"{what} trains", bool(error < limit), detail)
+    """The precondition that every run has learned (see `failed`); names the seeds that have not."""
+    return _every(rows, failed(rows), f"{what} trains in every run", "train_error")
+
+
+def _every(rows: pd.DataFrame, bad: pd.Series, text: str, metric: str) -> Precondition:
+    """That there are runs and none is bad; the detail names bad ones with their errors."""
+    if not len(rows):
+        return (text, False, "no run")
+    if not bad.any():
+        return (text, True, f"{metric} at most {100 * rows[metric].max():.1f} %")
+    found = sorted(zip(rows.loc[bad, "seed"], rows.loc[bad, metric], strict=True))
+    told = [f"seed {seed} {100 * error:.1f} %" for seed, error in found[:NAMED]]
+    if len(found) > NAMED:
+        told.append(f"and {len(found) - NAMED} more")
+    return (text, False, f"{metric} of {len(found)} of {len(rows)} runs: {', '.join(told)}")
+
+
+def sequence(*claims: Claim) -> list[Claim]:
+    """Exclusive or nested claims in a fixed order, each judged after the one before is decided.
+
+    The sequence of a study begins with its primary claim; without it they stay as they are, to be
+    adjusted for each other like other secondary claims.
+    """
+    if not claims[0].primary:
+        return list(claims)
+    before = ["", *(claim.name for claim in claims[:-1])]
+    return [dataclasses.replace(c, after=b) for c, b in zip(claims, before, strict=True)]
 
 
 def comparable(rows: pd.DataFrame) -> Precondition:

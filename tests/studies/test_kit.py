@@ -1,10 +1,9 @@
 """Panels, cells, preconditions and published numbers, on tables of a few rows."""
 
-import math
-
 import pandas as pd
 import pytest
 
+from bnstudy import stats
 from bnstudy.studies import kit
 
 
@@ -17,21 +16,92 @@ def table(**columns) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("classes", "error", "holds"),
     # half of chance is 45 % with ten classes, 25 % with two
-    [(10, 0.44, True), (10, 0.46, False), (2, 0.24, True), (2, 0.3, False)],
+    [(10, 0.44, True), (10, 0.45, True), (10, 0.46, False), (2, 0.24, True), (2, 0.3, False)],
 )
 def test_a_network_has_trained_below_half_of_its_own_chance(classes, error, holds):
     assert kit.trained(table(num_classes=classes, train_error=error), "it")[1] is holds
 
 
-def test_without_a_number_of_classes_images_have_ten_and_a_text_is_unknown():
-    assert kit.chance(table()) == 0.9
-    text = table(**{"data.name": "text"})
-    assert math.isnan(kit.chance(text))
-    assert not kit.trained(text, "it")[1]  # unknown is not below
+def test_one_failed_run_fails_the_precondition_and_is_named():
+    """The mean of 0.0 and 0.61 is below the limit of 0.45, which hid such runs before."""
+    text, holds, detail = kit.trained(table(num_classes=10, train_error=[0.0, 0.61]), "it")
+    assert not holds
+    assert detail == "train_error of 1 of 2 runs: seed 1 61.0 %"
+    assert text == "it trains in every run"
+
+
+def test_many_failed_runs_are_counted():
+    rows = pd.concat([table(num_classes=10, train_error=0.9).assign(seed=s) for s in range(5)])
+    detail = kit.trained(rows, "it")[2]
+    assert detail.startswith("train_error of 10 of 10 runs: seed 0 90.0 %")
+    assert detail.endswith("and 5 more")
+
+
+def test_a_diverged_run_has_failed_whatever_its_error():
+    rows = table(num_classes=10, train_error=0.0, diverged_at=[None, 7.0])
+    assert list(kit.failed(rows)) == [False, True]
+
+
+def test_a_run_without_a_training_error_has_failed():
+    assert list(kit.failed(table(num_classes=10, train_error=[0.1, float("nan")]))) == [False, True]
+
+
+def test_a_text_fails_at_the_loss_of_guessing():
+    """An error of 60 % is a good one for the next of 64 characters; ln 64 = 4.16 nats."""
+    rows = table(**{"data.name": "text"}, num_classes=64, train_error=0.6, train_loss=[2.0, 4.2])
+    assert list(kit.failed(rows)) == [False, True]
+
+
+def test_chance_needs_the_number_of_classes():
+    with pytest.raises(ValueError, match="no column num_classes"):
+        kit.trained(table(), "it")
+    with pytest.raises(ValueError, match="no column num_classes"):
+        kit.chance(table(num_classes=[10, None]))
 
 
 def test_missing_runs_have_not_trained():
-    assert not kit.trained(table().iloc[:0], "it")[1]
+    assert kit.trained(table(num_classes=10).iloc[:0], "it")[1:] == (False, "no run")
+
+
+def test_failures_are_counted_with_the_exact_interval():
+    """Clopper & Pearson: none of n has the upper limit 1 - 0.025^(1 / n), all of n its mirror."""
+    rows = pd.concat(
+        [
+            table(num_classes=10, train_error=error, **{"norm.name": norm, "norm.momentum": m})
+            for norm, m, error in (("batch", None, 0.9), ("batch", 0.1, 0.0))
+        ]
+    )
+    found = kit.failures(rows, ["norm.name", "norm.momentum"])
+    assert list(found["norm.name"]) == ["batch", "batch"]
+    assert list(found["n"]) == [2, 2]
+    (none,) = found[found["norm.momentum"] == 0.1].itertuples()
+    (all_,) = found[found["norm.momentum"].isna()].itertuples()
+    assert (none.failed, all_.failed) == (0, 2)
+    assert (none.rate, none.low) == (0, 0)
+    assert none.high == pytest.approx(1 - 0.025**0.5)
+    assert (all_.rate, all_.high) == (1, 1)
+    assert all_.low == pytest.approx(0.025**0.5)
+
+
+def test_failure_rates_are_differenced_by_seed():
+    arms = {"a": [0.9, 0.9], "b": [0.9, 0.1]}
+    rows = pd.concat(
+        [table(num_classes=10, train_error=e, **{"norm.name": n}) for n, e in arms.items()]
+    )
+    (panel,) = kit.panels(rows)
+    found = panel.failure_difference({"norm.name": "a"}, {"norm.name": "b"})
+    assert found == {0: 0.0, 1: 100.0}
+
+
+def claim(name, primary=False):
+    return stats.Claim(name, name, "greater", {0: 1.0}, primary=primary)
+
+
+def test_a_sequence_begins_at_the_primary_claim():
+    found = kit.sequence(claim("a", primary=True), claim("b"), claim("c"))
+    assert [c.after for c in found] == ["", "a", "b"]
+    found = kit.sequence(claim("a"), claim("b"))
+    assert [c.after for c in found] == ["", ""]
 
 
 def test_none_selects_what_is_not_set():
