@@ -113,7 +113,7 @@ def run_study(
     """
     folders = [config_dir] if isinstance(config_dir, str | Path) else config_dir
     with _settings_kept():
-        from bnstudy.cli import execute
+        from bnstudy.cli import execute, tuning
         from bnstudy.config.compose import hydra_session
 
         options = [word for folder in folders for word in ("--config-dir", str(folder))]
@@ -122,9 +122,14 @@ def run_study(
         with hydra_session([str(folder) for folder in folders]) as composer:
             request = composer.request(words, study=composer.study(name))
             request = replace(request, command=command)
-            result = execute.train_missing(
-                request, composer, dry_run=False, judges=execute.judges_of([request])
-            )
+            judges = execute.judges_of([request])
+            try:
+                request = tuning.settled(request, composer, judges)
+            except tuning.Unfinished as stopped:
+                if stopped.exit_code > 128:
+                    raise KeyboardInterrupt from None
+                raise UserError("pilots are missing; the same call trains them") from None
+            result = execute.train_missing(request, composer, dry_run=False, judges=judges)
             assert result is not None  # only a dry run has none
             if result.signal is not None:
                 raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, records, tools
+from bnstudy.cli import completion, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -41,6 +41,8 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(2)
+        except tuning.Unfinished as stopped:
+            ctx.exit(stopped.exit_code)
         except KeyboardInterrupt:
             ctx.exit(130)
 
@@ -96,6 +98,8 @@ def train(
     keep = [] if said else ["save_weights=true"]
     with session(config_dir) as composer:
         request = composer.request([*overrides, *keep], sweep=multirun)
+        if request.tuning is not None:
+            raise UserError("tune=KEY=V1,V2,... is for 'bnstudy compare': train takes one value")
         if cfg:
             present.composed(request, cfg)
             return
@@ -142,6 +146,7 @@ def study(
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
             alone = len(requests) == 1
+            request = tuning.settled(request, composer, judges, dry_run)
             result = execute.train_missing(request, composer, dry_run, judges, alone)
             if result is None:
                 continue
@@ -182,10 +187,12 @@ def compare(
             present.composed(request, cfg)
             return
         judge = execute.judge_of_metric(request, metric)
+        request = tuning.settled(request, composer, judge, dry_run)
         result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
         execute.compare(request, result.plan, metric)
+        present.chosen(request)
         ctx.exit(result.exit_code)
 
 
@@ -205,7 +212,7 @@ def report(overrides: tuple[str, ...]) -> None:
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
-for command in (*records.commands, *tools.commands, completion.completion):
+for command in (*tuning.commands, *records.commands, *tools.commands, completion.completion):
     main.add_command(command)
 
 

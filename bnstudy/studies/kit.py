@@ -184,6 +184,11 @@ def chance(rows: pd.DataFrame) -> float:
     return math.nan if (rows[DATA] == "text").any() else 1 - 1 / IMAGE_CLASSES
 
 
+def failed(table: pd.DataFrame) -> pd.Series:
+    """Of each run, whether it did not learn: training error above half of chance, or diverged."""
+    return (table["train_error"] > HALF * chance(table)) | table["diverged_at"].notna()
+
+
 def trained(rows: pd.DataFrame, what: str) -> Precondition:
     """The precondition that runs have learned: mean training error below half of chance."""
     error, limit = rows["train_error"].mean(), HALF * chance(rows)
