@@ -1,14 +1,12 @@
 """What a person reads: plans, how launches ended, verdicts, results."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnstudy.config.grid import value_of
-from bnstudy.config.overrides import deciding
-from bnstudy.config.settings import seed_list
 from bnstudy.errors import UserError, count
 
 if TYPE_CHECKING:
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from bnstudy.config.compose import Composer, Request
     from bnstudy.config.tuned import Choice, Choices
     from bnstudy.stats import Claim
+    from bnstudy.stats.power import Rates
     from bnstudy.store import Store
     from bnstudy.sweep.launch import Outcome
     from bnstudy.sweep.plan import Plan
@@ -75,11 +74,17 @@ def plan(plan: "Plan", request: "Request", workers: int) -> None:
 
 def tuned(request: "Request") -> None:
     """How a study's cells came to their tuned settings."""
+    from bnstudy.config.grid import value_of
+    from bnstudy.config.overrides import deciding
+
     if request.tuning is None:
         return
     made, keys = request.tuned, list(request.tuning.tune.axes)
-    if made.by_hand:
-        click.echo(f"tuned    not {', '.join(made.by_hand)}: given by hand")
+    by_hand = [key for key in keys if key in request.by_hand]
+    if by_hand:
+        click.echo(f"tuned    not {', '.join(by_hand)}: given by hand")
+    if by_hand == keys:
+        return
     if request.settings.tune == "published":
         fixed = {f"{key}={value_of(cell, key)}" for key in keys for cell in request.cells}
         rules = {f"lr_rule={cell.optimizer.lr_rule}" for cell in request.cells}
@@ -119,6 +124,8 @@ def after_pilots(plan: "Plan", request: "Request") -> None:
 
 def choices(found: "Choices") -> None:
     """A line for each point: what was chosen, and the validation errors behind it."""
+    from bnstudy.config import seed_list
+
     seeds = ", ".join(map(str, seed_list(found.tune.seeds)))
     click.echo(
         f"chosen   by validation error (%), mean of pilot seeds {seeds}; a failed run counts at "
@@ -166,16 +173,25 @@ def power(
     claim: "Claim", effect: float, chance: float, table: "pd.DataFrame", seeds: int | None
 ) -> None:
     """The primary claim's pilots, rates of decision by number of seeds, a line for the YAML."""
-    from bnstudy import stats
+    from statistics import fmean, stdev
 
-    values = list(claim.values.values())
-    mean, sd = stats.t_interval(values).mean, stats.spread(values)
+    values = [value for value in claim.values.values() if math.isfinite(value)]
+    mean, sd = fmean(values), stdev(values)
     click.echo(f"primary  {claim.text}")
     click.echo(table.to_string(index=False))
     need = f"{seeds} seeds" if seeds is not None else "more seeds than were tried"
     click.echo(
         f"found    {len(values)} pilots: mean {mean:+.2f} {claim.unit}, sd {sd:.2f}; {need} for "
         f"power {chance:g} at {effect:g} {claim.unit}"
+    )
+
+
+def looks(looks: Sequence[int], effect: float, unit: str, rates: "Rates") -> None:
+    """How a study with looks would end, and after how many seeds."""
+    click.echo(
+        f"looks    {', '.join(map(str, looks))} seeds, at {effect:g} {unit}: "
+        f"supported {rates.supported:.2f}, refuted {rates.refuted:.2f}, "
+        f"{rates.seeds:.0f} seeds on average"
     )
 
 

@@ -239,6 +239,8 @@ class Composer:
             for key in chosen_on_pilots.tune.axes:
                 if key in (*axes, *by_hand):
                     raise UserError(f"{key} is tuned and given a value: leave out one of them")
+        if chosen_on_pilots:
+            chosen_on_pilots.check(grid.cells[0])
         request = Request(
             settings=grid.settings,
             cells=grid.cells,

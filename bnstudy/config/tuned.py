@@ -93,7 +93,6 @@ class Tuned:
     choices: Choices | None = None
     source: str = ""  # path of the file of choices
     chosen: int = 0  # cells that have a choice
-    by_hand: tuple[str, ...] = ()  # tuned settings that the command line gives instead
 
     @property
     def hash(self) -> str:
@@ -191,6 +190,10 @@ def apply(request: "Request", composer: "Composer") -> "Request":
         )
     if tuning is None or mode == "published":
         return request
+    if set(tuning.tune.axes) <= set(request.by_hand):
+        if mode == "auto":
+            raise UserError(f"tune=auto: {', '.join(tuning.tune.axes)} has a value by hand")
+        return request
     if mode == "auto":
         check_seeds(tuning.tune, list(request.seeds))
     if request.study is None:
@@ -236,14 +239,13 @@ def applied(request: "Request", choices: Choices, source: str) -> "Request":
     """The request with choices; what the command line gives by hand stays as it is."""
     assert request.tuning is not None
     table = {choice.point: choice.set for choice in choices.choices}
-    named = {key for key, _ in request.axes} | set(request.by_hand)
-    by_hand = tuple(key for key in request.tuning.tune.axes if key in named)
     cells, chosen = [], 0
     for cell in request.cells:
         values = table.get(request.tuning.point(cell), {})
         chosen += bool(values)
-        cells.append(variant(cell, {k: v for k, v in values.items() if k not in by_hand}))
-    return replace(request, cells=tuple(cells), tuned=Tuned(choices, source, chosen, by_hand))
+        own = {key: value for key, value in values.items() if key not in request.by_hand}
+        cells.append(variant(cell, own))
+    return replace(request, cells=tuple(cells), tuned=Tuned(choices, source, chosen))
 
 
 def check_outside(request: "Request", cells: Sequence[Config]) -> None:

@@ -49,6 +49,15 @@ class Tuning:
         points = {self.point(cell) for cell in cells}
         return digest([self.tune.model_dump(mode="json", exclude={"pilots"}), sorted(points)])
 
+    def check(self, cell: Config) -> None:
+        """Refuse a value that this setting cannot have. Raises UserError."""
+        for key, values in self.tune.axes.items():
+            for value in values:
+                try:
+                    variant(cell, {key: value})
+                except UserError as error:
+                    raise UserError(f"{KEY}: {error}") from None
+
 
 def variant(cell: Config, values: Mapping[str, Any]) -> Config:
     """The cell with other values, validated; settings that it does not use stay at their defaults.
