@@ -116,7 +116,7 @@ def run_study(
     """
     folders = [config_dir] if isinstance(config_dir, str | Path) else config_dir
     with _settings_kept():
-        from bnstudy.cli import execute, looks
+        from bnstudy.cli import execute, looks, tuning
         from bnstudy.config.compose import hydra_session
 
         options = [word for folder in folders for word in ("--config-dir", str(folder))]
@@ -125,6 +125,13 @@ def run_study(
         with hydra_session([str(folder) for folder in folders]) as composer:
             request = composer.request(words, study=composer.study(name))
             request = replace(request, command=command)
+            judges = execute.judges_of([request])
+            try:
+                request = tuning.settled(request, composer, judges)
+            except tuning.Unfinished as stopped:
+                if stopped.exit_code > 128:
+                    raise KeyboardInterrupt from None
+                raise UserError("pilots are missing; the same call trains them") from None
             train = looks.study if request.looks else execute.train_missing
             result = train(request, composer, False, execute.judges_of([request]))
             assert result is not None  # only a dry run has none

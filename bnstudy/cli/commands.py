@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, records, tools
+from bnstudy.cli import completion, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -41,6 +41,8 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(2)
+        except tuning.Unfinished as stopped:
+            ctx.exit(stopped.exit_code)
         except KeyboardInterrupt:
             ctx.exit(130)
 
@@ -96,6 +98,8 @@ def train(
     keep = [] if said else ["save_weights=true"]
     with session(config_dir) as composer:
         request = composer.request([*overrides, *keep], sweep=multirun)
+        if request.tuning is not None:
+            raise UserError("tune=KEY=V1,V2,... is for 'bnstudy compare': train takes one value")
         if cfg:
             present.composed(request, cfg)
             return
@@ -144,8 +148,11 @@ def study(
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
             alone = len(requests) == 1
+            before = request
+            request = tuning.settled(request, composer, judges, dry_run)
+            own = judges if request is before else execute.judges_of([request])
             train = looks.study if request.looks else execute.train_missing
-            result = train(request, composer, dry_run, judges, alone)
+            result = train(request, composer, dry_run, own, alone)
             if result is None:
                 continue
             worst = max(worst, result.exit_code)
@@ -186,6 +193,7 @@ def compare(
             present.composed(request, cfg)
             return
         judge = execute.judge_of_metric(request, metric)
+        request = tuning.settled(request, composer, judge, dry_run)
         if request.looks:
             result = looks.compare(request, composer, dry_run, judge, metric)
         else:
@@ -193,6 +201,7 @@ def compare(
         if result is None:
             return
         arms.show(request, result.plan, metric)
+        present.chosen(request)
         ctx.exit(result.exit_code)
 
 
@@ -212,7 +221,7 @@ def report(overrides: tuple[str, ...]) -> None:
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
-for command in (*records.commands, *tools.commands, completion.completion):
+for command in (*tuning.commands, *records.commands, *tools.commands, completion.completion):
     main.add_command(command)
 
 

@@ -6,7 +6,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from bnstudy.cli import present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
 from bnstudy.config import Config
+from bnstudy.config.tuned import check_outside
 from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
 from bnstudy.sweep.launch import Outcome, launch
@@ -67,13 +69,11 @@ def train_missing(
     Raises:
         UserError: something of the request cannot train; nothing is written then.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        # planning keeps hashes and decoded images; a refused command must not leave any
-        runs = runs_of(request)
-        place = runs if runs.is_dir() else Path(scratch)
+    with place_of(request) as place:
         plan = planned(request, place, judges, seeds)
         if not plan.stacks:
             present.nothing_missing(plan)
+            present.tuned(request)
             return Result(plan)
         forms = judges.result() if judges is not None else None
         from bnstudy.cli.watch import Watch
@@ -84,6 +84,7 @@ def train_missing(
             return None
         check_device(request, plan)
         writable(Path(request.settings.results_dir))
+        runs = runs_of(request)
         if place != runs and (place / "cache").is_dir():
             shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
     if request.study and forms:
@@ -105,6 +106,14 @@ def train_missing(
     return Result(plan, outcome, watch.signal)
 
 
+@contextmanager
+def place_of(request: "Request") -> Iterator[Path]:
+    """Where planning keeps hashes and decoded images: a refused command must not leave any."""
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = runs_of(request)
+        yield runs if runs.is_dir() else Path(scratch)
+
+
 def planned(
     request: "Request",
     place: Path,
@@ -119,6 +128,7 @@ def planned(
     known before.
     """
     cells = [resolve(cell, place / "cache") for cell in request.cells]
+    check_outside(request, cells)
     held = store_of(request).held([cell.cell for cell in cells])
     bill = _Bill(place / "cache")
     seeds = request.seeds if seeds is None else seeds

@@ -6,7 +6,7 @@ these pieces 0.1 ms.
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bnstudy.config import arms
+from bnstudy.config import arms, tuning
 from bnstudy.config.arms import Arm
 from bnstudy.config.grid import expand
 from bnstudy.config.overrides import (
     check_key,
     checked,
+    deciding,
     literal,
     parse,
     quoted,
@@ -35,6 +36,8 @@ from bnstudy.config.overrides import (
 )
 from bnstudy.config.schema import Config
 from bnstudy.config.settings import CONFIGS, GROUPS, Settings, StudyConfig
+from bnstudy.config.tuned import Tuned, apply
+from bnstudy.config.tuning import Tuning
 from bnstudy.errors import UserError, unknown
 
 LOOKS = (12, 24, 48)  # where nothing states them
@@ -56,6 +59,14 @@ class Request:
     excluded: int = 0
     command: str = ""  # that asked for it, for records; empty: as typed in a shell
     looks: tuple[int, ...] = ()  # numbers of seeds after which to judge; empty: once, after all
+    by_hand: tuple[str, ...] = ()  # keys that the command line sets
+    tuning: Tuning | None = None  # what pilots choose
+    tuned: Tuned = field(default_factory=Tuned)  # what they chose
+
+    @property
+    def stated(self) -> bool:
+        """Whether its cells are those that the study's YAML states at this scale."""
+        return not any(map(deciding, self.by_hand))
 
 
 @contextmanager
@@ -132,6 +143,10 @@ class Composer:
                     check_key(key)
                 except UserError as error:
                     raise UserError(f"{file}: {error}") from None
+        try:
+            tuning.check(study)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
         return study
 
     def study_file(self, name: str) -> Path:
@@ -174,13 +189,15 @@ class Composer:
 
         `sweep` says whether comma lists are allowed. Within a study the command line wins: an
         override of an axis replaces the axis, one of a fixed value replaces the value. A setting
-        that the model or norm of a cell does not use is at its default there.
+        that the model or norm of a cell does not use is at its default there. Settings that pilots
+        chose are applied as `tune` says; see `tuned.apply`.
 
         Raises:
             UserError: unknown key, group choice or study; a value of the wrong type; a setting that
                 no cell uses; impossible combinations. The message says what is allowed.
         """
         chosen, rest = self._arms(overrides, study, sweep)
+        adhoc, rest = self._adhoc(rest, study)
         words = [checked(o, self.choices) for o in parse(rest)]
         cleared = rivals_of({o.key_or_group for o in words})
         fixed, axes = self._stated(study, words) if study else ({}, {})
@@ -217,7 +234,15 @@ class Composer:
             by_hand=by_hand,
         )
         seeds, looks = seeds_and_looks(grid.settings, study, by_hand)
-        return Request(
+        chosen_on_pilots = tuning.tuning_of(study, grid.settings.scale.name) if study else None
+        if adhoc:
+            chosen_on_pilots = tuning.adhoc(adhoc, seeds, self.choices)
+            for key in chosen_on_pilots.tune.axes:
+                if key in (*axes, *by_hand):
+                    raise UserError(f"{key} is tuned and given a value: leave out one of them")
+        if chosen_on_pilots:
+            chosen_on_pilots.check(grid.cells[0])
+        request = Request(
             settings=grid.settings,
             cells=grid.cells,
             points=grid.points,
@@ -228,7 +253,10 @@ class Composer:
             overrides=tuple(overrides),
             excluded=grid.excluded,
             looks=looks,
+            by_hand=by_hand,
+            tuning=chosen_on_pilots,
         )
+        return apply(request, self)
 
     @staticmethod
     def _stated(
@@ -261,6 +289,21 @@ class Composer:
             raise UserError(f"'{arms.KEY}' is given {len(texts)} times: say it once")
         found = arms.read(texts[0].partition("=")[2], self.choices)
         return found, [o for o in overrides if o not in texts]
+
+    @staticmethod
+    def _adhoc(overrides: Sequence[str], study: StudyConfig | None) -> tuple[str, Sequence[str]]:
+        """The settings that tune=KEY=V1,V2,... names, and the overrides with tune=auto instead."""
+        texts = [o for o in overrides if o.startswith(f"{tuning.KEY}=") and o.count("=") > 1]
+        if not texts:
+            return "", overrides
+        if study:
+            raise UserError(
+                f"{texts[0]}: a study states what it tunes in its YAML; tune=auto tunes that first"
+            )
+        if len(texts) > 1:
+            raise UserError(f"'{tuning.KEY}' is given {len(texts)} times: say it once, with ;")
+        rest = [f"{tuning.KEY}=auto" if o in texts else o for o in overrides]
+        return texts[0].partition("=")[2], rest
 
     def _pieces(
         self, base: list[str], axes: dict[str, list[Any]], chosen: dict[str, Arm]

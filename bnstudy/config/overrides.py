@@ -149,6 +149,11 @@ def sweep_values(override: Override, choices: Callable[[str], list[str]]) -> lis
         ) from None
 
 
+def deciding(key: str) -> bool:
+    """Whether a key of the command line says what a cell is, not how much or how to compute."""
+    return key != "scale" and (key in GROUPS or key in AXES)
+
+
 def check_key(key: str) -> None:
     """Refuse a key that the schema lacks."""
     if key in GROUPS or key in (leaves := schema_keys()):

@@ -32,6 +32,9 @@ class DataConfig(Part):
         None, ge=1, description="class-balanced subset of the training part; null: the scale's size"
     )
     split_seed: int = Field(0, ge=0, description="the only seed that the split depends on")
+    test_part: Literal["test", "validation"] = later(
+        "test", "the part that is called test: pilots use validation"
+    )
     contrast: float = Field(
         0.0, ge=0, description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)"
     )
