@@ -37,8 +37,8 @@ class Probe:
 PROBES: dict[str, Probe] = {
     "corruptions": Probe("bnstudy.probes.shift:corruptions", 60),
     "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),
-    "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 3, always=True),
-    "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 8),
+    "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 4, always=True),
+    "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 9),
     "effective_m": Probe("bnstudy.probes.statistics:effective_m", 1),
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),

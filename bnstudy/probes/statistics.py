@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.samplers import epoch_order, generator
-from bnstudy.norms import Calibrator, batch_norms
+from bnstudy.norms import Calibrator, StepBatchNorm, batch_norms
 from bnstudy.probes import course
 
 BATCHES = 32  # whose moments are looked at
@@ -48,6 +48,31 @@ def batch_moments(view: Any, size: int, count: int = BATCHES) -> dict[str, tuple
         )
         for name, pairs in found.items()
     }
+
+
+def corrected_statistics(view: Any) -> dict[str, Tensor]:
+    """The exponential averages without what is left of their initial values, by buffer name.
+
+    After t updates of momentum a the average still holds a part (1 - a)^t of mean 0 and variance
+    1, 24 % of it for 0.004 and 360 updates; it is taken off, and the rest divided by 1 - (1 - a)^t
+    (Kingma & Ba 2015, section 3, for Adam's averages). Not of statistics by time step; a cumulative
+    mean holds nothing of the initial values.
+    """
+    found = {}
+    for name, layer in batch_norms(view.stack.net).items():
+        if layer.momentum is None or isinstance(layer, StepBatchNorm):
+            continue
+        mean, var, updates = (
+            view.stack.buffers[f"{name}.{key}"]
+            for key in ("running_mean", "running_var", "num_batches_tracked")
+        )
+        part = (1 - torch.as_tensor(layer.momentum, dtype=torch.float64)) ** updates
+        if part.dim() < mean.dim() and part.dim():  # a counter for each network
+            part = part[:, None]
+        part = torch.where(part < 1, part, 0)  # before the first update there is nothing else
+        found[f"{name}.running_mean"] = (mean / (1 - part)).to(mean.dtype)
+        found[f"{name}.running_var"] = ((var - part) / (1 - part)).to(var.dtype)
+    return found
 
 
 def group_size(view: Any) -> int:
@@ -97,12 +122,13 @@ def checkpoints(view: Any) -> dict[str, Tensor]:
     """The same checkpoints by exponential average and PreciseBN, over the whole training.
 
     `ema_gap_error`: mean over checkpoints of the difference of their test errors, `late_gap_error`
-    over the second half of them; `log_sd_ratio`:
-    log2 of the ratio of their standard deviations over the second half of the checkpoints;
-    `least_train_loss`: over all of them. Each checkpoint: `ema_error/01`, `precise_error/01`,
-    `batch_error/01`, and `lag/01`, the distance of the running mean from the mean of 32 batch means
-    in the batch means' own standard deviation (first layer, root mean square over channels). After
-    the last one the first layer's two first channels: `cloud_x/01`, ... and `running_x`.
+    over the second half of them; `log_sd_ratio`: log2 of the ratio of their standard deviations
+    over the second half of the checkpoints; `least_train_loss`: over all of them. Each checkpoint:
+    `ema_error/01`, `precise_error/01`, `batch_error/01`, `corrected_error/01` (by
+    `corrected_statistics`), and `lag/01`, the distance of the running mean from the mean of 32
+    batch means in the batch means' own standard deviation (first layer, root mean square over
+    channels). After the last one the first layer's two first channels: `cloud_x/01`, ... and
+    `running_x`.
     """
     if not view.has_batch_norm:
         return {}
@@ -111,8 +137,11 @@ def checkpoints(view: Any) -> dict[str, Tensor]:
     mean, _ = batch_moments(view, group_size(view))[name]
     running = view.stack.buffers[f"{name}.running_mean"].reshape(view.stack.size, -1)
     lag = ((running - mean.mean(0)) / mean.std(0).clamp(min=1e-12)).square().mean(-1).sqrt()
+    with view.stack.training(False), view.stack.with_buffers(corrected_statistics(view)):
+        corrected = view.score("test")[1]
     found = {
         **course(view, "ema_error", measured["test_error"]),
+        **course(view, "corrected_error", corrected),
         **course(view, "precise_error", measured["test_error_precise"]),
         **course(view, "batch_error", measured["test_error_large_batch"]),
         **course(view, "lag", lag),
@@ -140,11 +169,12 @@ def checkpoints(view: Any) -> dict[str, Tensor]:
 
 
 def precise_samples(view: Any) -> dict[str, Tensor]:
-    """Test error by how PreciseBN's statistics were made.
+    """Test error by how population statistics were made.
 
     `precise_256_error`: from 256 training examples. `precise_small_error` and
     `mean_of_batches_error`: from all in batches of the training size, pooled (Wu & Johnson 2021)
     and as mean of the batches' Bessel-corrected variances (Ioffe & Szegedy 2015).
+    `corrected_error`: by the exponential average without its initial values.
     """
     if not view.has_batch_norm:
         return {}
@@ -159,4 +189,6 @@ def precise_samples(view: Any) -> dict[str, Tensor]:
         for name, how in settings.items():
             with view.stack.with_buffers(view.precise_statistics(**how)):
                 found[name] = view.score("test")[1]
+        with view.stack.with_buffers(corrected_statistics(view)):
+            found["corrected_error"] = view.score("test")[1]
     return found

@@ -45,18 +45,23 @@ def forgetting(view: Any) -> dict[str, Tensor]:
     tasks but the last of best minus final accuracy; `statistics_loss`, the mean over the same tasks
     of accuracy with PreciseBN of the whole stream minus accuracy with the exponential average
     (for networks with BN); `old_tasks_error`, `old_tasks_error_precise`.
+    The same names with `_within`: only the classes of an example's own task compete, so that a head
+    that answers with the last task's classes does not hide what was kept. `learned_error` is that
+    of each task's best accuracy.
     """
     width = view.config.train.classes_per_task
     if not width:
         return {}
 
     def accuracy() -> Tensor:
-        """(tasks, S)"""
+        """(2, tasks, S): among all classes, and among those of the task"""
         logits, labels = view.logits("test")
-        right = (logits.argmax(-1) == labels).float()
-        tasks = -(-view.data.num_classes // width)
-        member = [(labels // width == t).float() for t in range(tasks)]
-        return torch.stack([(right * m).sum(0) / m.sum(0).clamp(min=1) for m in member])
+        task = labels // width
+        member = [task == t for t in range(-(-view.data.num_classes // width))]
+        other = torch.arange(logits.shape[-1], device=logits.device) // width != task[..., None]
+        answers = (logits, logits.masked_fill(other, -torch.inf))
+        right = torch.stack([answer.argmax(-1) == labels for answer in answers])
+        return torch.stack([(right & m).sum(1) / m.sum(0).clamp(min=1) for m in member], dim=1)
 
     with view.stack.training(False):
         now = accuracy()
@@ -65,12 +70,17 @@ def forgetting(view: Any) -> dict[str, Tensor]:
             return {}
         best = torch.stack(view.memory["task_accuracy"]).amax(0)
         found = {
-            "forgetting": (best - now)[:-1].mean(0),
-            "old_tasks_error": 1 - now[:-1].mean(0),
+            "forgetting": best - now,
+            "old_tasks_error": 1 - now,
+            "learned_error": 1 - best,
         }
         if view.has_batch_norm:
             with view.stack.with_buffers(view.precise_statistics()):
                 precise = accuracy()
-            found["statistics_loss"] = (precise - now)[:-1].mean(0)
-            found["old_tasks_error_precise"] = 1 - precise[:-1].mean(0)
-    return found
+            found["statistics_loss"] = precise - now
+            found["old_tasks_error_precise"] = 1 - precise
+    old = {name: value[:, :-1].mean(1) for name, value in found.items()}  # (2, S)
+    return {
+        name + suffix: value[i] for i, suffix in enumerate(("", "_within"))
+        for name, value in old.items()
+    }  # fmt: skip

@@ -1,7 +1,10 @@
 """The same checkpoints by exponential average and PreciseBN (Wu & Johnson 2021, figure 3).
 
 Primary claim: at a constant learning rate of 1 the exponential average's test error exceeds
-PreciseBN's, in the mean over checkpoints. Written before the first run of the study's grid.
+PreciseBN's, in the mean over the checkpoints after the first quarter: in the first ones the average
+still holds its initial values. Written before the first run of this version of the grid. Two things
+were chosen after a first look at an earlier one, with other seeds: the pixel noise (0.5, then 0.3),
+and that late checkpoints are judged at all.
 """
 
 import numpy as np
@@ -10,12 +13,26 @@ import pandas as pd
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
 from bnstudy.studies.drawing import across, course, finish
-from bnstudy.studies.kit import Published, comparable, panels, select, values
+from bnstudy.studies.kit import (
+    CORRECTED,
+    EMA,
+    PRECISE,
+    Panel,
+    Precondition,
+    Published,
+    comparable,
+    extended,
+    panels,
+    select,
+    sequence,
+    values,
+)
 
 LR, SCHEDULE = "optimizer.lr", "optimizer.schedule"
 SOURCE = "Wu & Johnson 2021, figure 3"
 NOT_INTERPOLATING = 0.05  # training loss at every checkpoint
 TRAINED = 0.25  # final training error at most
+EARLY = 4  # the first of so many parts of the checkpoints are left out
 PUBLISHED = Published(
     "published", "Dive into Deep Learning and readers",
     "LeNet with BN on Fashion-MNIST, lr 1.0, batch 256, 10 epochs, one run each; nobody gives "
@@ -48,8 +65,8 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Error over checkpoints by statistics; lag; cloud of batch means; PreciseBN's examples."""
-    modes = {"exponential average": "ema_error", "PreciseBN": "precise_error",
-             "batch statistics": "batch_error"}  # fmt: skip
+    modes = {"exponential average": "ema_error", "without its initial values": "corrected_error",
+             "PreciseBN": "precise_error", "batch statistics": "batch_error"}  # fmt: skip
     for i, panel in enumerate(panels(table)):
         row = axes[2 * i : 2 * i + 2].ravel()
         arms = arms_of(panel.rows)
@@ -103,55 +120,89 @@ def _published(ax, own: pd.DataFrame, data: str) -> None:
     ax.set_title("published runs at lr 1.0 and ours")
 
 
+def late_gap(rows: pd.DataFrame, error: str = "ema_error") -> dict[int, float]:
+    """Seed -> mean over late checkpoints of an error minus PreciseBN's, in pp."""
+    numbers = sorted(c.rpartition("/")[2] for c in rows if c.startswith("precise_error/"))
+    ends = [n for n in numbers if rows[f"precise_error/{n}"].notna().all()]
+    late = ends[len(ends) // EARLY :]
+    gaps = [rows[f"{error}/{n}"] - rows[f"precise_error/{n}"] for n in late]
+    return values(extended(rows, {"gap": sum(gaps) / len(gaps)}), "gap")
+
+
 def claims(table: pd.DataFrame) -> list[Claim]:
-    """Gap at the large constant rate, its swings, its change with the rate, examples needed."""
-    found = []
-    for panel in panels(table):
-        lr = panel.rows[LR].max()
-        large = select(panel.rows, {LR: lr, SCHEDULE: "constant"})
-        loss, error = large["least_train_loss"].min(), large["train_error"].mean()
-        ready = [
-            (f"not interpolating: training loss above {NOT_INTERPOLATING} at every checkpoint",
-             bool(loss > NOT_INTERPOLATING), f"least {loss:.3f}"),
-            (f"final training error under {100 * TRAINED:.0f} %", bool(error < TRAINED),
-             f"{100 * error:.1f} %"),
-            comparable(panel.rows),
-        ]  # fmt: skip
-        claim = panel.claims(panel.data, source=SOURCE, preconditions=ready)
-        gap = values(large, "ema_gap_error")
-        found += [
+    """The late gap, what initial values leave of it, its change with the rate; swings, samples."""
+    return [claim for panel in panels(table) for claim in _claims_of(panel)]
+
+
+def _claims_of(panel: Panel) -> list[Claim]:
+    lr = panel.rows[LR].max()
+    large = select(panel.rows, {LR: lr, SCHEDULE: "constant"})
+    claim = panel.claims(
+        panel.data, source=SOURCE, preconditions=[*_ready(large), comparable(panel.rows)]
+    )
+    gap, between = late_gap(large), f"{EMA} minus {PRECISE}"
+    slower = [
+        claim(
+            f"less at {title}", f"the gap is larger at lr {lr:g}, constant, than at {title}",
+            paired_differences(gap, late_gap(own)), estimand=between,
+        )
+        for title, own in list(arms_of(panel.rows).items())[1:]
+    ]  # fmt: skip
+    return [
+        *sequence(
             claim(
-                "gap",
+                "late gap",
                 f"at lr {lr:g} the exponential average's test error exceeds PreciseBN's, mean over "
-                "checkpoints",
-                gap, primary=panel.main,
+                "the checkpoints after the first quarter",
+                gap, primary=panel.main, estimand=between,
                 **EARLY_GAP.cite("about +5 pp early in training on ImageNet"),
             ),
             claim(
-                "late gap", "so it does over the second half of the checkpoints",
-                values(large, "late_gap_error"),
+                "not initial values", "so does that of the average without its initial values",
+                late_gap(large, "corrected_error"), estimand=f"{CORRECTED} minus {PRECISE}",
             ),
-            claim(
-                "swings",
-                "from checkpoint to checkpoint the exponential average's error has the larger "
-                "standard deviation",
-                values(large, "log_sd_ratio", factor=1), unit="octaves",
+            *slower[:1],
+        ),
+        *slower[1:],
+        claim(
+            "initial values",
+            "over all checkpoints a part of the gap is the average's initial values",
+            values(
+                extended(large, {"part": _mean(large, "ema_error")
+                                 - _mean(large, "corrected_error")}), "part"
             ),
-            claim(
-                "samples", "PreciseBN from 1,024 examples is within 0.5 pp of PreciseBN from all",
-                paired_differences(
-                    values(large, "precise_1024_error"), values(large, "test_error_precise")
-                ),
-                "equivalent", threshold=0.5,
-                published="1,000 to 10,000 examples suffice on ImageNet (published)",
-                expected="supported; small data: 1,024 is nearly all",
+            estimand=f"{EMA} minus {CORRECTED}",
+        ),
+        claim(
+            "swings",
+            "from checkpoint to checkpoint the exponential average's error has the larger "
+            "standard deviation",
+            values(large, "log_sd_ratio", factor=1), unit="octaves",
+            estimand=f"standard deviation over checkpoints, {EMA} against {PRECISE}",
+        ),
+        claim(
+            "samples", "PreciseBN from 1,024 examples is within 0.5 pp of PreciseBN from all",
+            paired_differences(
+                values(large, "precise_1024_error"), values(large, "test_error_precise")
             ),
-        ]  # fmt: skip
-        found += [
-            claim(
-                f"less at {title}", f"the gap is larger at lr {lr:g}, constant, than at {title}",
-                paired_differences(gap, values(own, "ema_gap_error")),
-            )
-            for title, own in list(arms_of(panel.rows).items())[1:]
-        ]  # fmt: skip
-    return found
+            "equivalent", threshold=0.5, estimand=PRECISE,
+            published="1,000 to 10,000 examples suffice on ImageNet (published)",
+            expected="supported; small data: 1,024 is nearly all",
+        ),
+    ]  # fmt: skip
+
+
+def _mean(rows: pd.DataFrame, error: str) -> pd.Series:
+    """An error's mean over all checkpoints, by run."""
+    return rows[[c for c in rows if c.startswith(f"{error}/")]].mean(axis=1)
+
+
+def _ready(rows: pd.DataFrame) -> list[Precondition]:
+    """That no run interpolates, and that each has learned what there is to learn."""
+    loss, error = rows["least_train_loss"].min(), rows["train_error"].max()
+    return [
+        (f"not interpolating: training loss above {NOT_INTERPOLATING} at every checkpoint",
+         bool(loss > NOT_INTERPOLATING), f"least {loss:.3f}"),
+        (f"final training error under {100 * TRAINED:.0f} % in every run", bool(error < TRAINED),
+         f"largest {100 * error:.1f} %"),
+    ]  # fmt: skip

@@ -51,20 +51,22 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
         [],
         ["ema_gap_error", "late_gap_error", "log_sd_ratio", "least_train_loss", "running_x",
          "running_y", "cloud_x/00", "cloud_y/00"]
-        + [f"{name}/{i:02d}" for name in ("ema_error", "precise_error", "batch_error", "lag")
-           for i in (1, 2)],
+        + [f"{name}/{i:02d}" for i in range(1, 9)
+           for name in ("ema_error", "precise_error", "batch_error", "corrected_error", "lag")],
     ),
     "precise_samples": (
         [],
-        ["precise_small_error", "mean_of_batches_error"]
+        ["precise_small_error", "mean_of_batches_error", "corrected_error"]
         + [f"precise_{n}_error" for n in (64, 256, 1024)],
     ),
     "effective_m": ([], ["effective_m", "effective_m/00"]),
     "renorm": ([], ["log_r/01", "d/01"]),
     "composition": ([], ["composition_error", "composition_left_out"]),
     "forgetting": (
-        ["forgetting", "old_tasks_error"],
-        ["statistics_loss", "old_tasks_error_precise"],
+        [f"{name}{way}" for name in ("forgetting", "old_tasks_error", "learned_error")
+         for way in ("", "_within")],
+        [f"{name}{way}" for name in ("statistics_loss", "old_tasks_error_precise")
+         for way in ("", "_within")],
     ),
     "lengths": (["length"], ["length_shared", "length_truncated", "length_batch"]),
     "shared_statistics": ([], ["test_loss_shared", "test_error_shared"]),

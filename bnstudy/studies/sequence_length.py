@@ -1,27 +1,36 @@
-"""Error against training length and batch size, by scope of the statistics.
+"""How the gap between batch and layer norm changes with the length of the sequences.
 
-Primary claim: at the largest batch and the longest sequences one mean and variance for all steps
-read worse than statistics per step. Written before the first run of the study's grid.
+Primary claim: from the shortest to the longest sequences, at one batch size and equal updates, the
+gap between batch norm per step and layer norm changes by less than 0.05 bits. Should that be
+refuted, the next claim asks whether it grows. Written before the first run of this version of the
+study's grid.
 """
+
+import itertools
 
 import numpy as np
 import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies.drawing import finish, zero
 from bnstudy.studies.kit import (
     NORM,
+    Precondition,
     Published,
     claims_about,
     comparable,
     extended,
     filled,
     select,
+    sequence,
+    trained,
     values,
 )
 
-LENGTH, SIZE, SCOPE = "data.length", "train.batch_size", "norm.scope"
+LENGTH, SCOPE = "data.length", "norm.scope"
 TRAINED = 4.5  # bits; the frequencies of characters alone give 4.69 on the embedded text
+MARGIN = 0.05  # bits: what batch norm gains on no norm at the training length (figure 3b there)
 SOURCE = "Cooijmans et al. 2017, section 3"
 PUBLISHED = Published(
     "published", SOURCE,
@@ -41,7 +50,7 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     scope = filled(table, {SCOPE: "step"})[SCOPE]
     arm = table[NORM].where(table[NORM] != "batch", scope)
     bits = table["test_loss"] / np.log(2)
-    whole = extended(table[["seed", LENGTH, SIZE]], {"arm": arm, "bits": bits})
+    whole = extended(table[["seed", LENGTH]], {"arm": arm, "bits": bits})
     if "test_loss_shared" not in table:
         return whole
     read = {"arm": "shared", "bits": table["test_loss_shared"] / np.log(2)}
@@ -50,57 +59,65 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A panel for each batch size."""
-    return 1, table[SIZE].nunique()
+    """Bits a character, and what batch norm has more than layer norm."""
+    return 1, 2
 
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Bits a character against the length."""
-    for ax, (size, rows) in zip(np.ravel(axes), prepared(table).groupby(SIZE), strict=True):
-        curves = {
-            arm: stats.summarize(select(rows, {"arm": arm}), LENGTH, "bits")
-            for arm in STYLES
-            if (rows["arm"] == arm).any()
-        }
-        figures.series(ax, curves, LENGTH, log2=False, xlabel="length in training and test",
-                       ylabel="bits a character", styles=STYLES)  # fmt: skip
-        ax.set_title(f"text, LSTM, batch {size}")
-    figures.legend(axes.flat[0].figure, columns=min(len(STYLES), 2 * axes.size))
+    """Both against the length."""
+    bits, gap = np.ravel(axes)
+    rows = prepared(table)
+    labels = {"log2": False, "xlabel": "length in training and test", "styles": STYLES}
+    by = {arm: select(rows, {"arm": arm}) for arm in STYLES if (rows["arm"] == arm).any()}
+    curves = {arm: stats.summarize(own, LENGTH, "bits") for arm, own in by.items()}
+    figures.series(bits, curves, LENGTH, ylabel="bits a character", **labels)
+    layer = by["layer"].set_index(["seed", LENGTH])["bits"]
+    curves = {}
+    for arm in ("step", "sequence"):
+        if arm in by:
+            own = by[arm].set_index(["seed", LENGTH])["bits"]
+            frame = (own - layer).rename("gap").reset_index()
+            curves[arm] = stats.summarize(frame, LENGTH, "gap")
+    figures.series(gap, curves, LENGTH, ylabel="bits more than layer norm", **labels)
+    zero(gap)
+    finish(bits, f"text, LSTM, batch {int(table['train.batch_size'].iloc[0])}", room=0.2)
+    finish(gap, "batch minus layer norm, paired", room=0.4)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
-    """Shared and sequence-wise against per step; small batches against layer norm."""
+    """The gap's change with length; shared and sequence-wise statistics against per step."""
     rows = prepared(table)
-    few, many = int(rows[SIZE].min()), int(rows[SIZE].max())
     short, long = int(rows[LENGTH].min()), int(rows[LENGTH].max())
 
-    def bits(arm: str, length: int, size: int) -> dict[int, float]:
-        return values(rows, "bits", {"arm": arm, LENGTH: length, SIZE: size}, factor=1)
+    def bits(arm: str, length: int) -> dict[int, float]:
+        return values(rows, "bits", {"arm": arm, LENGTH: length}, factor=1)
 
-    def cost(arm: str, length: int) -> dict[int, float]:
-        return paired_differences(bits(arm, length, many), bits("step", length, many))
+    def cost(arm: str, length: int, than: str = "step") -> dict[int, float]:
+        return paired_differences(bits(arm, length), bits(than, length))
 
-    def loss_of_small(arm: str) -> dict[int, float]:
-        return paired_differences(bits(arm, long, few), bits(arm, long, many))
-
-    judged = select(rows, {"arm": "step", LENGTH: long, SIZE: many})["bits"].mean()
-    ready = [
-        (
-            f"batch norm trains at length {long}, batch {many}",
-            bool(judged < TRAINED),
-            f"test loss {judged:.2f} bits, limit {TRAINED}",
+    change = paired_differences(cost("step", long, "layer"), cost("step", short, "layer"))
+    claim = claims_about(
+        "", unit="bits", source=SOURCE, estimand="test loss, population statistics",
+        preconditions=[*_ready(table, (short, long)), comparable(table)],
+    )  # fmt: skip
+    found = sequence(
+        claim(
+            "gap",
+            f"from length {short} to {long} the gap between batch norm per step and layer norm "
+            f"changes by less than {MARGIN:g} bits",
+            change, "equivalent", threshold=MARGIN, primary=True,
         ),
-        comparable(table),
-    ]
-    claim = claims_about("", unit="bits", source=SOURCE, preconditions=ready)
-    found = [
+        claim("gap grows", f"from length {short} to {long} that gap grows", change,
+              expected="refuted or inconclusive"),
+    )  # fmt: skip
+    found.append(
         claim(
             "shared",
-            f"at length {long}, batch {many}, one mean and variance for all steps read worse than "
-            "statistics per step",
-            cost("shared", long), primary=True, published="a lot, without a number",
+            f"at length {long} one mean and variance for all steps read worse than statistics per "
+            "step",
+            cost("shared", long), published="a lot, without a number",
         )
-    ]  # fmt: skip
+    )  # fmt: skip
     if short < long:
         found.append(
             claim(
@@ -111,18 +128,25 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     found.append(
         claim(
             "sequence",
-            f"at length {long}, batch {many}, sequence-wise statistics of the input term are "
-            "worse than statistics per step",
+            f"at length {long} sequence-wise statistics of the input term are worse than "
+            "statistics per step",
             cost("sequence", long), expected="inconclusive",
         )
     )  # fmt: skip
-    if (rows["arm"] == "layer").any() and few < many:
-        found.append(
-            claim(
-                "small batches",
-                f"from batch {many} to {few} batch norm per step loses more bits than layer norm "
-                "does",
-                paired_differences(loss_of_small("step"), loss_of_small("layer")),
-            )
-        )
+    return found
+
+
+def _ready(table: pd.DataFrame, lengths: tuple[int, int]) -> list[Precondition]:
+    """That every run of the compared arms has met one criterion of training, at both lengths."""
+    per_step = filled(table, {SCOPE: "step"})
+    per_step = per_step[per_step[SCOPE] == "step"]
+    found = []
+    for norm, length in itertools.product(("batch", "layer"), lengths):
+        rows = select(per_step, {NORM: norm, LENGTH: length})
+        loss = rows["train_loss"].max() / np.log(2)
+        found += [
+            trained(rows, f"{norm} norm at length {length}"),
+            (f"{norm} norm at length {length}: training loss below {TRAINED} bits in every run",
+             bool(loss < TRAINED), f"largest {loss:.2f} bits"),
+        ]  # fmt: skip
     return found

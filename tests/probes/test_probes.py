@@ -122,6 +122,43 @@ def test_checkpoints_add_up_what_the_rows_say(digits):
         assert "ema_error/01" not in rows[0]
 
 
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("known", [True, False])  # side by side, mapped
+def test_averages_lose_their_initial_values(digits, model, known):
+    """Averages that start at 0 and 1 and meet the same moments t times: those moments are found.
+
+    Their part is 1 - 0.9^30 = 0.96 of the average; float32 rounds to 6e-8 of it.
+    """
+    cfg = config(model)
+    nets = [run.build(cfg, tuple(digits.shape), 10) for _ in range(2)]
+    stack = make_stack(nets, CPU, known=known)
+    view = View(stack, digits, cfg, (0, 1), None)
+    left, wanted = 0.9**30, {}
+    for i, (name, buffer) in enumerate(stack.buffers.items()):
+        if name.endswith("num_batches_tracked"):
+            buffer.fill_(30)
+            continue
+        moments = torch.rand(buffer.shape, generator=torch.Generator().manual_seed(i)) + 0.5
+        initial = 1.0 if name.endswith("running_var") else 0.0
+        wanted[name] = moments
+        buffer.copy_((1 - left) * moments + left * initial)
+    found = statistics.corrected_statistics(view)
+    assert found.keys() == wanted.keys()
+    for name, moments in wanted.items():
+        assert torch.allclose(found[name], moments, rtol=1e-6, atol=0), name
+
+
+def test_averages_before_the_first_update_and_cumulative_ones_stay(digits):
+    cfg = config("mlp")
+    stack = make_stack([run.build(cfg, tuple(digits.shape), 10)], CPU, known=True)
+    view = View(stack, digits, cfg, (0,), None)
+    for name, value in statistics.corrected_statistics(view).items():
+        assert torch.equal(value, stack.buffers[name])
+    cumulative = cfg.model_copy(update={"norm": cfg.norm.model_copy(update={"momentum": None})})
+    stack = make_stack([run.build(cumulative, tuple(digits.shape), 10)], CPU, known=True)
+    assert statistics.corrected_statistics(View(stack, digits, cumulative, (0,), None)) == {}
+
+
 def test_precise_from_all_examples_is_the_engine_s(digits):
     cfg = config("mlp", batch_size=100)
     cfg = cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update={"large_batch": 100})})
@@ -200,6 +237,10 @@ def test_forgetting_of_a_stream(digits):
         # five tasks one after another: earlier ones are lost to a good part
         assert row["forgetting"] > 0.2
         assert -1 <= row["statistics_loss"] <= 1
+        # among two classes more answers are right than among ten, and what is right stays so
+        for name in ("old_tasks_error", "old_tasks_error_precise", "learned_error"):
+            assert row[f"{name}_within"] <= row[name]
+        assert row["learned_error_within"] < 0.25  # half of chance between two classes
 
 
 def test_probe_batches_have_their_own_stream(digits):

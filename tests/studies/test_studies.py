@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bnstudy import figures, stats
-from bnstudy.studies import batch_size, normalization_batch
+from bnstudy.studies import batch_size, ema_vs_precise, eval_batch, normalization_batch, sync
 
 SEEDS = range(6)
 
@@ -31,7 +31,7 @@ def batch_table(error, train_error=0.05, data=("contrast_digits",), models=("res
                 "seed": seed, "test_error": value, "test_error_precise": value,
                 "test_error_batch": value, "test_error_large_batch": value,
                 "train_error": train_error, "train_loss": 0.1, "diverged_at": np.nan,
-                "smallest_m": 4 * size, "device": "cpu", "torch": "2",
+                "smallest_m": 4 * size, "num_classes": 10, "device": "cpu", "torch": "2",
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -84,6 +84,15 @@ def test_mixed_devices_are_invalid():
     assert found.verdict == "invalid"
 
 
+def test_one_reference_run_that_did_not_learn_makes_a_claim_invalid():
+    table = batch_table(lambda n, b: 0.2 + (0.05 if (n, b) == ("batch", 2) else 0))
+    lost = (table["norm.name"] == "group") & (table["train.batch_size"] == 32)
+    table.loc[lost & (table["seed"] == 3), "train_error"] = 0.6  # the mean of six stays at 0.14
+    found = verdicts(batch_size, table)["contrast_digits resnet: BN loses more"]
+    assert found.verdict == "invalid"
+    assert any("seed 3 60.0 %" in reason for reason in found.reasons)
+
+
 def test_another_grid_has_a_primary_claim_of_its_own():
     table = batch_table(lambda n, b: 0.2, data=("mnist",), models=("lenet",))
     assert [v.name for v in verdicts(batch_size, table).values() if v.primary] == [
@@ -114,9 +123,9 @@ def test_batch_size_figure_draws_the_means():
     assert any(np.allclose(sorted(y), sorted(batch_size.PUBLISHED["batch"])) for y in published)
 
 
-def ghost_table(train_error, test_error):
+def ghost_table(train_error, test_error, model="resnet", sizes=(2, 64)):
     rows = []
-    for m, size, freeze, seed in itertools.product(("mlp",), (2, 64), (1.0, 0.8), SEEDS):
+    for m, size, freeze, seed in itertools.product((model,), sizes, (1.0, 0.8), SEEDS):
         rows.append(
             {
                 "data.name": "digits", "model.name": m, "norm.name": "ghost", "seed": seed,
@@ -125,7 +134,7 @@ def ghost_table(train_error, test_error):
                 "test_error": test_error(size, freeze) + noise(size, freeze, seed),
                 "test_error_precise": 0.1, "test_error_batch": 0.1 + noise("b", size, seed),
                 "test_error_large_batch": 0.1, "diverged_at": np.nan,
-                "device": "cpu", "torch": "2",
+                "num_classes": 10, "device": "cpu", "torch": "2",
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -137,9 +146,9 @@ def test_normalization_batch_claims_and_figure():
         lambda size, freeze: 0.1 + (0.2 if (size, freeze) == (2, 1.0) else 0),
     )
     found = verdicts(normalization_batch, table)
-    assert found["digits mlp: training noise"].verdict == "supported"
-    assert found["digits mlp: frozen finish"].verdict == "supported"
-    assert found["digits mlp: inconsistency"].verdict == "supported"
+    assert found["digits resnet: training noise"].verdict == "supported"
+    assert found["digits resnet: frozen finish"].verdict == "supported"
+    assert found["digits resnet: inconsistency"].verdict == "supported"
     with matplotlib.rc_context(figures.rc()):
         rows, columns = normalization_batch.shape(table)
         figure, axes = figures.canvas(columns, rows)
@@ -150,3 +159,92 @@ def test_normalization_batch_claims_and_figure():
 def test_no_planted_effect_is_not_supported():
     table = ghost_table(lambda size: 0.01, lambda size, freeze: 0.1)
     assert all(v.verdict != "supported" for v in verdicts(normalization_batch, table).values())
+
+
+def test_what_vectors_lose_at_groups_of_two_is_a_demonstration():
+    table = ghost_table(
+        lambda size: 0.3 if size == 2 else 0.01, lambda size, freeze: 0.1, "mlp", (2, 4, 64)
+    )
+    found = verdicts(normalization_batch, table)
+    assert (found["digits mlp: signs"].kind, found["digits mlp: signs"].verdict) == (
+        "demonstration", "shown",
+    )  # fmt: skip
+    # the judged claim is about groups of four, which lose nothing here
+    assert "groups of 4" in found["digits mlp: training noise"].text
+    assert found["digits mlp: training noise"].verdict != "supported"
+
+
+def sync_table(together):
+    """One process, four apart, and four synchronised with this error."""
+    rows = []
+    for processes, shared, error in ((1, False, 0.1), (4, False, 0.5), (4, True, together)):
+        for seed in SEEDS:
+            rows.append(
+                {
+                    "data.name": "digits", "model.name": "mlp", "norm.name": "batch", "seed": seed,
+                    "train.processes": processes, "norm.sync": shared, "train_error": 0.05,
+                    "test_error": error + abs(noise(seed)) * (1 + 10 * (error == 0.5)),
+                    "diverged_at": np.nan, "num_classes": 10, "device": "cpu", "torch": "2",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("together", "wanted"), [(0.1, "true"), (0.1025, "false")])
+def test_synchronised_processes_are_identical_or_not(together, wanted):
+    found = verdicts(sync, sync_table(together))
+    assert found["digits mlp: synchronised, 4"].verdict == wanted
+    assert found["digits mlp: apart"].verdict == "shown"
+    assert not any(v.primary for v in found.values())
+
+
+def course_table(errors, precise):
+    """Two rates of ema_vs_precise with errors at eight checkpoints, the same for all seeds."""
+    rows = []
+    for lr, seed in itertools.product((1.0, 0.1), SEEDS):
+        row = {
+            "data.name": "digits", "model.name": "lenet", "norm.name": "batch", "seed": seed,
+            "optimizer.lr": lr, "optimizer.schedule": "constant", "least_train_loss": 0.2,
+            "train_error": 0.1, "log_sd_ratio": 1 + noise(seed), "precise_1024_error": 0.1,
+            "test_error_precise": 0.1 + noise("p", seed), "diverged_at": np.nan,
+            "num_classes": 10, "device": "cpu", "torch": "2",
+        }  # fmt: skip
+        for i in range(8):
+            seen = noise(lr, seed, i)
+            row[f"ema_error/{i + 1:02d}"] = (errors[i] if lr == 1.0 else precise) + seen
+            row[f"corrected_error/{i + 1:02d}"] = precise + noise("c", lr, seed, i)
+            row[f"precise_error/{i + 1:02d}"] = precise + noise("q", lr, seed, i)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_a_gap_in_the_first_checkpoints_only_is_no_late_gap():
+    """Initial values: 40 pp in two of eight checkpoints, nothing behind."""
+    found = verdicts(ema_vs_precise, course_table([0.5, 0.5, *[0.1] * 6], 0.1))
+    assert found["digits: late gap"].primary
+    assert found["digits: late gap"].verdict != "supported"
+    assert found["digits: initial values"].verdict == "supported"
+    found = verdicts(ema_vs_precise, course_table([0.1, 0.1, *[0.2] * 6], 0.1))
+    assert found["digits: late gap"].verdict == "supported"
+    assert found["digits: late gap"].mean == pytest.approx(10, abs=0.5)
+    assert found["digits: not initial values"].verdict != "supported"
+
+
+def test_every_reading_within_the_margin_moves_the_crossover():
+    """Batches of 8 and more are as good as the population, those of 4 and 2 are not."""
+    rows = []
+    for seed in SEEDS:
+        errors = {size: 0.1 + (0.05 if size < 8 else 0) + noise(size, seed) / 10
+                  for size in eval_batch.SIZES}  # fmt: skip
+        rows.append(
+            {
+                "data.name": "digits", "model.name": "resnet", "norm.name": "batch", "seed": seed,
+                "test_error": 0.1, "train_error": 0.05, "diverged_at": np.nan, "num_classes": 10,
+                "prior_16_error_at_4": 0.1 + noise("p", seed), "device": "cpu", "torch": "2",
+                "alpha_0.1_error": 0.1 + noise("a", seed),
+                **{f"batch_{size}_error": error for size, error in errors.items()},
+            }
+        )  # fmt: skip
+    found = verdicts(eval_batch, pd.DataFrame(rows))
+    words = [found[f"digits resnet: batches of {size}"].verdict for size in eval_batch.SIZES]
+    assert words == ["supported"] * 3 + ["refuted"] * 2
