@@ -120,6 +120,7 @@ _made = Data((*_DATA, "length"), ("sequences",), embedded=True, made=True, lengt
 DATA = {
     "digits": _digits,
     "contrast_digits": _digits,
+    "mnist_small": Data(_IMAGES, ("images",), embedded=True),
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DATASETS = {
     "digits": "bnstudy.data.images:digits",
     "contrast_digits": "bnstudy.data.images:digits",
+    "mnist_small": "bnstudy.data.images:mnist_small",
     "mnist": "bnstudy.data.images:packed",
     "fashion_mnist": "bnstudy.data.images:packed",
     "cifar10": "bnstudy.data.images:packed",

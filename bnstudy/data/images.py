@@ -5,6 +5,7 @@ Parts are stratified by class. A data set without a test part of its own has one
 """
 
 import importlib.util
+import lzma
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +24,8 @@ from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError
 
 DIGITS = {"val": 200, "test": 400}  # of 1,797
+MNIST_SMALL = Path(__file__).with_name("mnist_small.npy.xz")  # made by scripts/mnist_small.py
+MNIST_POOL = 8000  # its first images, from MNIST's training part
 FOLDER_SHARES = {"val": 0.1, "test": 0.2}  # of a folder without parts of its own
 GREY, COLOR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 DECODER = 1  # raise it when `_decode` changes: decoded images of older versions are not read then
@@ -46,6 +49,15 @@ def digits_file() -> Path:
     if found is None or found.origin is None:
         raise UserError("data=digits is read from scikit-learn's files, and it is not installed")
     return Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz"
+
+
+def mnist_small(cfg: DataConfig, cache_dir: Path | None = None) -> Pool:
+    """10,500 of MNIST's images that come with the package; 2,500 of its test part are the test."""
+    with lzma.open(MNIST_SMALL) as file:
+        rows = torch.from_numpy(np.load(file))  # a label and 28 x 28 grey levels each
+    pixels, labels = rows[:, 1:].view(-1, 1, 28, 28), rows[:, 0].to(torch.int64)
+    cut = {"train": slice(MNIST_POOL), "test": slice(MNIST_POOL, None)}
+    return _with_test({part: (pixels[own], labels[own]) for part, own in cut.items()}, 10)
 
 
 def packed(cfg: DataConfig, cache_dir: Path | None = None) -> Pool:
