@@ -88,7 +88,7 @@ def load(
     if data_root is not None:
         own = config.data.model_copy(update={"root": str(Path(data_root).expanduser())})
         config = config.model_copy(update={"data": own})
-    dataset = data.load(config.data, store.root / "cache")
+    dataset = data.load(config.data, store.root / "cache", config.seed)
     net = build(config, tuple(dataset.shape), dataset.num_classes)
     net.load_state_dict(torch.load(path, map_location="cpu")[record["address"]])
     return net.eval()

@@ -155,7 +155,7 @@ class _Bill:
 
         key = repr((config.data, config.model, config.norm, config.train.batch_size))
         if key not in self.anatomies:
-            dataset = data.load(config.data, self.cache)
+            dataset = data.load_many([(config.data, config.seed)], self.cache)
             self.anatomies[key] = anatomy(config, dataset)
         return cost.seconds(config, self.anatomies[key], networks)
 
@@ -164,7 +164,7 @@ class _Bill:
         from bnstudy import data
         from bnstudy.work.build import check
 
-        check(cell, data.load(cell.data, self.cache))
+        check(cell, data.load_many([(cell.data, cell.seed)], self.cache))
 
 
 def check_device(request: "Request", plan: Plan) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
-    from bnstudy.config.schema import Config, Parts
+    from bnstudy.config.schema import Config, DataConfig, Parts
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Data:
     settings: tuple[str, ...]  # the fields of DataConfig that it uses
     inputs: tuple[str, ...]  # images or sequences; `custom` may be either
     embedded: bool = False  # so small that a stack may hold several copies
+    made: bool = False  # drawn from a distribution, anew for each seed; no file, no pool
+    tiny: bool = False  # images of 8 x 8 pixels, in the table of costs
     length: int | None = None  # steps of a sequence unless data.length says otherwise
 
 
@@ -108,14 +110,17 @@ NORMS = {
 }
 NETWORK = ("weight_standardization",)  # settings of NormConfig that concern no norm layer
 
-_DATA = ("train_size", "split_seed", "test_part", "min_length", "fingerprint", "root", "download")
+_DATA = (
+    "train_size", "split_seed", "test_part", "min_length", "fingerprint", "root", "download",
+)  # fmt: skip
 _IMAGES = (*_DATA, "contrast", "pixel_noise", "noise_every_step", "image_size", "sequence")
 _images = Data(_IMAGES, ("images",))
-_digits = Data(_IMAGES, ("images",), embedded=True)
-_made = Data((*_DATA, "length"), ("sequences",), length=50)
+_digits = Data(_IMAGES, ("images",), embedded=True, tiny=True)
+_made = Data((*_DATA, "length"), ("sequences",), embedded=True, made=True, length=50)
 DATA = {
     "digits": _digits,
     "contrast_digits": _digits,
+    "mnist_small": Data(_IMAGES, ("images",), embedded=True),
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
@@ -164,6 +169,11 @@ def mixable(config: "Config") -> tuple[str, ...]:
         return ()
     embedded = DATA[config.data.name].embedded
     return tuple(name for name in NUMBERS if embedded or not name.startswith("data."))
+
+
+def own_copy(data: "DataConfig") -> bool:
+    """Whether each seed's examples are tensors of its own: it distorts them, or makes them."""
+    return bool(data.contrast or data.pixel_noise) or DATA[data.name].made
 
 
 def used(group: str, config: "Parts") -> tuple[str, ...] | None:

@@ -31,9 +31,11 @@ class DataConfig(Part):
     train_size: int | None = Field(
         None, ge=1, description="class-balanced subset of the training part; null: the scale's size"
     )
-    split_seed: int = Field(0, ge=0, description="the only seed that the split depends on")
+    split_seed: int = Field(
+        0, ge=0, description="of the fixed test part; training and validation follow the run's seed"
+    )
     test_part: Literal["test", "validation"] = later(
-        "test", "the part that is called test: pilots use validation"
+        "test", "what is measured as test_*; validation: the test part stays unseen, for pilots"
     )
     contrast: float = Field(
         0.0, ge=0, description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)"

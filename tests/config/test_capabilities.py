@@ -16,6 +16,7 @@ from bnstudy.config.capabilities import (
     NORMS,
     OPTIMIZERS,
     mixable,
+    own_copy,
     refusal,
     unused,
     widens,
@@ -137,11 +138,21 @@ def test_batch_norm_folds_exactly_where_the_table_says_so(model, norm):
 
 
 def test_embedded_data_need_no_file_and_are_small():
+    """A stack may hold a copy for each of 8 networks and more: 50 MB each at most."""
     for name, row in DATA.items():
         if row.embedded:
             found = data.load(DataConfig(name=name))
-            assert sum(x.numel() for _, x, _ in found.parts()) * 4 < 1e6
+            assert sum(x.numel() for _, x, _ in found.parts()) * 4 < 50e6
+            assert row.tiny is (found.shape[1:] == (8, 8))
     assert not DATA["mnist"].embedded
+
+
+@pytest.mark.parametrize("name", [n for n, row in DATA.items() if row.embedded])
+def test_seeds_have_tensors_of_their_own_exactly_where_the_table_says_so(name):
+    for settings in [{}] if DATA[name].made else [{}, {"contrast": 1.0}, {"pixel_noise": 0.1}]:
+        cfg = DataConfig(name=name, train_size=20, **settings)
+        stack = data.load_many([(cfg, 0), (cfg, 1)])
+        assert bool(stack.infos) is own_copy(cfg)
 
 
 @pytest.mark.parametrize("name", [n for n, row in DATA.items() if row.length])

@@ -40,6 +40,7 @@ FLIPS = {
     "data.name": ({"data__root": "images"}, "image_folder"),
     "data.train_size": ({}, 41),
     "data.split_seed": ({}, 1),
+    "data.test_part": ({}, "validation"),
     "data.contrast": ({}, 0.5),
     "data.pixel_noise": ({}, 0.1),
     "data.noise_every_step": ({"data__pixel_noise": 0.1}, True),
