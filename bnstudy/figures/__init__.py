@@ -11,6 +11,7 @@ from bnstudy.figures.grammar import (
     save,
     series,
 )
+from bnstudy.figures.headline import Lines, page
 from bnstudy.figures.style import (
     COLUMN_WIDTH,
     MODES,
@@ -27,6 +28,7 @@ __all__ = [
     "COLUMN_WIDTH",
     "DODGE",
     "MODES",
+    "Lines",
     "PANEL_HEIGHT",
     "SERIES",
     "STYLES",
@@ -38,6 +40,7 @@ __all__ = [
     "curves",
     "error_axis",
     "legend",
+    "page",
     "rc",
     "save",
     "series",
