@@ -63,8 +63,8 @@ class Lines:
         if runs is not None:
             for value, own in runs.groupby(x):
                 spread = 2 ** np.linspace(-SPREAD, SPREAD, len(own))
-                self.ax.plot(value * spread, factor * own[metric], ".", color=color, alpha=0.25,
-                             markersize=3, markeredgewidth=0, zorder=2)  # fmt: skip
+                self.ax.plot(value * spread, factor * own[metric], ".", color=color, alpha=0.5,
+                             markersize=3.5, markeredgewidth=0, zorder=2)  # fmt: skip
         bars = np.vstack([mean - low, high - mean])
         self.ax.errorbar(where, mean, yerr=np.where(np.isfinite(bars), bars, np.nan), color=color,
                          marker=marker, markersize=5, linewidth=1.6, elinewidth=1.0, capsize=2,

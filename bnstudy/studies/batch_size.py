@@ -46,9 +46,7 @@ SOURCE = "Wu & He 2018, table 2"
 SHADES = ("#111111", "#666666", "#333333", "#999999")  # grey: color belongs to a norm
 
 # thresholds in pp, written before any seed of a claim was trained
-MORE = (
-    1.0  # the smallest loss that would make anybody change the norm; a tenth of the published one
-)
+MORE = 1.0  # a tenth of the published loss; less would make nobody change the norm
 WITHIN = 3.0  # margin of PreciseBN against group norm: under a third of the published loss
 CONTROL = 1.0  # margin of torch's own layer against this package's
 VECTORS_LOSE = 5.0  # on vectors, where pilots showed several times as much
@@ -118,7 +116,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         runs = select(panel.rows, {NORM: "batch"})
         if "test_error_precise" in runs:
             lines.draw(stats.summarize(runs, [B], "test_error_precise"), None, B, "batch",
-                       mode="precise", label="batch, PreciseBN")  # fmt: skip
+                       mode="precise", label="PreciseBN")  # fmt: skip
         small, large = ends(panel)
         values = list(_more(panel, control, small, large).values())
         interval = stats.sign_flip_interval(values)
