@@ -71,7 +71,7 @@ _OWN = ("entry", "source")
 _RECURRENT = ("hidden", "cell", "recurrent_init", "initial_noise")
 MODELS = {
     "mlp": Model(("hidden",)),
-    "lenet": Model(()),
+    "lenet": Model(("normalized",)),
     "resnet": Model(("depth", "width")),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
@@ -79,7 +79,7 @@ MODELS = {
     "torchvision": Model(("arch",), widens=False, processes=False),
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
-        ("depth", "width", "arch", *_RECURRENT, *_OWN),
+        ("depth", "width", "arch", "normalized", *_RECURRENT, *_OWN),
         ("images", "sequences"),
         widens=False,
         processes=False,

@@ -74,6 +74,9 @@ class ModelConfig(Part):
         (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
     arch: str = later("", "torchvision: name of a classifier")
+    normalized: Literal["all", "convolutions"] = later(
+        "all", "lenet: which layers a norm follows; its two fully connected ones see vectors"
+    )
     cell: Literal["tanh", "lstm", "gru"] = later("lstm", "recurrent: kind of cell")
     recurrent_init: Literal["orthogonal", "identity"] = later(
         "orthogonal", "recurrent: initial hidden-to-hidden matrices"

@@ -50,6 +50,7 @@ FLIPS = {
     "model.depth": (RESNET, 14),
     "model.width": (RESNET, 3),
     "model.hidden": ({}, [7]),
+    "model.normalized": ({"model__name": "lenet"}, "convolutions"),
     "model.entry": ({"model__name": "custom", "model__entry": "own_parts:net"}, "own_parts:wide"),
     "norm.name": ({}, "layer"),
     "norm.eps": ({}, 1e-2),
