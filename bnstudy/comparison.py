@@ -73,7 +73,9 @@ def compare(
         first = point[0] == values[names[0]][0]
         gaps = [] if first else list(paired.values())
         difference = (
-            t_interval(gaps, level) if repeated is None else sign_flip_interval(gaps, 1 - repeated)
+            t_interval(gaps, level)
+            if repeated is None or not gaps
+            else sign_flip_interval(gaps, 1 - repeated)
         )
         rows.append(
             {

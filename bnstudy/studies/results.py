@@ -277,7 +277,7 @@ def _failures(study: StudyConfig, table: "pd.DataFrame", folder: Path) -> list[s
     from bnstudy.studies import kit
 
     axes = dict.fromkeys(axis for grid in study.scales.values() for axis in grid.axes)
-    by = [name for axis in axes for name in (axis, f"{axis}.name") if name in table]
+    by = [name for axis in axes for name in (axis, f"{axis}.name") if name in table] or ["cell"]
     found = kit.failures(table, by)
     write_atomically(folder / "failures.csv", found.to_csv(index=False))
     shown = [name for name in by if table[name].nunique(dropna=False) > 1]

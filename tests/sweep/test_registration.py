@@ -38,13 +38,23 @@ class Lab:
     def ask(self, claims=None, **changes) -> Registration:
         own = claims or form()
         return Registration(
-            **{"study": "study", "scale": "quick", "claims": claims_hash(own), "grid": "abc",
-               "tuning": "", "until": "all", "looks": (), "form": own, "command": "bnstudy study",
-               "planned": RUNS, **changes}  # fmt: skip
+            **{
+                "study": "study",
+                "scale": "quick",
+                "claims": claims_hash(own),
+                "grid": "abc",
+                "tuning": "",
+                "until": "all",
+                "looks": (),
+                "form": own,
+                "command": "bnstudy study",
+                "planned": RUNS,
+                **changes,
+            }
         )
 
     def study(self, claims=None, trains=RUNS, **changes) -> registration.Standing:
-        """What a study command does: register, train up to `trains` records, ask where it stands."""
+        """What a study command does: register, train up to `trains` records, judge."""
         now = self.ask(claims, **changes)
         missing = len(self.records) < RUNS
         register(self.path, now, lambda: len(self.records), training=missing)
