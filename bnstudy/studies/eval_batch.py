@@ -54,12 +54,13 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         curves = {"mixture with the example": across(here, numbers(here, "alpha_", "_error"))}
         figures.series(row[2], curves, percent=True, log2=False,
                        xlabel="alpha, the example's share", ylabel="test error (%)")  # fmt: skip
+        population = 100 * here["test_error"].mean()
+        row[0].axhspan(population - MARGIN, population + MARGIN, color="0.9", zorder=0,
+                       label=f"within {MARGIN:g} pp")  # fmt: skip
         for ax, what in zip(row, ("batch statistics", "with a prior", "example"), strict=True):
-            ax.axhline(100 * here["test_error"].mean(), color="black", linewidth=0.8,
+            ax.axhline(population, color="black", linewidth=0.8,
                        linestyle=(0, (4, 2)), label="population")  # fmt: skip
             finish(ax, f"{panel.title}: {what}")
-        population = 100 * here["test_error"].mean()
-        row[0].axhspan(population - MARGIN, population + MARGIN, color="0.9", zorder=0)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

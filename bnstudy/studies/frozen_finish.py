@@ -28,6 +28,11 @@ PUBLISHED = Published(
 )  # fmt: skip
 
 
+def main_first(table: pd.DataFrame) -> list[Panel]:
+    """The panels; the primary claim is about the residual network on patches of photographs."""
+    return panels(table, model="resnet", data="patches")
+
+
 def shape(table: pd.DataFrame) -> tuple[int, int]:
     """A panel for each data set and model, and one for the published curves."""
     return 1, len(panels(table)) + 1
@@ -36,7 +41,7 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Test error by the frozen part, a curve for each group size."""
     table = extended(table, {"frozen": 100 * (1 - table[FREEZE])})
-    for ax, panel in zip(axes[0], panels(table), strict=False):
+    for ax, panel in zip(axes[0], main_first(table), strict=False):
         curves = {
             f"groups of {size}": stats.summarize(rows, "frozen", "test_error")
             for size, rows in panel.rows.groupby(SIZE)
@@ -59,8 +64,7 @@ def published_gain(size: int) -> float:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Frozen finish at the smallest group, and whether the large ones gain as much, by model."""
-    found = panels(table, model="resnet", data="patches")
-    return [claim for panel in found for claim in _claims_of(panel)]
+    return [claim for panel in main_first(table) for claim in _claims_of(panel)]
 
 
 def _claims_of(panel: Panel) -> list[Claim]:

@@ -36,7 +36,7 @@ ORDER = ("digits", "contrast_digits", "mnist_small", "mnist", "fashion_mnist", "
          "resnet", "lenet", "mlp")  # fmt: skip
 TITLES = {"mlp": "MLP", "lenet": "LeNet", "resnet": "ResNet", "mnist": "MNIST",
           "mnist_small": "small MNIST", "contrast_digits": "contrast digits",
-          "patches": "patches of photographs", "cifar10": "CIFAR-10",
+          "patches": "photo patches", "cifar10": "CIFAR-10",
           "fashion_mnist": "Fashion-MNIST"}  # fmt: skip
 
 Where = Mapping[str, Any]

@@ -31,6 +31,11 @@ PUBLISHED = Published(
 )  # fmt: skip
 
 
+def main_first(table: pd.DataFrame) -> list[Panel]:
+    """The panels; the primary claim is about the residual network on patches of photographs."""
+    return panels(table, model="resnet", data="patches")
+
+
 def shape(table: pd.DataFrame) -> tuple[int, int]:
     """One row for each data set and model, one for the published curves."""
     return len(panels(table)) + 1, 2
@@ -38,7 +43,7 @@ def shape(table: pd.DataFrame) -> tuple[int, int]:
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     """Training error and test error by the source of statistics, measured and published."""
-    for row, panel in zip(axes, panels(table), strict=False):
+    for row, panel in zip(axes, main_first(table), strict=False):
         running = select(panel.rows, {FREEZE: 1.0})
         summary = stats.summarize(running, [SIZE], "train_error")
         figures.curves(row[0], summary, SIZE, norm="ghost", percent=True, xlabel=XLABEL,
@@ -77,8 +82,7 @@ def _test_error(ax: Axes, running: pd.DataFrame, frozen: pd.DataFrame) -> None:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Training noise, what it costs in test error, frozen finish, inconsistency; see above."""
-    found = panels(table, model="resnet", data="patches")
-    return [claim for panel in found for claim in _claims_of(panel)]
+    return [claim for panel in main_first(table) for claim in _claims_of(panel)]
 
 
 def published(name: str, size: int) -> float:

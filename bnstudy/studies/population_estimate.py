@@ -66,8 +66,9 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         for rows, (color, _) in zip(averages, figures.SERIES, strict=False):
             means = rows.groupby("horizon")["corrected_error"].mean()
             horizon.plot(means.index, 100 * means, color=color, linewidth=0.9, linestyle=":")
-        finish(horizon, f"{panel.title}; dashed: PreciseBN, dotted: without initial values",
-               room=0.3)  # fmt: skip
+        for label, dashes in (("PreciseBN", (0, (4, 2))), ("without initial values", ":")):
+            horizon.plot([], [], color="grey", linewidth=0.9, linestyle=dashes, label=label)
+        finish(horizon, panel.title, fontsize=6, room=0.4)
         usual, cumulative = (select(here, {MOMENTUM: value}) for value in (USUAL, None))
         curves = {label: stats.summarize(usual, SIZE, column)
                   for label, column in ESTIMATES.items()}  # fmt: skip

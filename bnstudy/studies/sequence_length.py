@@ -80,6 +80,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
             curves[arm] = stats.summarize(frame, LENGTH, "gap")
     figures.series(gap, curves, LENGTH, ylabel="bits more than layer norm", **labels)
     zero(gap)
+    gap.axhspan(-MARGIN, MARGIN, color="0.9", zorder=0, label=f"within {MARGIN:g} bits")
     finish(bits, f"text, LSTM, batch {int(table['train.batch_size'].iloc[0])}", room=0.2)
     finish(gap, "batch minus layer norm, paired", room=0.4)
 

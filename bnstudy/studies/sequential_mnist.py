@@ -45,24 +45,25 @@ def orders(table: pd.DataFrame) -> list[str]:
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Test error, training error, batch norm by statistics, published."""
-    return 1, 4
+    """Training loss, training error, test error, batch norm by statistics, published."""
+    return 1, 5
 
 
 def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Errors by way of reading."""
-    test, train, modes, published = np.ravel(axes)
+    """Losses and errors by way of reading."""
+    *own, modes, published = np.ravel(axes)
     places = {order: i for i, order in enumerate(orders(table))}
     labels = [f"{NAMES[o]}\nT = {_steps(select(table, {ORDER: o}))}" for o in places]
     names = in_order(table[NORM])
-    for ax, column, title in ((test, "test_error", "test error"),
-                              (train, "train_error", "training error")):  # fmt: skip
+    shown = (("train_loss", "training loss", "nats"), ("train_error", "training error", "%"),
+             ("test_error", "test error", "%"))  # fmt: skip
+    for ax, (column, title, unit) in zip(own, shown, strict=True):
         for i, name in enumerate(names):
             shift = 0.15 * (i - (len(names) - 1) / 2)
             style = figures.style_of(name)
             _points(ax, column, select(table, {NORM: name}), places, style, shift)
         finish(ax, f"{titled(table[DATA].iloc[0], 'LSTM')}: {title}", room=0.3)
-        ax.set_ylabel(f"{title} (%)")
+        ax.set_ylabel(f"{title} ({unit})")
     batch = select(table, {NORM: "batch"})
     readings = {"exponential average": "test_error", "PreciseBN": "test_error_precise",
                 "batch statistics": "test_error_batch"}  # fmt: skip
@@ -79,7 +80,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     finish(published, "published: MNIST, 110,000 updates", room=0.3)
     for ax in (modes, published):
         ax.set_ylabel("test error (%)")
-    for ax in (test, train, modes):
+    for ax in (*own, modes):
         ax.set_xticks(range(len(places)), labels, fontsize=6.5)
         ax.set_xlim(-0.5, len(places) - 0.5)
     published.set_xticks([0, 1], ["permuted\nT = 784", "in order\nT = 784"], fontsize=6.5)
@@ -91,9 +92,11 @@ def _points(
 ) -> None:
     """Means with interval bars at the places of the ways of reading."""
     found = summarize(rows, ORDER, column).sort_values(ORDER, key=lambda o: o.map(places))
-    bars = 100 * np.abs(found[["low", "high"]].to_numpy().T - found["mean"].to_numpy())
-    ax.errorbar(found[ORDER].map(places) + shift, 100 * found["mean"], yerr=bars, linestyle="none",
-                color=style.color, marker=style.marker, label=style.label, capsize=2)  # fmt: skip
+    factor = 100 if "error" in column else 1
+    bars = factor * np.abs(found[["low", "high"]].to_numpy().T - found["mean"].to_numpy())
+    ax.errorbar(found[ORDER].map(places) + shift, factor * found["mean"], yerr=bars,
+                linestyle="none", color=style.color, marker=style.marker, label=style.label,
+                capsize=2)  # fmt: skip
 
 
 def _steps(rows: pd.DataFrame) -> int:

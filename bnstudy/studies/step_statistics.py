@@ -56,6 +56,8 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     ):
         curves = {arm: course(rows, name) for arm, rows in lengths(table).items()}
         figures.series(ax, curves, log2=None, xlabel="time step", ylabel=label)
+        if name == "drift":
+            ax.axhline(SETTLED, color="black", linewidth=0.7, linestyle=":", label="settled")
         finish(ax, title, room=0.25)
     readings = {"exponential average": "test_error", "PreciseBN": "test_error_precise",
                 "shared over time": "test_error_shared",
