@@ -108,7 +108,9 @@ NORMS = {
 }
 NETWORK = ("weight_standardization",)  # settings of NormConfig that concern no norm layer
 
-_DATA = ("train_size", "split_seed", "test_part", "min_length", "fingerprint", "root", "download")
+_DATA = (
+    "train_size", "split_seed", "test_part", "min_length", "fingerprint", "root", "download",
+)  # fmt: skip
 _IMAGES = (*_DATA, "contrast", "pixel_noise", "noise_every_step", "image_size", "sequence")
 _images = Data(_IMAGES, ("images",))
 _digits = Data(_IMAGES, ("images",), embedded=True)
