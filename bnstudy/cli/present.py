@@ -194,7 +194,7 @@ def power(
     )
 
 
-def power_of_looks(looks: Sequence[int], effect: float, unit: str, rates: "Rates") -> None:
+def power_with_looks(looks: Sequence[int], effect: float, unit: str, rates: "Rates") -> None:
     """How a study with looks would end, and after how many seeds."""
     click.echo(
         f"looks    {', '.join(map(str, looks))} seeds, at {effect:g} {unit}: "

@@ -306,7 +306,7 @@ def power(
         needed, seeds, stepwise = _needed(primary, smallest, chance, grid.looks)
         present.power(primary, smallest, chance, needed, seeds)
         if stepwise is not None:
-            present.power_of_looks(grid.looks, smallest, primary.unit, stepwise)
+            present.power_with_looks(grid.looks, smallest, primary.unit, stepwise)
 
 
 def _pilots(request: "Request") -> "Request":
