@@ -18,7 +18,14 @@ from bnstudy.stats import Claim
 from bnstudy.studies.kit import arms
 from bnstudy.studies.results import module
 
-WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "custom")  # a custom norm may have them
+WITH_STATISTICS = (
+    "batch",
+    "ghost",
+    "noisy",
+    "continual",
+    "torch_batch",
+    "custom",
+)  # a custom norm may have them
 SCORES = ("test_loss", "test_error")
 ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
           "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
