@@ -128,6 +128,7 @@ DATA = {
     "digits": _digits,
     "contrast_digits": _digits,
     "mnist_small": Data(_IMAGES, ("images",), embedded=True),
+    "patches": Data(_IMAGES, ("images",), embedded=True),
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
