@@ -121,6 +121,6 @@ def test_test_regions_follow_split_seed_and_the_others_the_seed(numbered, monkey
 
 
 def test_without_the_photographs_the_packages_to_install_are_named(monkeypatch):
-    monkeypatch.setitem(patches.PHOTOGRAPHS, "rocket", ("skimage", "data/no_such.jpg"))
-    with pytest.raises(UserError, match=r"no_such\.jpg .* skimage.*install .*scikit-image"):
+    monkeypatch.setitem(patches.PHOTOGRAPHS, "china", ("sklearn", "no_such.jpg"))
+    with pytest.raises(UserError, match=r"no_such\.jpg .* sklearn.*install .*scikit-image"):
         data.load(DataConfig(name="patches"))
