@@ -36,6 +36,7 @@ class Norm:
     stackable: bool = True  # trains as one of a stack, unless it shares statistics (norm.sync)
     widens: bool = False  # its layers keep seeds apart that are side by side as channels
     foldable: bool = False  # folds into the layer before it
+    momenta: bool = True  # networks of a stack may differ in norm.momentum
 
     @property
     def population(self) -> bool:
@@ -105,6 +106,12 @@ NORMS = {
     "online": Norm(_ANY, stackable=False),
     "continual": Norm((*_BATCH, *_GROUPS)),
     "noisy": Norm(_BATCH, stackable=False, foldable=True),
+    "torch_batch": Norm(
+        ("eps", "affine", "gamma_init", "momentum", "freeze_at"),
+        widens=True,
+        foldable=True,
+        momenta=False,
+    ),
     # the user's own factory gets the channels alone; layers of it that have `frozen` are frozen
     "custom": Norm(("freeze_at", *_OWN)),
 }
@@ -121,6 +128,7 @@ DATA = {
     "digits": _digits,
     "contrast_digits": _digits,
     "mnist_small": Data(_IMAGES, ("images",), embedded=True),
+    "patches": Data(_IMAGES, ("images",), embedded=True),
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
@@ -167,8 +175,12 @@ def mixable(config: "Config") -> tuple[str, ...]:
     """Dotted names of the numbers in which networks that train as one stack may differ."""
     if not widens(config):
         return ()
-    embedded = DATA[config.data.name].embedded
-    return tuple(name for name in NUMBERS if embedded or not name.startswith("data."))
+    embedded, momenta = DATA[config.data.name].embedded, NORMS[config.norm.name].momenta
+    return tuple(
+        name
+        for name in NUMBERS
+        if (embedded or not name.startswith("data.")) and (momenta or name != "norm.momentum")
+    )
 
 
 def own_copy(data: "DataConfig") -> bool:

@@ -31,6 +31,7 @@ DATASETS = {
     "fashion_mnist": "bnstudy.data.images:packed",
     "cifar10": "bnstudy.data.images:packed",
     "image_folder": "bnstudy.data.images:image_folder",
+    "patches": "bnstudy.data.patches:load",
     "text": "bnstudy.data.text:load",
     "adding": "bnstudy.data.sequences:adding",
     "parity": "bnstudy.data.sequences:parity",
@@ -261,6 +262,10 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
             from bnstudy.data import text
 
             return text.fingerprint(cfg)
+        if cfg.name == "patches":
+            from bnstudy.data import patches
+
+            return patches.fingerprint()
         if cfg.name in files.PACKED:
             return files.fingerprint(*files.find_packed(cfg), cache_dir)
     except OSError as e:

@@ -24,7 +24,8 @@ from bnstudy.studies.results import module
 
 CLASSES = 10  # of a stand-in
 TENTH = 1677722 / 2**24  # 0.1
-WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "custom")  # a custom norm may have them
+# a custom norm may have them
+WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "torch_batch", "custom")
 SCORES = ("test_loss", "test_error")
 ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
           "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
