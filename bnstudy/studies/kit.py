@@ -5,6 +5,7 @@ that is not set. Errors in tables are fractions; claims speak of percentage poin
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,29 +193,44 @@ def claims_about(where: str, key: str = "", **common: Any) -> Callable[..., Clai
     return make
 
 
+def every_run(
+    rows: pd.DataFrame, text: str, holds: pd.Series, metric: str, unit: str = "%"
+) -> Precondition:
+    """The precondition that something holds in every run; names the seeds where it does not.
+
+    holds:  by run, like rows; a run that lacks the metric should not hold.
+    metric: the column that the detail gives of them, a fraction where the unit is %.
+    """
+    if not len(rows):
+        return (text, False, "no run")
+    shown = rows[metric] * (100 if unit == "%" else 1)
+    if holds.all():
+        return (text, True, f"{metric} at most {shown.max():.3g} {unit}")
+    found = sorted(zip(rows.loc[~holds, "seed"], shown[~holds], strict=True))
+    told = [f"seed {seed} {value:.3g} {unit}" for seed, value in found[:NAMED]]
+    if len(found) > NAMED:
+        told.append(f"and {len(found) - NAMED} more")
+    return (text, False, f"{metric} of {len(found)} of {len(rows)} runs: {', '.join(told)}")
+
+
 def learned(rows: pd.DataFrame, what: str, metric: str, part: float = HALF) -> Precondition:
     """The precondition that every run's error by this metric is at most a part of chance."""
-    over = ~(rows[metric] <= part * chance(rows))
-    limit = f"{100 * part:g} % of chance"
-    return _every(rows, over, f"{what}: {metric} at most {limit} in every run", metric)
+    text = f"{what}: {metric} at most {100 * part:g} % of chance in every run"
+    return every_run(rows, text, rows[metric] <= part * chance(rows), metric)
 
 
 def trained(rows: pd.DataFrame, what: str) -> Precondition:
     """The precondition that every run has learned (see `failed`); names the seeds that have not."""
-    return _every(rows, failed(rows), f"{what} trains in every run", "train_error")
+    return every_run(rows, f"{what} trains in every run", ~failed(rows), "train_error")
 
 
-def _every(rows: pd.DataFrame, bad: pd.Series, text: str, metric: str) -> Precondition:
-    """That there are runs and none is bad; the detail names bad ones with their errors."""
-    if not len(rows):
-        return (text, False, "no run")
-    if not bad.any():
-        return (text, True, f"{metric} at most {100 * rows[metric].max():.1f} %")
-    found = sorted(zip(rows.loc[bad, "seed"], rows.loc[bad, metric], strict=True))
-    told = [f"seed {seed} {100 * error:.1f} %" for seed, error in found[:NAMED]]
-    if len(found) > NAMED:
-        told.append(f"and {len(found) - NAMED} more")
-    return (text, False, f"{metric} of {len(found)} of {len(rows)} runs: {', '.join(told)}")
+def fitted(rows: pd.DataFrame, what: str, limit: float) -> Precondition:
+    """The precondition that every run's training loss is below a limit, in nats.
+
+    For texts, of which most characters cannot be predicted: see `failed`.
+    """
+    text = f"{what}: training loss below {limit:.3g} nats in every run"
+    return every_run(rows, text, rows["train_loss"] < limit, "train_loss", "nats")
 
 
 def sequence(*claims: Claim) -> list[Claim]:
@@ -227,6 +243,17 @@ def sequence(*claims: Claim) -> list[Claim]:
         return list(claims)
     before = ["", *(claim.name for claim in claims[:-1])]
     return [dataclasses.replace(c, after=b) for c, b in zip(claims, before, strict=True)]
+
+
+def smallest_judged(sizes: Iterable[float], model: str) -> tuple[int, bool]:
+    """The smallest number of examples behind a statistic that is judged, and whether 2 is apart.
+
+    An MLP normalizes vectors, and a vector normalized over two examples is a sign: what it loses
+    there is a demonstration, and the next size is judged where there is one below the largest.
+    """
+    first, *more = sorted(int(size) for size in sizes)
+    apart = model == "mlp" and first == 2 and len(more) > 1
+    return (more[0] if apart else first), apart
 
 
 def comparable(rows: pd.DataFrame) -> Precondition:
@@ -266,9 +293,9 @@ class Published:
         return self.values[name]
 
     def at(self, name: str, **place: Any) -> float:
-        """A curve's number at a place: `at("group", batch_size=2)`."""
+        """A curve's number at a place, `at("group", batch_size=2)`; NaN where there is none."""
         ((axis, value),) = place.items()
-        return self.values[name][self.values[axis].index(value)]
+        return dict(zip(self.values[axis], self.values[name], strict=True)).get(value, math.nan)
 
     def curve(self, name: str, over: str, x: str = "x") -> pd.DataFrame:
         """A curve as figures draw it: columns x, mean and an interval that is not known."""
@@ -277,8 +304,13 @@ class Published:
         )
 
     def cite(self, text: str, effect: float | None = None) -> dict[str, Any]:
-        """What a claim says of these numbers; `{}` in the text is the effect with its sign."""
+        """What a claim says of these numbers; `{}` in the text is the effect with its sign.
+
+        Nothing where the effect is NaN: the source has no number for this place.
+        """
         if effect is not None:
+            if math.isnan(effect):
+                return {}
             effect = round(effect, 6)  # the decimals of differences of printed numbers
             text = text.format(f"{effect:+g}")
         return {"published": f"{text} ({self.kind})", "published_effect": effect}

@@ -12,15 +12,14 @@ from bnstudy.stats import Claim, paired_differences
 from bnstudy.studies.drawing import across, finish, zero
 from bnstudy.studies.kit import (
     NORM,
-    Precondition,
     Published,
     claims_about,
     comparable,
     extended,
+    fitted,
     in_order,
     select,
     titled,
-    trained,
     values,
 )
 
@@ -109,12 +108,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     def gain(rows: pd.DataFrame) -> dict[int, float]:
         return paired_differences(bits(rows, "length", far), bits(rows, "length", once))
 
-    def ready(rows: pd.DataFrame, what: str) -> list[Precondition]:
-        loss = rows["train_loss"].max()
-        limit = f"{what}: training loss at most {TRAINED:g} nats in every run"
-        return [trained(rows, what), (limit, bool(loss <= TRAINED), f"largest {loss:.2f} nats")]
-
-    same, learns = comparable(table), ready(batch, "batch norm")
+    same, learns = comparable(table), [fitted(batch, "batch norm", TRAINED)]
     claim = claims_about(
         titled("text", "LSTM"), unit="bits", source=SOURCE, preconditions=[*learns, same]
     )
@@ -128,7 +122,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
             f"layer norm, within {MARGIN} bits",
             paired_differences(gain(batch), gain(layer)), "equivalent", threshold=MARGIN,
             primary=True, estimand=loss,
-            preconditions=[*learns, *ready(layer, "layer norm"), same],
+            preconditions=[*learns, fitted(layer, "layer norm", TRAINED), same],
         ),
         claim(
             "batch statistics",

@@ -2,8 +2,8 @@
 
 Primary claim: at groups of two Batch Renormalization has a lower test error than batch
 normalization, with a residual network. An MLP's batch norm fails at groups of two, where vectors
-become signs: what others gain on it there is a demonstration. Written before the first run of this
-version of configs/study/micro_batch.yaml.
+become signs: a demonstration, and its claims are about groups of four. Written before the first run
+of this version of configs/study/micro_batch.yaml.
 """
 
 import numpy as np
@@ -24,6 +24,7 @@ from bnstudy.studies.kit import (
     panels,
     select,
     sequence,
+    smallest_judged,
 )
 
 SIZE = "norm.group_size"
@@ -80,7 +81,8 @@ def claims(table: pd.DataFrame) -> list[Claim]:
 
 
 def _claims_of(panel: Panel) -> list[Claim]:
-    small, whole = panel.rows["size"].min(), panel.rows["size"].max()
+    small, apart = smallest_judged(panel.rows["size"].unique(), panel.model)
+    whole = panel.rows["size"].max()
     imagenet, replication = PUBLISHED["Ioffe 2017"], PUBLISHED["replication, CIFAR-100"]
     batch, renorm = ({"arm": arm, "size": small} for arm in ("batch", "renorm"))
     reference = {"arm": "batch", "size": whole}
@@ -92,7 +94,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
     found = sequence(
         claim(
             "renorm",
-            f"at groups of {small:.0f} batch norm's test error exceeds Batch Renormalization's",
+            f"at groups of {small} batch norm's test error exceeds Batch Renormalization's",
             panel.difference(batch, renorm), kind, estimand=EMA,
             primary=panel.main and not certain,
             **PUBLISHED.cite(
@@ -107,7 +109,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
         ),
         claim(
             "not all",
-            f"Batch Renormalization at groups of {small:.0f} stays above batch norm with the whole "
+            f"Batch Renormalization at groups of {small} stays above batch norm with the whole "
             "batch",
             panel.difference(renorm, reference), estimand=EMA,
             **PUBLISHED.cite(
@@ -115,11 +117,20 @@ def _claims_of(panel: Panel) -> list[Claim]:
             ),
         ),
     )  # fmt: skip
+    if apart:
+        found.append(
+            claim(
+                "signs", "at groups of 2 batch norm has a higher test error than with the whole "
+                "batch",
+                panel.difference({"arm": "batch", "size": 2}, reference), "demonstration",
+                estimand=EMA, source="a vector normalized by two is a sign",
+            )
+        )  # fmt: skip
     present = set(panel.rows["arm"])
     found += [
         claim(
             arm,
-            f"batch norm at groups of {small:.0f} has a higher test error than "
+            f"batch norm at groups of {small} has a higher test error than "
             f"{figures.style_of(arm).label} norm",
             panel.difference(batch, {"arm": arm, "size": whole}), kind, estimand=EMA,
             source="Wu & He 2018, table 2",

@@ -13,7 +13,16 @@ from matplotlib.axes import Axes
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.kit import EMA, TRAINING, Panel, Published, panels, select, sequence
+from bnstudy.studies.kit import (
+    EMA,
+    TRAINING,
+    Panel,
+    Published,
+    panels,
+    select,
+    sequence,
+    smallest_judged,
+)
 
 SIZE, FREEZE = "norm.group_size", "norm.freeze_at"
 XLABEL = "normalization batch (examples in a ghost group)"
@@ -96,11 +105,9 @@ def published_inconsistency(size: int) -> float:
 
 
 def _claims_of(panel: Panel) -> list[Claim]:
-    sizes = sorted(int(size) for size in panel.rows[SIZE].unique())
-    large, vectors = sizes[-1], panel.model == "mlp"
-    two = {SIZE: 2, FREEZE: 1.0}
-    small = sizes[1] if vectors and sizes[0] == 2 and sizes[1] < large else sizes[0]
-    certain = vectors and small == 2
+    small, apart = smallest_judged(panel.rows[SIZE].unique(), panel.model)
+    large, two = int(panel.rows[SIZE].max()), {SIZE: 2, FREEZE: 1.0}
+    certain = panel.model == "mlp" and small == 2
     running = {size: {SIZE: size, FREEZE: 1.0} for size in (small, large)}
 
     def inconsistency(size: int) -> dict[int, float]:
@@ -145,7 +152,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
             )
         )  # fmt: skip
     found = sequence(*nested)
-    if vectors and small > 2:
+    if apart:
         found.append(
             claim(
                 "signs", f"groups of 2 have a higher training error than groups of {large}",

@@ -26,14 +26,14 @@ def test_one_failed_run_fails_the_precondition_and_is_named():
     """The mean of 0.0 and 0.61 is below the limit of 0.45, which hid such runs before."""
     text, holds, detail = kit.trained(table(num_classes=10, train_error=[0.0, 0.61]), "it")
     assert not holds
-    assert detail == "train_error of 1 of 2 runs: seed 1 61.0 %"
+    assert detail == "train_error of 1 of 2 runs: seed 1 61 %"
     assert text == "it trains in every run"
 
 
 def test_many_failed_runs_are_counted():
     rows = pd.concat([table(num_classes=10, train_error=0.9).assign(seed=s) for s in range(5)])
     detail = kit.trained(rows, "it")[2]
-    assert detail.startswith("train_error of 10 of 10 runs: seed 0 90.0 %")
+    assert detail.startswith("train_error of 10 of 10 runs: seed 0 90 %")
     assert detail.endswith("and 5 more")
 
 
@@ -52,11 +52,31 @@ def test_a_text_fails_at_the_loss_of_guessing():
     assert list(kit.failed(rows)) == [False, True]
 
 
+def test_a_text_has_fitted_below_a_loss_in_every_run():
+    rows = table(train_loss=[2.0, 3.5])
+    assert kit.fitted(rows, "it", 4.0)[1]
+    assert kit.fitted(rows, "it", 3.0)[1:] == (False, "train_loss of 1 of 2 runs: seed 1 3.5 nats")
+    assert not kit.fitted(table(train_loss=[2.0, float("nan")]), "it", 3.0)[1]
+
+
 def test_chance_needs_the_number_of_classes():
     with pytest.raises(ValueError, match="no column num_classes"):
         kit.trained(table(), "it")
     with pytest.raises(ValueError, match="no column num_classes"):
         kit.chance(table(num_classes=[10, None]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "model", "wanted"),
+    [
+        ([64, 2, 4], "mlp", (4, True)),
+        ([64, 2, 4], "resnet", (2, False)),
+        ([4, 32], "mlp", (4, False)),
+        ([2, 32], "mlp", (2, False)),  # nothing else below the largest: a demonstration only
+    ],
+)
+def test_what_vectors_lose_over_two_examples_is_not_judged(sizes, model, wanted):
+    assert kit.smallest_judged(sizes, model) == wanted
 
 
 def test_missing_runs_have_not_trained():
@@ -135,5 +155,6 @@ def test_published_numbers_carry_their_kind_into_every_claim():
         "published_effect": 6.8,
     }
     assert list(numbers.curve("bn", "size")["mean"]) == [16.6, 9.8]
+    assert numbers.cite("{} pp", numbers.at("bn", size=3) - 1) == {}  # no number for 3
     with pytest.raises(ValueError, match="Allowed: published, digitised, unconfirmed"):
         kit.Published("guessed", "A 2020", "error")
