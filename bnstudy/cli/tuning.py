@@ -175,6 +175,7 @@ def _tried(
         points=tuple({**p.where, **dict(zip(p.axes, v, strict=True))} for p, v, _ in lacking),
         seeds=seeds,
         axes=_axes(request, places),
+        looks=(),
     )
     plan = _trained(pilots, composer, dry_run)
     if plan is None:
@@ -324,7 +325,7 @@ def _pilots(request: "Request") -> "Request":
             f"seeds {', '.join(map(str, both))} would be pilots and are the study's: give the "
             "study others, or state `tune: pilots:` in its YAML"
         )
-    return replace(request, cells=tuple(variant(c, VALIDATION) for c in request.cells), seeds=seeds)
+    return replace(request, cells=tuple(variant(c, VALIDATION) for c in request.cells), seeds=seeds, looks=())
 
 
 def _needed(

@@ -10,7 +10,7 @@ the same of the runs.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
         found.shape(table)
         claims = found.claims(table)
         problems = _gaps(claims, seeds)
-        form = canonical(claims, found.claims(stand_in(cells, seeds, failing=True)))
+        form = canonical(claims, [found.claims(t) for t in _where_runs_fail(cells, seeds)])
     except Exception as error:  # whatever it is, it would end the study after its training
         problems = [_told(error)]
     if problems:
@@ -106,12 +106,12 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
     return form
 
 
-def canonical(trained: Sequence[Claim], failing: Sequence[Claim]) -> Form:
-    """What claims are, by what they compute of two stand-ins: one where all trained, one where not.
+def canonical(trained: Sequence[Claim], failing: Sequence[Sequence[Claim]]) -> Form:
+    """What claims are, by what they compute: of a stand-in where all runs trained, and of others.
 
     claims: each in its order with kind, threshold, unit, estimand, primary, the place of the claim
     `after` which it is judged, and a hash of what it computes; its name and text for readers.
-    where_runs_fail: hashes of what they compute of the other stand-in.
+    where_runs_fail: a hash of what they compute of each other stand-in.
     """
     places = {claim.name: place for place, claim in enumerate(trained)}
     claims = [
@@ -128,7 +128,8 @@ def canonical(trained: Sequence[Claim], failing: Sequence[Claim]) -> Form:
         }
         for claim in trained
     ]
-    return {"claims": claims, "where_runs_fail": [_computed(claim) for claim in failing]}
+    others = [digest([_computed(claim) for claim in found]) for found in failing]
+    return {"claims": claims, "where_runs_fail": others}
 
 
 def _computed(claim: Claim) -> str:
@@ -137,12 +138,33 @@ def _computed(claim: Claim) -> str:
     return digest([values, [bool(holds) for _, holds, _ in claim.preconditions]])
 
 
-def stand_in(cells: Sequence[Config], seeds: Sequence[int], failing: bool = False) -> pd.DataFrame:
+def _where_runs_fail(cells: Sequence[Config], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """Stand-ins that tell rules of failure apart.
+
+    In the first a quarter of the runs failed. In the others, of two seeds, half of the cells did:
+    those whose number has a one, or a zero, at one binary digit. Any two cells are on different
+    sides in one of them, so a precondition on another cell, or on one more, holds elsewhere.
+    """
+    yield stand_in(
+        cells, seeds, _mixed(_runs(cells, seeds) ^ _words(["failing"])) >> np.uint64(62) == 0
+    )
+    two = sorted(seeds)[:2]
+    place = {name: i for i, name in enumerate(sorted(cell.cell for cell in cells))}
+    places = np.array([[place[cell.cell]] for cell in cells])
+    for digit in range((len(cells) - 1).bit_length()):
+        for side in (0, 1):
+            own = np.repeat(places >> digit & 1 == side, len(two), axis=1)
+            yield stand_in(cells, two, own)
+
+
+def stand_in(
+    cells: Sequence[Config], seeds: Sequence[int], failing: np.ndarray | None = None
+) -> pd.DataFrame:
     """The table that a grid would give, with plausible numbers for what training would measure.
 
     One row per run: cell, seed, the configuration as dotted names, metrics, device and torch. The
     numbers are functions of cell, seed and column alone: 0.1 to 0.11, the errors of trained
-    networks, and no two runs alike. With `failing` a quarter of the runs have training error and
+    networks, and no two runs alike. Runs that are `failing` (cells x seeds) have training error and
     loss at chance.
     """
     settings, metrics = [], []
@@ -154,16 +176,20 @@ def stand_in(cells: Sequence[Config], seeds: Sequence[int], failing: bool = Fals
         for seed in seeds:
             settings.append({**plain, "cell": cell.cell, "seed": seed})
             metrics.append(dict.fromkeys(measured(cell), TENTH))
-    runs = _mixed(_words([cell.cell for cell in cells])[:, None] ^ _words(map(str, seeds)))
     measures = pd.DataFrame(metrics)
-    mixed = _mixed(runs.reshape(-1, 1) ^ _words(map(str, measures)))
+    mixed = _mixed(_runs(cells, seeds).reshape(-1, 1) ^ _words(map(str, measures)))
     # parts of 2**24: differences of such numbers are exact, in whatever order they are taken
     numbers = measures + (mixed % np.uint64(2**24 // 100)).astype(float) / 2**24
-    if failing:
-        untrained = _mixed(runs.ravel() ^ _words(["failing"])) % np.uint64(4) == 0
-        numbers.loc[untrained, ["train_error", "train_loss"]] = 1 - 1 / CLASSES, math.log(CLASSES)
+    if failing is not None:
+        chance = 1 - 1 / CLASSES, math.log(CLASSES)
+        numbers.loc[failing.ravel(), ["train_error", "train_loss"]] = chance
     told = {"num_classes": CLASSES, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
     return pd.concat([pd.DataFrame(settings), numbers.assign(**told)], axis=1)
+
+
+def _runs(cells: Sequence[Config], seeds: Sequence[int]) -> np.ndarray:
+    """64 bits for each run, cells x seeds."""
+    return _mixed(_words([cell.cell for cell in cells])[:, None] ^ _words(map(str, seeds)))
 
 
 def _words(texts: Iterable[str]) -> np.ndarray:

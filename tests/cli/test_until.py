@@ -293,7 +293,7 @@ def test_compare_of_equals_goes_to_the_last_look(monkeypatch):
 def test_real_training_is_looked_at_too(tmp_path):
     """Batch norm of vectors at batch size 2 is a sign function: no look is easier to decide."""
     text = said(bnstudy_("study", "mine", *COMMAND, "until=conclusive", "train.batch_size=2",
-                         "train.steps=150", "data.train_size=300", "workers=2"))  # fmt: skip
+                         "train.steps=150", "data.train_size=300"))  # fmt: skip
     assert "look 1 of 3 (8 seeds): supported" in text
     assert "confirmatory" in text
     assert len(pd.read_csv(results() / "table.csv")) == 16

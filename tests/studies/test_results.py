@@ -170,8 +170,8 @@ def test_standing_is_in_every_file_and_asks_for_the_times_of_the_records(own, tm
         return "exploratory", "the claims were changed", "registered then"
 
     (verdict,) = write(own, tmp_path / "results", standing=standing)
-    assert (verdict["status"], verdict["status_reason"]) == ("exploratory", asked and
-                                                            "the claims were changed")  # fmt: skip
+    assert verdict["status"] == "exploratory"
+    assert verdict["status_reason"] == "the claims were changed"
     assert asked == [["2026-01-01"] * 6]
     found = json.loads((tmp_path / "results" / "study.json").read_text())
     assert found["registered"] == "registered then"
