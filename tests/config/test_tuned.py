@@ -127,6 +127,19 @@ def test_a_rate_by_hand_wins_as_a_value_and_as_an_axis(composer, folder):
         asked(composer, "optimizer.lr=0.3", "tune=auto")
 
 
+def test_of_two_settings_the_one_by_hand_wins_and_the_other_is_chosen(folder):
+    path = folder / "study" / "mine.yaml"
+    path.write_text(STATED.replace("[0.1, 0.2]", "[0.1, 0.2], optimizer.momentum: [0.5, 0.8]"))
+    with hydra_session([str(folder)]) as composer:
+        both = {LR: 0.2, "optimizer.momentum": 0.5}
+        trial = Trial(set=both, val_error=0.1, per_seed=[0.1], failed=0, runs=["a"])
+        found = made(asked(composer), {"batch": 0.2, "group": 0.2})
+        own = [c.model_copy(update={"set": both, "trials": [trial]}) for c in found.choices]
+        committed(folder, found.model_copy(update={"choices": own}))
+        request = asked(composer, "optimizer.lr=0.3")
+        assert {(c.optimizer.lr, c.optimizer.momentum) for c in request.cells} == {(0.3, 0.5)}
+
+
 def test_part_of_the_grid_has_its_choices_and_another_experiment_has_none(composer, folder):
     """A shorter axis is the same experiment; other data, or longer training, is another."""
     committed(folder, made(asked(composer), {"batch": 0.4, "group": 0.2}))
