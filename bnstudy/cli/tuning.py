@@ -325,7 +325,9 @@ def _pilots(request: "Request") -> "Request":
             f"seeds {', '.join(map(str, both))} would be pilots and are the study's: give the "
             "study others, or state `tune: pilots:` in its YAML"
         )
-    return replace(request, cells=tuple(variant(c, VALIDATION) for c in request.cells), seeds=seeds, looks=())
+    return replace(
+        request, cells=tuple(variant(c, VALIDATION) for c in request.cells), seeds=seeds, looks=()
+    )
 
 
 def _needed(
