@@ -4,6 +4,7 @@ The other front door beside the command line: what it prints is what a command w
 user's mistake is a `bnstudy.errors.UserError`, and nothing ends the process.
 """
 
+import json
 import os
 import shlex
 import sys
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 class StudyResult:
     """What a study found."""
 
-    table: "pd.DataFrame"  # one row per run of the grid that is in the store
+    table: "pd.DataFrame"  # one row per run of the grid that was judged
     verdicts: list[dict[str, Any]]  # one per claim: text, verdict, mean, low, high, reasons, ...
     folder: Path  # of the figure, table.csv, claims.json and study.json
+    status: str  # of the verdicts: confirmatory or exploratory
+    status_reason: str
 
     @property
     def figure(self) -> Path:
@@ -85,7 +88,7 @@ def load(
     if data_root is not None:
         own = config.data.model_copy(update={"root": str(Path(data_root).expanduser())})
         config = config.model_copy(update={"data": own})
-    dataset = data.load(config.data, store.root / "cache")
+    dataset = data.load(config.data, store.root / "cache", config.seed)
     net = build(config, tuple(dataset.shape), dataset.num_classes)
     net.load_state_dict(torch.load(path, map_location="cpu")[record["address"]])
     return net.eval()
@@ -113,7 +116,7 @@ def run_study(
     """
     folders = [config_dir] if isinstance(config_dir, str | Path) else config_dir
     with _settings_kept():
-        from bnstudy.cli import execute
+        from bnstudy.cli import execute, looks, tuning
         from bnstudy.config.compose import hydra_session
 
         options = [word for folder in folders for word in ("--config-dir", str(folder))]
@@ -122,14 +125,28 @@ def run_study(
         with hydra_session([str(folder) for folder in folders]) as composer:
             request = composer.request(words, study=composer.study(name))
             request = replace(request, command=command)
-            result = execute.train_missing(
-                request, composer, dry_run=False, judges=execute.judges_of([request])
-            )
+            judges = execute.judges_of([request])
+            try:
+                request = tuning.settled(request, composer, judges)
+            except tuning.Unfinished as stopped:
+                if stopped.exit_code > 128:
+                    raise KeyboardInterrupt from None
+                raise UserError("pilots are missing; the same call trains them") from None
+            train = looks.study if request.looks else execute.train_missing
+            result = train(request, composer, False, execute.judges_of([request]))
             assert result is not None  # only a dry run has none
             if result.signal is not None:
                 raise KeyboardInterrupt
             verdicts, folder = execute.finish_study(request, result.plan)
-            return StudyResult(execute.table_of(request, result.plan), verdicts, folder)
+            table = execute.table_of(request, result.plan)
+            judged = json.loads((folder / "study.json").read_text())
+            return StudyResult(
+                table[table["seed"].isin(judged["seeds"])].reset_index(drop=True),
+                verdicts,
+                folder,
+                judged["status"],
+                judged["status_reason"],
+            )
 
 
 def compare(

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bnstudy.errors import UserError, unknown
-from bnstudy.stats import paired_differences, per_seed, t_interval
+from bnstudy.stats import paired_differences, per_seed, sign_flip_interval, t_interval
 from bnstudy.stats.failures import CLASSES, failed
 
 ABSENT = "\N{EM DASH}"
@@ -28,6 +28,7 @@ def compare(
     axes: Mapping[str, Sequence[Any]] | Sequence[str],
     metric: str = "test_error",
     level: float = 0.95,
+    repeated: float | None = None,
 ) -> pd.DataFrame:
     """Mean, Student-t interval and paired difference to the first arm, for every cell of a grid.
 
@@ -35,6 +36,8 @@ def compare(
     axes:   column -> its values in the order to show (a sequence of columns takes the values in
             order of appearance). The first axis is the arm; its first value is the reference.
     metric: a column of the table; numbers stay in its unit.
+    repeated: level of this look where a table is looked at several times; differences then have
+            sign-flip intervals of 1 - `repeated` instead of Student's t.
     Returns one row per combination, arms slowest: the axes, metric, n (finite values), mean, low,
     high, difference, difference_low, difference_high, pairs (seeds both arms have), wall_seconds
     (mean of one run), diverged and failed (number of runs; a diverged run failed, too; NaN in
@@ -68,7 +71,12 @@ def compare(
         shared = sorted(own.keys() & reference.keys())
         paired = paired_differences(own, reference, shared)
         first = point[0] == values[names[0]][0]
-        difference = t_interval([] if first else list(paired.values()), level)
+        gaps = [] if first else list(paired.values())
+        difference = (
+            t_interval(gaps, level)
+            if repeated is None or not gaps
+            else sign_flip_interval(gaps, 1 - repeated)
+        )
         rows.append(
             {
                 **where,
@@ -89,14 +97,24 @@ def compare(
     return pd.DataFrame(rows)
 
 
+def undecided(comparison: pd.DataFrame) -> tuple[int, int]:
+    """How many differences to the reference have an interval that holds zero, of how many."""
+    gaps = comparison[comparison["difference"].notna() | (comparison["pairs"] > 0)]
+    decided = (gaps["difference_low"] > 0) | (gaps["difference_high"] < 0)
+    return int((~decided).sum()), len(gaps)
+
+
 def to_csv(comparison: pd.DataFrame) -> str:
     """The tidy numbers as CSV, in the metric's own unit."""
     return comparison.to_csv(index=False, lineterminator="\n")
 
 
-def to_markdown(comparison: pd.DataFrame, level: float = 0.95) -> str:
-    """The comparison as a Markdown table and a line on how to read it; level as in `compare`."""
-    header, rows, note = _layout(comparison, level)
+def to_markdown(comparison: pd.DataFrame, level: float = 0.95, looks: str = "") -> str:
+    """The comparison as a Markdown table and a line on how to read it; level as in `compare`.
+
+    looks: what is to be said of looks at the table, where its differences have intervals of a look.
+    """
+    header, rows, note = _layout(comparison, level, looks)
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
@@ -105,9 +123,9 @@ def to_markdown(comparison: pd.DataFrame, level: float = 0.95) -> str:
     return "\n".join([line(header), rule, *map(line, rows), "", note]) + "\n"
 
 
-def to_rich(comparison: pd.DataFrame, level: float = 0.95) -> Table:
-    """The comparison as a table for the terminal."""
-    header, rows, note = _layout(comparison, level)
+def to_rich(comparison: pd.DataFrame, level: float = 0.95, looks: str = "") -> Table:
+    """The comparison as a table for the terminal; arguments as in `to_markdown`."""
+    header, rows, note = _layout(comparison, level, looks)
     table = Table(caption=escape(note), caption_justify="left")
     for i, title in enumerate(header):
         table.add_column(escape(title), justify="left" if i == 0 else "right", overflow="fold")
@@ -122,13 +140,29 @@ def plus_minus(mean: float, low: float, high: float, *, signed: bool = False) ->
         return ABSENT
     half = (high - low) / 2
     known = math.isfinite(half)
-    size = half if known and half > 0 else abs(mean)
-    decimals = min(3, max(0, 1 - math.floor(math.log10(size)))) if size > 0 else 1
+    decimals = _decimals(2 * (half if known and half > 0 else abs(mean)))
     text = f"{mean:{'+' if signed else ''}.{decimals}f}"
     return f"{text} ± {half:.{decimals}f}" if known else text
 
 
-def _layout(comparison: pd.DataFrame, level: float) -> tuple[list[str], list[list[str]], str]:
+def between(mean: float, low: float, high: float) -> str:
+    """`mean [low, high]`, signed: as `plus_minus`, for intervals whose sides differ."""
+    if not math.isfinite(mean):
+        return ABSENT
+    known = math.isfinite(high - low)
+    decimals = _decimals(high - low if known and high > low else 2 * abs(mean))
+    ends = f" [{low:+.{decimals}f}, {high:+.{decimals}f}]" if known else ""
+    return f"{mean:+.{decimals}f}{ends}"
+
+
+def _decimals(width: float) -> int:
+    """The decimals that two digits of half this width need, at most 3."""
+    return min(3, max(0, 1 - math.floor(math.log10(width / 2)))) if width > 0 else 1
+
+
+def _layout(
+    comparison: pd.DataFrame, level: float, looks: str
+) -> tuple[list[str], list[list[str]], str]:
     """Titles, cells and the note below: what both printed forms show."""
     names = list(comparison.columns[: comparison.columns.get_loc("metric")])
     arm, others = names[0], names[1:]
@@ -149,9 +183,9 @@ def _layout(comparison: pd.DataFrame, level: float) -> tuple[list[str], list[lis
     for name in arms:
         row = [str(name)]
         for part in columns:
-            row += _cell(part.loc[name], factor, name == arms[0])
+            row += _cell(part.loc[name], factor, name == arms[0], ends=bool(looks))
         rows.append(row)
-    return header, rows, f"{title}: {_note(comparison, arms[0], level)}"
+    return header, rows, f"{title}: {_note(comparison, arms[0], level, looks)}"
 
 
 def _short(axis: str) -> str:
@@ -160,22 +194,21 @@ def _short(axis: str) -> str:
     return folder if last == "name" else last
 
 
-def _cell(cell: pd.Series, factor: float, reference: bool) -> list[str]:
+def _cell(cell: pd.Series, factor: float, reference: bool, ends: bool) -> list[str]:
     value = plus_minus(*(factor * cell[c] for c in ("mean", "low", "high")))
     counts = {what: int(cell[what]) for what in ("failed", "diverged") if cell[what] > 0}
     if counts:
         first, *more = counts
         told = [f"{counts[first]} of {max(cell['n'], *counts.values())} {first}"]
         value += f" ({', '.join(told + [f'{counts[what]} {what}' for what in more])})"
-    gap = plus_minus(
-        *(factor * cell[f"difference{end}"] for end in ("", "_low", "_high")), signed=True
-    )
+    three = [factor * cell[f"difference{end}"] for end in ("", "_low", "_high")]
+    gap = between(*three) if ends else plus_minus(*three, signed=True)
     seconds = cell["wall_seconds"]
     time = f"{seconds:.3g} s" if math.isfinite(seconds) else ABSENT
     return [value, "reference" if reference else gap, time]
 
 
-def _note(comparison: pd.DataFrame, first: Any, level: float) -> str:
+def _note(comparison: pd.DataFrame, first: Any, level: float, looks: str) -> str:
     least, most = comparison["n"].min(), comparison["n"].max()
     seeds = f"{most} seed{'' if most == 1 else 's'}"
     seeds = seeds if least == most else f"{least} to {seeds}"
@@ -183,6 +216,8 @@ def _note(comparison: pd.DataFrame, first: Any, level: float) -> str:
     if most < 2:
         parts = [f"{seeds} each: a single run has no interval"]
     parts.append(f"differences to {first} are paired by seed")
+    if looks:
+        parts.append(looks)
     parts.append("time is one run's share of its stack's wall time, compilation included")
     if (comparison["n"] == 0).any():
         parts.append(f"{ABSENT} means no run")

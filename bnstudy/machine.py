@@ -1,4 +1,9 @@
-"""What this machine can be told."""
+"""What this machine can be told, and what it says of the code that it runs."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 
 def keep_memory() -> bool:
@@ -15,3 +20,23 @@ def keep_memory() -> bool:
         return False
     trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
     return bool(mallopt(mmaps, 0) and mallopt(trim, 2**31 - 1) and mallopt(pad, 2**28))
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """Commit of the code that runs, and whether the tree differs from it; empty when unknown."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
+        if not tracked:  # installed into somebody else's repository, or none
+            return {"commit": "", "dirty": None}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except OSError:
+        return {"commit": "", "dirty": None}

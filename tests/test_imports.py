@@ -142,6 +142,7 @@ MODULES = {
     ".studies.kit": HEAVY,
     ".studies.micro_batch": HEAVY,
     ".studies.online_stream": HEAVY,
+    ".studies.looks": HEAVY,
     ".studies.planned": HEAVY,
     ".studies.population_estimate": HEAVY,
     ".studies.results": HEAVY,

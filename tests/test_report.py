@@ -34,13 +34,13 @@ STUDY = {
 
 
 def verdicts(mean=9.0):
-    values = {seed: mean + 0.5 * (seed - 2) for seed in range(5)}
+    values = {seed: mean + 0.5 * (seed - 3) for seed in range(7)}
     return judge(
         [
             Claim("did", "BN loses more than GN", "greater", values, primary=True,
                   published="+11.1 pp (ImageNet)", published_effect=11.1),
-            Claim("gn", "GN is flat", "equivalent", {**values, 5: float("nan")}, 1.0),
-            Claim("weak", "PreciseBN helps", "greater", {s: s - 2.0 for s in range(5)},
+            Claim("gn", "GN is flat", "equivalent", {**values, 7: float("nan")}, 1.0),
+            Claim("weak", "PreciseBN helps", "greater", {s: s - 3.0 for s in range(7)},
                   published_effect=0.5),
         ]
     )  # fmt: skip
@@ -94,13 +94,52 @@ def test_the_page_shows_all_that_a_study_states(page):
 
 def test_the_page_shows_all_that_a_verdict_states(page):
     assert "Came out supported as expected" in page.text
-    # mean 9, sd 0.79, n 5: half width 2.776 * 0.79 / sqrt(5) = 0.98
-    assert "+9.00 pp [+8.02, +9.98] 95 % 5" in page.text
+    # 7 seeds, 128 sign flips: 2.5 % are 3.2, and the third smallest mean of a subset of
+    # 7.5, 8, ..., 10.5 is 8: 7.5 alone and 7.5 with 8 have smaller ones
+    assert "+9.00 pp [+8.00, +10.0] 95 % 7" in page.text
     assert "11.1 pp +11.1 pp (ImageNet)" in page.text
     assert "greater than 0 pp" in page.text
-    assert "lost cell: no finite value for seed 5" in page.text
+    assert "lost cell: no finite value for seed 7" in page.text
     assert page.text.count("underpowered") >= 2  # the tag and the reason
     assert "inconclusive expected supported" in page.text
+
+
+def standing(tmp_path, status, reason, **study):
+    folder = tmp_path / "a"
+    told = {"status": status, "status_reason": reason}
+    put(folder, [], **told, **study)
+    rows = [{**v.to_dict(), **told} for v in verdicts()]
+    (folder / "claims.json").write_text(json.dumps(rows))
+    return Page(report.render(report.collect(tmp_path))).text
+
+
+def test_every_verdict_says_whether_it_is_confirmatory(tmp_path):
+    reason = "the claims were changed after 24 of 200 runs were there"
+    text = standing(tmp_path, "exploratory", reason, registered="registered at commit abc")
+    assert f"Verdicts are exploratory: {reason}" in text
+    assert "Registration registered at commit abc" in text
+    assert "Came out supported exploratory" in text
+    # in the head, the list of studies, at "came out", in its sentence, and beside all three claims
+    assert text.lower().count("exploratory") == 7
+
+
+def test_the_looks_that_were_taken_are_told(tmp_path):
+    taken = [{"look": i, "seeds": n, "level": 0.0226, "primary": "inconclusive"}
+             for i, n in enumerate((8, 24), 1)]  # fmt: skip
+    looks = {"of": 3, "taken": taken, "level": 0.0226, "stopped": "the next look lacks runs"}
+    text = standing(tmp_path, "confirmatory", "all records follow", looks=looks)
+    assert "Looks 8 seeds at level 0.02: inconclusive; 24 seeds" in text
+    assert "(2 of 3; the next look lacks runs)" in text
+
+
+@pytest.mark.parametrize("word", ["true", "false", "shown", "not shown"])
+def test_words_that_are_no_verdicts_are_shown_as_they_are(tmp_path, word):
+    put(tmp_path / "a")
+    claims = json.loads((tmp_path / "a" / "claims.json").read_text())
+    claims[1]["verdict"] = word
+    (tmp_path / "a" / "claims.json").write_text(json.dumps(claims))
+    html = report.render(report.collect(tmp_path))
+    assert f'<span class="verdict {word.replace(" ", "-")}">{word}</span>' in html
 
 
 def test_an_outcome_against_expectation_is_said(tmp_path):

@@ -48,7 +48,7 @@ def train(config: Config) -> float:
     """The final test error."""
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
-    d = data.load(config.data)
+    d = data.load(config.data, seed=config.seed)
     net = models.build(
         config.model, d.shape, d.num_classes, norm_of(config, config.model.name != "mlp")
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, records, tools
+from bnstudy.cli import completion, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -41,6 +41,8 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(2)
+        except tuning.Unfinished as stopped:
+            ctx.exit(stopped.exit_code)
         except KeyboardInterrupt:
             ctx.exit(130)
 
@@ -96,9 +98,13 @@ def train(
     keep = [] if said else ["save_weights=true"]
     with session(config_dir) as composer:
         request = composer.request([*overrides, *keep], sweep=multirun)
+        if request.tuning is not None:
+            raise UserError("tune=KEY=V1,V2,... is for 'bnstudy compare': train takes one value")
         if cfg:
             present.composed(request, cfg)
             return
+        if request.looks:
+            raise UserError("until=conclusive is for 'bnstudy study' and 'bnstudy compare'")
         result = execute.train_missing(request, composer, dry_run)
         if result is None:
             return
@@ -123,7 +129,7 @@ def study(
 
     NAME is a study, a group of them, or all.
     """
-    from bnstudy.cli import execute, present
+    from bnstudy.cli import execute, looks, present
 
     names = [o for o in overrides if "=" not in o]
     rest = [o for o in overrides if "=" in o]
@@ -142,7 +148,11 @@ def study(
             if len(requests) > 1:
                 click.secho(f"study {request.study.name}", bold=True)
             alone = len(requests) == 1
-            result = execute.train_missing(request, composer, dry_run, judges, alone)
+            before = request
+            request = tuning.settled(request, composer, judges, dry_run)
+            own = judges if request is before else execute.judges_of([request])
+            train = looks.study if request.looks else execute.train_missing
+            result = train(request, composer, dry_run, own, alone)
             if result is None:
                 continue
             worst = max(worst, result.exit_code)
@@ -172,7 +182,8 @@ def compare(
     Arms with settings of their own are norms with settings, ; in between:
     bnstudy compare arms='batch; group num_groups=2; group num_groups=8'.
     """
-    from bnstudy.cli import execute, present
+    from bnstudy.cli import compare as arms
+    from bnstudy.cli import execute, looks, present
 
     with session(config_dir) as composer:
         request = composer.request(overrides)
@@ -182,10 +193,15 @@ def compare(
             present.composed(request, cfg)
             return
         judge = execute.judge_of_metric(request, metric)
-        result = execute.train_missing(request, composer, dry_run, judge)
+        request = tuning.settled(request, composer, judge, dry_run)
+        if request.looks:
+            result = looks.compare(request, composer, dry_run, judge, metric)
+        else:
+            result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
-        execute.compare(request, result.plan, metric)
+        arms.show(request, result.plan, metric)
+        present.chosen(request)
         ctx.exit(result.exit_code)
 
 
@@ -205,7 +221,7 @@ def report(overrides: tuple[str, ...]) -> None:
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
-for command in (*records.commands, *tools.commands, completion.completion):
+for command in (*tuning.commands, *records.commands, *tools.commands, completion.completion):
     main.add_command(command)
 
 

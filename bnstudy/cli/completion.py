@@ -13,6 +13,7 @@ from click.shell_completion import (
 
 from bnstudy.errors import UserError
 
+OF_STUDIES = ("study", "tune", "power")  # commands whose first word is a study
 LAUNCHERS = ("basic", "joblib", "local", "submitit_local", "submitit_slurm")
 
 
@@ -26,7 +27,7 @@ def complete_override(
     key, equals, given = text.partition("=")
     if not equals:
         studies = [p.stem for p in sorted((CONFIGS / "study").glob("*.yaml"))]
-        first = [*studies, "all"] if ctx.info_name == "study" else []
+        first = [*studies, "all"] if ctx.info_name in OF_STUDIES else []
         keys = [f"{name}=" for name in [*GROUPS, *schema_keys(), "hydra/launcher"]]
         return [word for word in [*first, *keys] if word.startswith(text)]
     key = key.lstrip("+")

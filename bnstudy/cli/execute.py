@@ -6,16 +6,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.atomic import write_atomically
 from bnstudy.cli import present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
 from bnstudy.config import Config
+from bnstudy.config.tuned import check_outside
 from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
 from bnstudy.sweep.launch import Outcome, launch
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bnstudy.config.compose import Composer, Request
+    from bnstudy.studies.results import Protocol
+    from bnstudy.sweep.registration import Registration
 
 
 @dataclass
@@ -51,26 +54,28 @@ def train_missing(
     dry_run: bool,
     judges: Apart | None = None,
     alone: bool = True,
+    seeds: Sequence[int] | None = None,
 ) -> Result | None:
     """Plan, show the plan, train what is missing; None after a dry run.
+
+    What a study asks is registered before anything of it is trained.
 
     Args:
         judges: asked, when something is missing, whether what is trained can be judged.
         alone: whether nothing else is trained by this command: then the planner may work itself.
+        seeds: of the request, if not all: those of a look. What trains together follows from them
+            alone, so a look's runs are the same bits however the command came to it.
 
     Raises:
         UserError: something of the request cannot train; nothing is written then.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        # planning keeps hashes and decoded images; a refused command must not leave any
-        runs = runs_of(request)
-        place = runs if runs.is_dir() else Path(scratch)
-        plan = planned(request, place, judges)
+    with place_of(request) as place:
+        plan = planned(request, place, judges, seeds)
         if not plan.stacks:
             present.nothing_missing(plan)
+            present.tuned(request)
             return Result(plan)
-        if judges is not None:
-            judges.result()
+        forms = judges.result() if judges is not None else None
         from bnstudy.cli.watch import Watch
         from bnstudy.sweep.hydra_launcher import launcher_for, workers_for
 
@@ -79,8 +84,11 @@ def train_missing(
             return None
         check_device(request, plan)
         writable(Path(request.settings.results_dir))
+        runs = runs_of(request)
         if place != runs and (place / "cache").is_dir():
             shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
+    if request.study and forms:
+        register(request, plan, forms[request.study.name])
     launcher = launcher_for(request, composer, plan, alone)
     watch, begin = Watch(), time.monotonic()
     outcome = launch(
@@ -98,7 +106,20 @@ def train_missing(
     return Result(plan, outcome, watch.signal)
 
 
-def planned(request: "Request", place: Path, judges: Apart | None = None) -> Plan:
+@contextmanager
+def place_of(request: "Request") -> Iterator[Path]:
+    """Where planning keeps hashes and decoded images: a refused command must not leave any."""
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = runs_of(request)
+        yield runs if runs.is_dir() else Path(scratch)
+
+
+def planned(
+    request: "Request",
+    place: Path,
+    judges: Apart | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Plan:
     """What is missing; `place` keeps what planning finds out about data on disk.
 
     `judges` begin as soon as something is, beside the rest of planning.
@@ -107,14 +128,16 @@ def planned(request: "Request", place: Path, judges: Apart | None = None) -> Pla
     known before.
     """
     cells = [resolve(cell, place / "cache") for cell in request.cells]
+    check_outside(request, cells)
     held = store_of(request).held([cell.cell for cell in cells])
     bill = _Bill(place / "cache")
-    missing = [c for c in cells if not held.issuperset(addresses(c, request.seeds))]
+    seeds = request.seeds if seeds is None else seeds
+    missing = [c for c in cells if not held.issuperset(addresses(c, seeds))]
     if missing and judges is not None:
         judges.start()
     for cell in missing:
         bill.check(cell)
-    return make_plan(cells, request.seeds, held, bill.seconds, request.settings.max_stack)
+    return make_plan(cells, seeds, held, bill.seconds, request.settings.max_stack)
 
 
 class _Bill:
@@ -132,7 +155,7 @@ class _Bill:
 
         key = repr((config.data, config.model, config.norm, config.train.batch_size))
         if key not in self.anatomies:
-            dataset = data.load(config.data, self.cache)
+            dataset = data.load_many([(config.data, config.seed)], self.cache)
             self.anatomies[key] = anatomy(config, dataset)
         return cost.seconds(config, self.anatomies[key], networks)
 
@@ -141,7 +164,7 @@ class _Bill:
         from bnstudy import data
         from bnstudy.work.build import check
 
-        check(cell, data.load(cell.data, self.cache))
+        check(cell, data.load_many([(cell.data, cell.seed)], self.cache))
 
 
 def check_device(request: "Request", plan: Plan) -> None:
@@ -171,31 +194,108 @@ def execution_of(request: "Request", launcher: str) -> Execution:
 
 
 def judges_of(requests: "Sequence[Request]") -> Apart:
-    """Refuses grids that their studies could not judge; all of them before any is trained."""
-    return Apart(_judgeable, [(r.study, r.cells, r.seeds) for r in requests])
+    """Refuses grids that their studies could not judge; all of them before any is trained.
+
+    Its result is the canonical form of each study's claims, by the study's name.
+    """
+    return Apart(_judgeable, [(r.study, r.cells, r.seeds, r.looks) for r in requests])
 
 
-def _judgeable(grids: Sequence[tuple[Any, Sequence[Config], Sequence[int]]]) -> None:
+def _judgeable(
+    grids: Sequence[tuple[Any, Sequence[Config], Sequence[int], Sequence[int]]],
+) -> dict[str, Any]:
     from bnstudy.studies.planned import check
 
-    for study, cells, seeds in grids:
-        check(study, cells, seeds)
+    forms = {}
+    for study, cells, seeds, looks in grids:
+        check_levels(looks)
+        forms[study.name] = check(study, cells, seeds)
+    return forms
+
+
+def check_levels(looks: Sequence[int]) -> None:
+    """Refuse looks at which no result could reach its level."""
+    if looks:
+        from bnstudy.stats.looks import levels
+
+        levels(looks)
 
 
 def judge_of_metric(request: "Request", metric: str) -> Apart:
     """Refuses a metric that no run of the request will have."""
-    return Apart(_measurable, request.cells, metric)
+    return Apart(_measurable, request.cells, metric, request.looks)
 
 
-def _measurable(cells: Sequence[Config], metric: str) -> None:
+def _measurable(cells: Sequence[Config], metric: str, looks: Sequence[int]) -> None:
     from bnstudy.studies.planned import measured
 
+    check_levels(looks)
     known = {name for cell in cells for name in measured(cell)} | {"wall_seconds", "stack_seconds"}
     # of what is measured per layer or per step, `measured` names some that any run has
     families = {name.partition("/")[0] for name in known if "/" in name}
     name = metric.removesuffix("_last5")
     if name not in known and name.partition("/")[0] not in families:
         raise unknown("metric", metric, known)
+
+
+def asked(request: "Request", plan: Plan, form: dict[str, Any]) -> "tuple[Path, Registration]":
+    """The file of a grid's registrations, and what a request asks now.
+
+    `plan` may be that of a look; `form` is the canonical form of the study's claims.
+    """
+    from bnstudy.config import digest
+    from bnstudy.sweep.registration import Registration, claims_hash
+
+    assert request.study is not None
+    name, scale = request.study.name, request.settings.scale.name
+    whole = replace(plan, seeds=request.seeds)
+    tuned = getattr(request, "tuned", None)
+    now = Registration(
+        study=name,
+        scale=scale,
+        claims=claims_hash(form),
+        grid=digest(sorted(whole.addresses)),
+        tuning=getattr(tuned, "hash", ""),
+        until=request.settings.until,
+        looks=request.looks,
+        form=form,
+        command=command_of(request),
+        planned=whole.runs,
+    )
+    folder = runs_of(request) / "registrations"
+    return folder / f"{name}-{scale}-{whole.grid_hash}.json", now
+
+
+def register(request: "Request", plan: Plan, form: dict[str, Any], training: bool = True) -> None:
+    """Write down what a study asks, where it is not written yet (see `sweep.registration`)."""
+    from bnstudy.sweep import registration
+
+    path, now = asked(request, plan, form)
+    whole, cells = replace(plan, seeds=request.seeds), [cell.cell for cell in plan.cells]
+
+    def held() -> int:
+        return len(store_of(request).held(cells) & set(whole.addresses))
+
+    registration.register(path, now, held, training)
+
+
+def protocol_of(request: "Request", plan: Plan, form: dict[str, Any]) -> "Protocol":
+    """What was fixed for a study before its runs; a change that nothing trained after is noted."""
+    from bnstudy.config import digest
+    from bnstudy.studies.results import Protocol
+    from bnstudy.sweep import registration
+
+    register(request, plan, form, training=False)
+    path, now = asked(request, plan, form)
+    source = getattr(getattr(request, "tuned", None), "source", "")
+    return Protocol(
+        seeds=request.seeds,
+        looks=request.looks,
+        fixed=digest(now.model_dump(mode="json", include=registration.FIXED)),
+        registration=path,
+        tuning=Path(source) if source else None,
+        standing=lambda created: registration.standing(path, now, created),
+    )
 
 
 def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], Path]:
@@ -209,7 +309,9 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
 
     def written() -> tuple[list[dict[str, Any]], list[str]]:
         from bnstudy import studies
+        from bnstudy.studies.planned import check
 
+        form = check(request.study, request.cells, request.seeds)
         verdicts = studies.results_of(
             request.study,
             store_of(request).checksums(plan.addresses, [cell.cell for cell in plan.cells]),
@@ -219,8 +321,11 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
             cells=plan.cells,
             planned=plan.runs,
             command=command_of(request),
+            protocol=protocol_of(request, plan, form),
         )
-        return verdicts, studies.lines(verdicts)
+        told = json.loads((folder / "study.json").read_text())
+        notes = [told["registered"], *(f"failed: {text}" for text in told["failed_runs"])]
+        return verdicts, [*studies.lines(verdicts), *filter(None, notes)]
 
     # apart: what draws starts threads, and the next study's workers are forked from here
     verdicts, lines = Apart(written).result()
@@ -228,38 +333,6 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
     for line in (*lines, *(folder / name for name in names)):
         present.line(line)
     return verdicts, folder
-
-
-def compare(request: "Request", plan: Plan, metric: str) -> None:
-    """Print and write the table that a paper would show of a plan's arms."""
-    from rich.console import Console
-
-    from bnstudy import comparison
-
-    table = table_of(request, plan)
-    # arms are called what the command line calls them: norm=mine, model.hidden=[8]
-    axes: dict[str, list[Any]] = {}
-    for key, _ in request.axes:
-        named = {
-            cell.cell: label(point[key])
-            for cell, point in zip(plan.cells, request.points, strict=True)
-        }
-        if any(isinstance(value, str) for value in named.values()):
-            named = {cell: str(value) for cell, value in named.items()}  # one type a column
-        table[key] = table["cell"].map(named)
-        axes[key] = list(dict.fromkeys(named.values()))
-    result = comparison.compare(table, axes, metric)
-    Console().print(comparison.to_rich(result))
-    folder = runs_of(request) / "compare" / plan.grid_hash
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("csv", comparison.to_csv), ("md", comparison.to_markdown)):
-        write_atomically(folder / f"table.{name}", text(result))
-        present.line(folder / f"table.{name}")
-
-
-def label(value: Any) -> Any:
-    """A value of an axis as a table shows it: lists and null as text."""
-    return value if isinstance(value, str | int | float) else json.dumps(value)
 
 
 def runs_of(request: "Request") -> Path:

@@ -1,6 +1,7 @@
 """What a person reads: plans, how launches ended, verdicts, results."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from bnstudy.cli.select import StudyRuns
     from bnstudy.config.compose import Composer, Request
+    from bnstudy.config.tuned import Choice, Choices
+    from bnstudy.stats import Claim
+    from bnstudy.stats.power import Rates
     from bnstudy.store import Store
     from bnstudy.sweep.launch import Outcome
     from bnstudy.sweep.plan import Plan
@@ -59,12 +63,144 @@ def plan(plan: "Plan", request: "Request", workers: int) -> None:
         f"time     about {minutes:.1f} minutes with {count(workers, 'worker')}; "
         f"disk about {plan.missing * BYTES / 1e6:.0f} MB"
     )
+    tuned(request)
     if minutes > (request.settings.max_minutes or LONG_PLAN):
         click.echo(
             "         smaller: scale=smoke or quick, fewer seeds (seeds=5), a shorter axis "
             "(train.batch_size=2,32), less data (data.train_size=600), or stop in time with "
             "max_minutes=30 and go on later"
         )
+
+
+def looks(looks: Sequence[int]) -> None:
+    """That a plan is the most that may be trained."""
+    seeds = ", ".join(map(str, looks))
+    click.echo(
+        f"looks    after {seeds} seeds: the first that decides is the last, this is the most"
+    )
+
+
+def tuned(request: "Request") -> None:
+    """How a study's cells came to their tuned settings."""
+    from bnstudy.config.grid import value_of
+    from bnstudy.config.overrides import deciding
+
+    if request.tuning is None:
+        return
+    made, keys = request.tuned, list(request.tuning.tune.axes)
+    by_hand = [key for key in keys if key in request.by_hand]
+    if by_hand:
+        click.echo(f"tuned    not {', '.join(by_hand)}: given by hand")
+    if by_hand == keys:
+        return
+    if request.settings.tune == "published":
+        fixed = {f"{key}={value_of(cell, key)}" for key in keys for cell in request.cells}
+        rules = {f"lr_rule={cell.optimizer.lr_rule}" for cell in request.cells}
+        click.echo(
+            f"tuned    no: published protocol, {', '.join([*sorted(fixed), *sorted(rules)])}"
+        )
+    elif made.chosen:
+        click.echo(
+            f"tuned    {made.chosen} of {count(len(request.cells), 'cell')} by {made.source}"
+        )
+    if request.settings.tune == "committed" and made.chosen < len(request.cells):
+        own = " ".join(o for o in request.overrides if deciding(o.partition("=")[0].lstrip("+")))
+        study = f" {request.study.name}" if request.study else ""
+        scale = f" scale={request.settings.scale.name}"
+        what = "the others: as" if made.chosen else f"no: {', '.join(keys)} as"
+        click.echo(
+            f"tuned    {what} in the YAML{f', not tuned for {own}' if own else ''}: "
+            f"tune=auto puts pilots first, or run `bnstudy tune{study}{scale}{own and ' '}{own}`"
+        )
+
+
+def pilots(request: "Request") -> None:
+    """What comes next is pilots."""
+    seeds = ", ".join(map(str, request.seeds))
+    click.echo(f"pilots   seeds {seeds}, measured on the validation part")
+
+
+def after_pilots(plan: "Plan", request: "Request") -> None:
+    """What is trained once pilots have chosen."""
+    from bnstudy.sweep.hydra_launcher import workers_for
+
+    click.echo(
+        f"first    pilots; then {count(plan.missing, 'model')}, about "
+        f"{plan.minutes(workers_for(request)):.1f} minutes"
+    )
+
+
+def choices(found: "Choices") -> None:
+    """A line for each point: what was chosen, and the validation errors behind it."""
+    from bnstudy.config import seed_list
+
+    seeds = ", ".join(map(str, seed_list(found.tune.seeds)))
+    click.echo(
+        f"chosen   by validation error (%), mean of pilot seeds {seeds}; a failed run counts at "
+        "chance, of equal values the first is chosen; edge: the best value is the last of its "
+        "extended grid"
+    )
+    for choice in found.choices:
+        click.echo(f"{settings(choice.where) or 'all cells'}: {_chosen(choice)}")
+        for trial in choice.trials:
+            bad = f", {trial.failed} of {len(trial.runs)} failed" if trial.failed else ""
+            mark = "*" if trial.set == choice.set else " "
+            click.echo(f"  {mark} {settings(trial.set):<24} {100 * trial.val_error:6.2f}{bad}")
+
+
+def _chosen(choice: "Choice") -> str:
+    none = all(trial.failed == len(trial.runs) for trial in choice.trials)
+    flags = [*(["no value trains"] if none else []), *(["edge"] if choice.edge else [])]
+    return settings(choice.set) + (f" ({', '.join(flags)})" if flags else "")
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Settings as the command line has them."""
+    return " ".join(f"{key}={value}" for key, value in values.items())
+
+
+def chosen(request: "Request") -> None:
+    """What pilots chose for the arms of a comparison."""
+    made = request.tuned.choices
+    for choice in made.choices if made else ():
+        click.echo(f"tuned    {settings(choice.where)}: {_chosen(choice)}")
+    if made:
+        click.echo(request.tuned.source)
+
+
+def pilot_failures(request: "Request", failed: Sequence[int]) -> None:
+    """Cells whose pilots failed: a reference cell is one where all train."""
+    for point, number in zip(request.points, failed, strict=True):
+        if number:
+            click.echo(f"failed   {settings(point)}: {number} of {len(request.seeds)} pilots")
+    good = sum(number == 0 for number in failed)
+    click.echo(f"trained  all pilots in {good} of {count(len(failed), 'cell')}")
+
+
+def power(
+    claim: "Claim", effect: float, chance: float, table: "pd.DataFrame", seeds: int | None
+) -> None:
+    """The primary claim's pilots, rates of decision by number of seeds, a line for the YAML."""
+    from statistics import fmean, stdev
+
+    values = [value for value in claim.values.values() if math.isfinite(value)]
+    mean, sd = fmean(values), stdev(values)
+    click.echo(f"primary  {claim.text}")
+    click.echo(table.to_string(index=False))
+    need = f"{seeds} seeds" if seeds is not None else "more seeds than were tried"
+    click.echo(
+        f"found    {len(values)} pilots: mean {mean:+.2f} {claim.unit}, sd {sd:.2f}; {need} for "
+        f"power {chance:g} at {effect:g} {claim.unit}"
+    )
+
+
+def power_with_looks(looks: Sequence[int], effect: float, unit: str, rates: "Rates") -> None:
+    """How a study with looks would end, and after how many seeds."""
+    click.echo(
+        f"looks    {', '.join(map(str, looks))} seeds, at {effect:g} {unit}: "
+        f"supported {rates.supported:.2f}, refuted {rates.refuted:.2f}, "
+        f"{rates.seeds:.0f} seeds on average"
+    )
 
 
 def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str) -> None:

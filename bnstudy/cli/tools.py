@@ -80,7 +80,7 @@ def fold(address: str, overrides: tuple[str, ...]) -> None:
 
     config = at_root(Config.model_validate(record["config"]), roots)
     torch.set_num_threads(1)
-    dataset = data.load(config.data, store.root / "cache")
+    dataset = data.load(config.data, store.root / "cache", config.seed)
     net = build(config, tuple(dataset.shape), dataset.num_classes)
     net.load_state_dict(_weights(record, store, roots))
     net.eval()

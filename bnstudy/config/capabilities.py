@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
-    from bnstudy.config.schema import Config, Parts
+    from bnstudy.config.schema import Config, DataConfig, Parts
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Norm:
     stackable: bool = True  # trains as one of a stack, unless it shares statistics (norm.sync)
     widens: bool = False  # its layers keep seeds apart that are side by side as channels
     foldable: bool = False  # folds into the layer before it
+    momenta: bool = True  # networks of a stack may differ in norm.momentum
 
     @property
     def population(self) -> bool:
@@ -55,6 +56,8 @@ class Data:
     settings: tuple[str, ...]  # the fields of DataConfig that it uses
     inputs: tuple[str, ...]  # images or sequences; `custom` may be either
     embedded: bool = False  # so small that a stack may hold several copies
+    made: bool = False  # drawn from a distribution, anew for each seed; no file, no pool
+    tiny: bool = False  # images of 8 x 8 pixels, in the table of costs
     length: int | None = None  # steps of a sequence unless data.length says otherwise
 
 
@@ -69,7 +72,7 @@ _OWN = ("entry", "source")
 _RECURRENT = ("hidden", "cell", "recurrent_init", "initial_noise")
 MODELS = {
     "mlp": Model(("hidden",)),
-    "lenet": Model(()),
+    "lenet": Model(("normalized",)),
     "resnet": Model(("depth", "width")),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
@@ -77,7 +80,7 @@ MODELS = {
     "torchvision": Model(("arch",), widens=False, processes=False),
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
-        ("depth", "width", "arch", *_RECURRENT, *_OWN),
+        ("depth", "width", "arch", "normalized", *_RECURRENT, *_OWN),
         ("images", "sequences"),
         widens=False,
         processes=False,
@@ -103,19 +106,29 @@ NORMS = {
     "online": Norm(_ANY, stackable=False),
     "continual": Norm((*_BATCH, *_GROUPS)),
     "noisy": Norm(_BATCH, stackable=False, foldable=True),
+    "torch_batch": Norm(
+        ("eps", "affine", "gamma_init", "momentum", "freeze_at"),
+        widens=True,
+        foldable=True,
+        momenta=False,
+    ),
     # the user's own factory gets the channels alone; layers of it that have `frozen` are frozen
     "custom": Norm(("freeze_at", *_OWN)),
 }
 NETWORK = ("weight_standardization",)  # settings of NormConfig that concern no norm layer
 
-_DATA = ("train_size", "split_seed", "min_length", "fingerprint", "root", "download")
+_DATA = (
+    "train_size", "split_seed", "test_part", "min_length", "fingerprint", "root", "download",
+)  # fmt: skip
 _IMAGES = (*_DATA, "contrast", "pixel_noise", "noise_every_step", "image_size", "sequence")
 _images = Data(_IMAGES, ("images",))
-_digits = Data(_IMAGES, ("images",), embedded=True)
-_made = Data((*_DATA, "length"), ("sequences",), length=50)
+_digits = Data(_IMAGES, ("images",), embedded=True, tiny=True)
+_made = Data((*_DATA, "length"), ("sequences",), embedded=True, made=True, length=50)
 DATA = {
     "digits": _digits,
     "contrast_digits": _digits,
+    "mnist_small": Data(_IMAGES, ("images",), embedded=True),
+    "patches": Data(_IMAGES, ("images",), embedded=True),
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
@@ -162,8 +175,17 @@ def mixable(config: "Config") -> tuple[str, ...]:
     """Dotted names of the numbers in which networks that train as one stack may differ."""
     if not widens(config):
         return ()
-    embedded = DATA[config.data.name].embedded
-    return tuple(name for name in NUMBERS if embedded or not name.startswith("data."))
+    embedded, momenta = DATA[config.data.name].embedded, NORMS[config.norm.name].momenta
+    return tuple(
+        name
+        for name in NUMBERS
+        if (embedded or not name.startswith("data.")) and (momenta or name != "norm.momentum")
+    )
+
+
+def own_copy(data: "DataConfig") -> bool:
+    """Whether each seed's examples are tensors of its own: it distorts them, or makes them."""
+    return bool(data.contrast or data.pixel_noise) or DATA[data.name].made
 
 
 def used(group: str, config: "Parts") -> tuple[str, ...] | None:

@@ -4,9 +4,9 @@ Hydra composes the base and each choice of a group once: a composition takes 80 
 these pieces 0.1 ms.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bnstudy.config import arms
+from bnstudy.config import arms, tuning
 from bnstudy.config.arms import Arm
 from bnstudy.config.grid import expand
 from bnstudy.config.overrides import (
     check_key,
     checked,
+    deciding,
     literal,
     parse,
     quoted,
@@ -35,7 +36,12 @@ from bnstudy.config.overrides import (
 )
 from bnstudy.config.schema import Config
 from bnstudy.config.settings import CONFIGS, GROUPS, Settings, StudyConfig
+from bnstudy.config.tuned import Tuned, apply
+from bnstudy.config.tuning import Tuning
 from bnstudy.errors import UserError, unknown
+
+LOOKS = (12, 24, 48)  # where nothing states them
+FIRST_LOOK = 6  # seeds: n sign flips give p >= 2 / 2**n, which is 0.0625 for 5 and 0.031 for 6
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,15 @@ class Request:
     overrides: tuple[str, ...]
     excluded: int = 0
     command: str = ""  # that asked for it, for records; empty: as typed in a shell
+    looks: tuple[int, ...] = ()  # numbers of seeds after which to judge; empty: once, after all
+    by_hand: tuple[str, ...] = ()  # keys that the command line sets
+    tuning: Tuning | None = None  # what pilots choose
+    tuned: Tuned = field(default_factory=Tuned)  # what they chose
+
+    @property
+    def stated(self) -> bool:
+        """Whether its cells are those that the study's YAML states at this scale."""
+        return not any(map(deciding, self.by_hand))
 
 
 @contextmanager
@@ -128,6 +143,10 @@ class Composer:
                     check_key(key)
                 except UserError as error:
                     raise UserError(f"{file}: {error}") from None
+        try:
+            tuning.check(study)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
         return study
 
     def study_file(self, name: str) -> Path:
@@ -170,13 +189,15 @@ class Composer:
 
         `sweep` says whether comma lists are allowed. Within a study the command line wins: an
         override of an axis replaces the axis, one of a fixed value replaces the value. A setting
-        that the model or norm of a cell does not use is at its default there.
+        that the model or norm of a cell does not use is at its default there. Settings that pilots
+        chose are applied as `tune` says; see `tuned.apply`.
 
         Raises:
             UserError: unknown key, group choice or study; a value of the wrong type; a setting that
                 no cell uses; impossible combinations. The message says what is allowed.
         """
         chosen, rest = self._arms(overrides, study, sweep)
+        adhoc, rest = self._adhoc(rest, study)
         words = [checked(o, self.choices) for o in parse(rest)]
         cleared = rivals_of({o.key_or_group for o in words})
         fixed, axes = self._stated(study, words) if study else ({}, {})
@@ -212,11 +233,16 @@ class Composer:
             given={*fixed, *axes, *cleared, *by_hand},
             by_hand=by_hand,
         )
-        try:
-            seeds = tuple(grid.settings.seed_list())
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        return Request(
+        seeds, looks = seeds_and_looks(grid.settings, study, by_hand)
+        chosen_on_pilots = tuning.tuning_of(study, grid.settings.scale.name) if study else None
+        if adhoc:
+            chosen_on_pilots = tuning.adhoc(adhoc, seeds, self.choices)
+            for key in chosen_on_pilots.tune.axes:
+                if key in (*axes, *by_hand):
+                    raise UserError(f"{key} is tuned and given a value: leave out one of them")
+        if chosen_on_pilots:
+            chosen_on_pilots.check(grid.cells[0])
+        request = Request(
             settings=grid.settings,
             cells=grid.cells,
             points=grid.points,
@@ -226,13 +252,17 @@ class Composer:
             study=study,
             overrides=tuple(overrides),
             excluded=grid.excluded,
+            looks=looks,
+            by_hand=by_hand,
+            tuning=chosen_on_pilots,
         )
+        return apply(request, self)
 
     @staticmethod
     def _stated(
         study: StudyConfig, words: Sequence[Override]
     ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        """Fixed values (the seeds among them) and axes of a study at the scale that words name."""
+        """Fixed values (seeds and looks, too) and axes of a study at the scale that words name."""
         chosen = [o for o in words if o.key_or_group == "scale"]
         if chosen and chosen[0].is_sweep_override():
             raise UserError(f"{chosen[0].input_line}: a study runs at one scale at a time")
@@ -240,7 +270,7 @@ class Composer:
         if scale not in study.scales:
             raise unknown(f"scale of the study {study.name}", str(scale), study.scales)
         grid = study.scales[scale]
-        fixed = {**study.fixed, **grid.fixed, "seeds": grid.seeds}
+        fixed = {**study.fixed, **grid.fixed, "seeds": grid.seeds, "looks": grid.looks}
         return fixed, {k: list(v) for k, v in grid.axes.items()}
 
     def _arms(
@@ -259,6 +289,21 @@ class Composer:
             raise UserError(f"'{arms.KEY}' is given {len(texts)} times: say it once")
         found = arms.read(texts[0].partition("=")[2], self.choices)
         return found, [o for o in overrides if o not in texts]
+
+    @staticmethod
+    def _adhoc(overrides: Sequence[str], study: StudyConfig | None) -> tuple[str, Sequence[str]]:
+        """The settings that tune=KEY=V1,V2,... names, and the overrides with tune=auto instead."""
+        texts = [o for o in overrides if o.startswith(f"{tuning.KEY}=") and o.count("=") > 1]
+        if not texts:
+            return "", overrides
+        if study:
+            raise UserError(
+                f"{texts[0]}: a study states what it tunes in its YAML; tune=auto tunes that first"
+            )
+        if len(texts) > 1:
+            raise UserError(f"'{tuning.KEY}' is given {len(texts)} times: say it once, with ;")
+        rest = [f"{tuning.KEY}=auto" if o in texts else o for o in overrides]
+        return texts[0].partition("=")[2], rest
 
     def _pieces(
         self, base: list[str], axes: dict[str, list[Any]], chosen: dict[str, Arm]
@@ -282,6 +327,52 @@ class Composer:
             for key, value in chosen.items():
                 pieces[key, value] = node[key]
         return pieces
+
+
+def seeds_and_looks(
+    settings: Settings, study: StudyConfig | None, given: Collection[str]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds that a command asks for, at most, and the numbers of them at which it judges.
+
+    Without until=conclusive there are no looks. With it, the seeds end at the last look; outside
+    studies, which state them, the looks are LOOKS and the seeds follow from the looks.
+
+    Raises:
+        UserError: bad seeds; looks that are not there, do not grow, begin too early or go beyond
+            the seeds; looks that nothing would use.
+    """
+    try:
+        seeds = settings.seed_list()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if settings.until == "all":
+        if "looks" in given:
+            raise UserError(
+                f"looks={settings.looks} are used with until=conclusive only: give both or none"
+            )
+        return tuple(seeds), ()
+    looks = settings.looks or ([] if study else list(LOOKS))
+    if study and not looks:
+        raise UserError(
+            f"until=conclusive: the study {study.name} states no looks; give the "
+            "numbers of seeds after which it is judged, for example looks=[12,24,48]"
+        )
+    if looks != sorted(set(looks)):
+        raise UserError(f"looks={looks}: numbers of seeds must grow, as in looks=[12,24,48]")
+    if looks[0] < FIRST_LOOK:
+        raise UserError(
+            f"looks={looks}: the first look needs at least {FIRST_LOOK} seeds; with fewer no "
+            "sign-flip test can reach the 5 % level"
+        )
+    if study is None and "seeds" not in given:
+        seeds = list(range(looks[-1]))
+    if looks[-1] > len(seeds):
+        whose = f"the study {study.name} has" if study and "seeds" not in given else "there are"
+        raise UserError(
+            f"looks={looks}: the last look needs {looks[-1]} seeds and {whose} {len(seeds)}; "
+            f"give more, for example seeds={seeds[0]}..{seeds[0] + looks[-1] - 1}"
+        )
+    return tuple(seeds[: looks[-1]]), tuple(looks)
 
 
 def plain_tree(config: DictConfig) -> dict[str, Any]:

@@ -99,6 +99,9 @@ def checked(override: Override, choices: Callable[[str], list[str]]) -> Override
                 f"{override.input_line}: seeds are no axis of a grid, every cell has them all: "
                 f"write seeds=[{listed}] for these, or seeds=N for 0 to N - 1"
             )
+        if key == "looks":
+            listed = ",".join(map(str, sweep_values(override, choices)))
+            raise UserError(f"{override.input_line}: looks are a list: write looks=[{listed}]")
         if key not in GROUPS and key not in AXES:
             raise UserError(
                 f"{override.input_line}: {key} says how to compute, not what, so it cannot "
@@ -144,6 +147,11 @@ def sweep_values(override: Override, choices: Callable[[str], list[str]]) -> lis
             f"{override.input_line}: a grid needs single values: write a comma list "
             f"({key}=A,B,C), range(start, stop, step), or glob(*) for a group's choices"
         ) from None
+
+
+def deciding(key: str) -> bool:
+    """Whether a key of the command line says what a cell is, not how much or how to compute."""
+    return key != "scale" and (key in GROUPS or key in AXES)
 
 
 def check_key(key: str) -> None:

@@ -31,7 +31,12 @@ class DataConfig(Part):
     train_size: int | None = Field(
         None, ge=1, description="class-balanced subset of the training part; null: the scale's size"
     )
-    split_seed: int = Field(0, ge=0, description="the only seed that the split depends on")
+    split_seed: int = Field(
+        0, ge=0, description="of the fixed test part; training and validation follow the run's seed"
+    )
+    test_part: Literal["test", "validation"] = later(
+        "test", "what is measured as test_*; validation: the test part stays unseen, for pilots"
+    )
     contrast: float = Field(
         0.0, ge=0, description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)"
     )
@@ -69,6 +74,9 @@ class ModelConfig(Part):
         (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
     arch: str = later("", "torchvision: name of a classifier")
+    normalized: Literal["all", "convolutions"] = later(
+        "all", "lenet: which layers a norm follows; its two fully connected ones see vectors"
+    )
     cell: Literal["tanh", "lstm", "gru"] = later("lstm", "recurrent: kind of cell")
     recurrent_init: Literal["orthogonal", "identity"] = later(
         "orthogonal", "recurrent: initial hidden-to-hidden matrices"

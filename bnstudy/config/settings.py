@@ -49,7 +49,9 @@ class Tune(Part):
     """What is chosen for each arm on pilots, before the claims: settings and their first grid."""
 
     axes: dict[str, list[Any]]  # setting -> values; ascending where they are numbers
-    per: list[str] = ["data", "model", "norm", "train.batch_size"]  # axes that get their own choice
+    per: list[str] = Field(
+        ["data", "model", "norm", "train.batch_size"], description="axes with choices of their own"
+    )
     seeds: Seeds = "0..2"  # pilots that choose
     pilots: Seeds = "0..9"  # pilots at the choice, for the power computation
 
@@ -98,6 +100,12 @@ class Settings(Parts):
 
     scale: ScaleConfig = ScaleConfig()
     seeds: Seeds = Field(5, description="5 means 0..4; [3, 7] those two; 30..41 from 30 to 41")
+    until: Literal["all", "conclusive"] = Field(
+        "all", description="train all seeds, or look by look until it is decided"
+    )
+    looks: list[int] = Field(
+        [], description="numbers of seeds after which until=conclusive judges; [12, 24, 48]"
+    )
     # how to execute: none of it changes what is computed
     results_dir: str = "results"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -110,6 +118,11 @@ class Settings(Parts):
     )
     max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
     save_weights: bool = False
+    tune: Literal["committed", "published", "auto"] = Field(
+        "committed",
+        description="tuned settings: of the committed file; none: the study's fixed ones; "
+        "of pilots, trained first",
+    )
     tracker: TrackerConfig = TrackerConfig()
 
     def seed_list(self) -> list[int]:

@@ -1,9 +1,9 @@
-"""Which examples are learned from: in memory, as tensors, split by one seed of their own.
+"""Which examples are learned from: in memory, as tensors, a draw of them for each seed.
 
-A loader is a function `(config, cache_dir) -> Dataset` of raw images in [0, 1], found by name in
-`DATASETS`. `make` does what holds for every data set, once, after it: contrast, pixel noise, the
-subset, the normalization. Everybody reads through `load` and `load_many`, which keep the last few.
-Importing this module does not import torch.
+A loader is a function `(config, cache_dir) -> Pool` of raw images in [0, 1], found by name in
+`DATASETS`; of data that are made it is `(config, seed) -> Pool`. What holds for every data set is
+in draws.py: contrast, pixel noise, the normalization, and what each seed draws. All read through
+`load` and `load_many`, which keep the last few pools. Importing this module does not import torch.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.config.capabilities import DATA
+from bnstudy.config.capabilities import DATA, own_copy
 from bnstudy.data import files
 from bnstudy.entry import locate, source_hash
 from bnstudy.errors import UserError, unknown
@@ -21,21 +21,24 @@ if TYPE_CHECKING:
     import torch
 
     from bnstudy.config import DataConfig
+    from bnstudy.data.draws import Pool
 
 DATASETS = {
     "digits": "bnstudy.data.images:digits",
     "contrast_digits": "bnstudy.data.images:digits",
+    "mnist_small": "bnstudy.data.images:mnist_small",
     "mnist": "bnstudy.data.images:packed",
     "fashion_mnist": "bnstudy.data.images:packed",
     "cifar10": "bnstudy.data.images:packed",
     "image_folder": "bnstudy.data.images:image_folder",
+    "patches": "bnstudy.data.patches:load",
     "text": "bnstudy.data.text:load",
     "adding": "bnstudy.data.sequences:adding",
     "parity": "bnstudy.data.sequences:parity",
     "copy": "bnstudy.data.sequences:copy",
     "custom": "bnstudy.data.custom:load",
 }
-KEPT = 4  # data sets that `load` keeps in the memory of a process
+KEPT = 4  # pools that `load` keeps in the memory of a process
 PARTS = ("train", "val", "test")
 
 
@@ -44,15 +47,16 @@ class Dataset:
     """A training, a validation and a test part, whole in memory.
 
     Images `*_x` are float32 of shape (n, C, H, W), labels `*_y` int64 of shape (n,) in
-    [0, num_classes). What `make` returns is normalized per channel; what a loader (or an entry of
-    one's own) returns is not, its grey range is [0, 1].
+    [0, num_classes). What `load` returns is normalized per channel; what an entry of one's own
+    returns is not, its grey range is [0, 1].
 
     Sequences are (n, F + 1, T), the last channel their mask, or tokens (n, 1, T) below
     `vocabulary`, -1 where padded; their labels are (n, T), IGNORED where nothing is asked.
 
     `info` says what was used: `sizes` of the parts, `available` training examples, `mean` and
     `std` per channel in units of the grey range, and for folders the names of the `classes`. Where
-    several data sets are joined it is that of the first; `infos` has one for each.
+    several data sets are joined it is that of the first; `infos` has one for each, and `member`
+    says which of them a network sees.
     """
 
     train_x: "torch.Tensor"
@@ -64,19 +68,31 @@ class Dataset:
     num_classes: int
     info: dict[str, Any] = field(default_factory=dict)
     noise: "torch.Tensor | None" = None
-    member: "torch.Tensor | None" = None
+    rows: "dict[str, torch.Tensor]" = field(default_factory=dict)
     infos: tuple[dict[str, Any], ...] = ()
+    member: tuple[int, ...] = ()
     vocabulary: int | None = None
 
     def size(self, part: str) -> int:
         """Examples in a part that one network sees."""
-        return len(getattr(self, f"{part}_y")) // self.members
+        return len(self.rows.get(part, getattr(self, f"{part}_y")))
 
     def labels(self, part: str, network: int) -> "torch.Tensor":
         """Labels (n,) of a part as one network of the stack sees it."""
-        n, y = self.size(part), getattr(self, f"{part}_y")
-        first = 0 if self.member is None else int(self.member[network]) * n
-        return y[first : first + n]
+        y = getattr(self, f"{part}_y")
+        return y[self.rows[part][:, network]] if part in self.rows else y
+
+    def of(self, network: int) -> "Dataset":
+        """What one network of the stack sees, in tensors of its own."""
+        own = {
+            f"{part}_{kind}": getattr(self, f"{part}_{kind}")[index[:, network]]
+            for part, index in self.rows.items()
+            for kind in "xy"
+        }
+        joined = bool(self.infos)
+        noise = self.noise[network] if joined and self.noise is not None else self.noise
+        info = self.infos[self.member[network]] if joined else self.info
+        return replace(self, **own, rows={}, infos=(), member=(), noise=noise, info=info)
 
     def take(
         self, part: str, index: "torch.Tensor", noise: "list[torch.Generator] | None" = None
@@ -86,8 +102,8 @@ class Dataset:
         With `noise`, a generator for each network, images get the noise of `noise_every_step`.
         """
         x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
-        if self.member is not None:
-            index = index + self.member * self.size(part)
+        if part in self.rows:
+            index = self.rows[part].gather(0, index)
         images, labels = x[index], y[index]
         if noise and self.noise is not None:
             import torch
@@ -96,11 +112,6 @@ class Dataset:
             drawn = torch.stack([torch.randn(shape, generator=g) for g in noise], dim=1)
             images = images + self.noise * drawn.to(images.device)
         return images, labels
-
-    @property
-    def members(self) -> int:
-        """Data sets joined in this one."""
-        return len(self.infos) or 1
 
     def with_raw(self, part: str, change: Any) -> "Dataset":
         """A copy whose images of a part are `change(raw)`, normalized again as they were.
@@ -139,32 +150,43 @@ class Dataset:
         return replace(self, **changed)
 
     def to(self, device: "torch.device | str") -> "Dataset":
-        """The same data on another device."""
-        moved = self.with_parts(lambda _, x, y: (x.to(device), y.to(device)))
-        extra = {
-            k: v.to(device) for k in ("noise", "member") if (v := getattr(self, k)) is not None
-        }
-        return replace(moved, **extra)
+        """The same data on another device; parts that share a tensor share it there."""
+        moved: dict[int, torch.Tensor] = {}
+
+        def move(tensor: "torch.Tensor") -> "torch.Tensor":
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.to(device)
+            return moved[id(tensor)]
+
+        there = self.with_parts(lambda _, x, y: (move(x), move(y)))
+        noise = None if self.noise is None else move(self.noise)
+        rows = {part: move(index) for part, index in self.rows.items()}
+        return replace(there, noise=noise, rows=rows)
 
 
 def join(datasets: "list[Dataset]", member: list[int]) -> Dataset:
-    """Data sets of equal sizes as one, for a stack whose network i sees datasets[member[i]]."""
+    """Data sets of one network each as one, for a stack whose network i sees datasets[member[i]].
+
+    Each is copied: for data that are small. They are of equal sizes.
+    """
     import torch
 
-    if len(datasets) == 1:
-        return datasets[0]
-    first = datasets[0]
-    parts = {
-        f"{part}_{kind}": torch.cat([getattr(d, f"{part}_{kind}") for d in datasets])
+    each = [d.of(0) for d in datasets]
+    first = each[0]
+    tensors = {
+        f"{part}_{kind}": torch.cat([getattr(d, f"{part}_{kind}") for d in each])
         for part in PARTS
         for kind in "xy"
     }
+    rows = {}
+    for part in PARTS:
+        n = first.size(part)
+        rows[part] = torch.arange(n)[:, None] + n * torch.tensor(member)
     noise = None
-    if first.noise is not None:
-        noise = torch.stack([datasets[m].noise for m in member])
-    which = torch.tensor(member, device=first.train_y.device)
-    infos = tuple(d.info for d in datasets)
-    return replace(first, **parts, noise=noise, member=which, infos=infos)
+    if any(d.noise is not None for d in each):
+        noise = torch.stack([each[m].noise for m in member])
+    infos = tuple(d.info for d in each)
+    return replace(first, **tensors, noise=noise, rows=rows, infos=infos, member=tuple(member))
 
 
 def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
@@ -240,6 +262,10 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
             from bnstudy.data import text
 
             return text.fingerprint(cfg)
+        if cfg.name == "patches":
+            from bnstudy.data import patches
+
+            return patches.fingerprint()
         if cfg.name in files.PACKED:
             return files.fingerprint(*files.find_packed(cfg), cache_dir)
     except OSError as e:
@@ -247,89 +273,94 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
     return ""
 
 
-_kept: "OrderedDict[str, Dataset]" = OrderedDict()
+_kept: "OrderedDict[str, Pool]" = OrderedDict()
 _fingerprints: "dict[DataConfig, str]" = {}  # of data=custom, by what their loader was given
 _OR_RANDOM = ", or the loader draws random numbers without a seed"
 
 
 def _kept_custom(cfg: "DataConfig", source: str) -> str:
-    """The fingerprint of what a person's loader returns; the data made of it are kept for `load`.
+    """The fingerprint of what a person's loader returns; the pool made of it is kept for `load`.
 
     The loader runs once in a process, whatever it reads may change meanwhile.
     """
-    from bnstudy.data import custom
+    from bnstudy.data import custom, draws
 
     cfg = cfg.model_copy(update={"fingerprint": "", "source": source})
     if cfg not in _fingerprints:
         raw = custom.load(cfg)
         _fingerprints[cfg] = custom.fingerprint(raw)
         own = cfg.model_copy(update={"fingerprint": _fingerprints[cfg]})
-        _keep(own.model_dump_json(), _made(own, raw))
+        _keep(own, draws.pool_of(raw))
     return _fingerprints[cfg]
 
 
-def _keep(key: str, made: Dataset) -> None:
-    """Into the memory of this process, in the place of what was not used for longest."""
+def _key(cfg: "DataConfig") -> str:
+    """The name of a pool: all that its loader may depend on."""
+    if cfg.name == "custom":  # a person's own loader is handed everything
+        return cfg.model_dump_json()
+    neutral = {"train_size": None, "test_part": "test", "contrast": 0.0, "pixel_noise": 0.0}
+    return f"{own_copy(cfg)} {cfg.model_copy(update=neutral).model_dump_json()}"
+
+
+def _keep(cfg: "DataConfig", raw: "Pool") -> None:
+    """Into the memory of this process, in the place of what was not used for longest.
+
+    Kept as all seeds see it or, where each distorts it by itself, raw.
+    """
+    from bnstudy.data import draws
+
     while len(_kept) >= KEPT:
         _kept.popitem(last=False)
-    _kept[key] = made
+    _kept[_key(cfg)] = raw if own_copy(cfg) else draws.prepare(raw, cfg, 0)
 
 
-def load(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
-    """The data set that `make` builds; the last few stay in memory, so do not change tensors.
-
-    Files that have changed are read again: what is kept is known by its fingerprint.
-    """
-    cfg = resolve(cfg, cache_dir)
-    key = cfg.model_dump_json()
+def _pool(cfg: "DataConfig", cache_dir: Path | None) -> "Pool":
+    """What all seeds share."""
+    key = _key(cfg)
     if key not in _kept:
-        _keep(key, make(cfg, cache_dir))
+        loader = locate(DATASETS[cfg.name], "data.name")
+        _keep(cfg, loader(cfg, cache_dir))
     _kept.move_to_end(key)
     return _kept[key]
 
 
-def load_many(configs: "Sequence[DataConfig]", cache_dir: Path | None = None) -> Dataset:
-    """The data of a stack, a config for each network: each distinct data set loaded once.
+def load(cfg: "DataConfig", cache_dir: Path | None = None, seed: int = 0) -> Dataset:
+    """The examples that a run with this seed sees, normalized, on the CPU.
 
-    Raises UserError as `make` does.
-    """
-    distinct = list(dict.fromkeys(configs))
-    each = [load(cfg, cache_dir) for cfg in distinct]
-    return join(each, [distinct.index(cfg) for cfg in configs])
-
-
-def make(cfg: "DataConfig", cache_dir: Path | None = None) -> Dataset:
-    """The examples that a configuration describes, normalized, on the CPU.
-
-    In this order: split by `split_seed`; contrast and pixel noise, drawn for the whole parts from
-    the streams (split_seed, 'contrast') and (split_seed, 'pixel_noise'), so that they do not
-    depend on `train_size`; the class-balanced subset of the training part; per channel, minus the
-    mean, over the standard deviation (both of the training examples that are used).
+    The test part depends on `split_seed` alone. From (seed, purpose) come, of the other examples
+    (the pool): which validate, which `train_size` train, their contrast and their pixel noise; of
+    data that are made, all of the training part. Normalized per channel with the mean and standard
+    deviation of the pool: the same for every `train_size` and, unless images are distorted, for
+    every seed. The pool stays in memory, files that have changed are read again: what is kept is
+    known by its fingerprint. Do not change tensors.
 
     Raises UserError as `resolve` does, and for a `train_size` beyond the training part.
     """
-    cfg = resolve(cfg, cache_dir)
-    return _made(cfg, locate(DATASETS[cfg.name], "data.name")(cfg, cache_dir))
+    return load_many([(cfg, seed)], cache_dir).of(0)
 
 
-def _made(cfg: "DataConfig", raw: Dataset) -> Dataset:
-    """What holds for every data set, after its loader."""
-    from bnstudy.data import images
+def load_many(draws: "Sequence[tuple[DataConfig, int]]", cache_dir: Path | None = None) -> Dataset:
+    """The data of a stack, a config and a seed for each network.
 
-    if raw.train_x.ndim == 3:  # sequences come as they are
-        changed = [k for k in ("contrast", "pixel_noise", "image_size") if getattr(cfg, k)]
-        changed += ["sequence"] * (cfg.sequence != "none")
-        if changed:
-            raise UserError(
-                f"data.{changed[0]}={getattr(cfg, changed[0])} changes images, and data={cfg.name} "
-                "is sequences: leave it out"
-            )
-        return raw
-    data = images.distort(raw, cfg)
-    data = images.subset(data, cfg)
-    data = images.normalize(data, len(raw.train_y), cfg.pixel_noise * cfg.noise_every_step)
-    if cfg.sequence != "none":
-        from bnstudy.data import sequences
+    Networks read one pool by indices of their own. Only where a seed distorts or makes its examples
+    do they get copies. Raises UserError as `load` does.
+    """
+    from bnstudy.data.draws import dataset, prepare
 
-        data = sequences.of_images(data, cfg)
-    return data
+    resolved = {cfg: resolve(cfg, cache_dir) for cfg in dict.fromkeys(cfg for cfg, _ in draws)}
+    pairs = [(resolved[cfg], seed) for cfg, seed in draws]
+
+    def alone(cfg: "DataConfig", seed: int) -> Dataset:
+        if DATA[cfg.name].made:
+            pool = locate(DATASETS[cfg.name], "data.name")(cfg, seed)
+        else:
+            pool = _pool(cfg, cache_dir)
+            pool = prepare(pool, cfg, seed) if own_copy(cfg) else pool
+        return dataset(pool, cfg, [seed])
+
+    if len(pairs) == 1:
+        return alone(*pairs[0])
+    (first, _), distinct = pairs[0], list(dict.fromkeys(pairs))
+    if len({cfg for cfg, _ in pairs}) == 1 and not own_copy(first):
+        return dataset(_pool(first, cache_dir), first, [seed for _, seed in pairs])
+    return join([alone(*pair) for pair in distinct], [distinct.index(pair) for pair in pairs])

@@ -1,7 +1,6 @@
 """Data of one's own: an entry that returns a Dataset, checked at once."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,7 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
     if not isinstance(data, Dataset):
         wanted = "it must return a bnstudy.data.Dataset"
         raise returned(cfg.entry, "data.entry", data, wanted)
-    data = data.with_parts(lambda part, x, y: _checked(cfg.entry, data, part, x, y))
-    if data.train_x.ndim == 3 and cfg.train_size is not None:
-        return _fewer(data, cfg.train_size)
-    return data
+    return data.with_parts(lambda part, x, y: _checked(cfg.entry, data, part, x, y))
 
 
 def fingerprint(data: "Dataset") -> str:
@@ -36,17 +32,6 @@ def fingerprint(data: "Dataset") -> str:
             found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
             found.update(tensor.cpu().contiguous().numpy().data)
     return found.hexdigest()[:16]
-
-
-def _fewer(data: "Dataset", size: int) -> "Dataset":
-    """So many training sequences, from all over."""
-    import torch
-
-    n = len(data.train_y)
-    if size > n:
-        raise UserError(f"data.train_size={size} is larger than the training part: {n} sequences")
-    chosen = torch.linspace(0, n - 1, size).long()
-    return replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
 
 
 def _checked(entry: str, data: "Dataset", part: str, x: Any, y: Any) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ step.
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +19,7 @@ from bnstudy.errors import UserError
 if TYPE_CHECKING:
     from bnstudy.config import DataConfig
     from bnstudy.data import Dataset
+    from bnstudy.data.draws import Pool
 
 PAD = -1  # the token where a sequence is padded
 SIZES = {"train": 5000, "val": 500, "test": 2000}  # of made sequences
@@ -27,7 +27,7 @@ BINS = 10  # classes of the adding problem
 SYMBOLS, DELAY = 8, 10  # of the copy stream
 
 
-def adding(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
+def adding(cfg: "DataConfig", seed: int) -> "Pool":
     """The adding problem (Hochreiter & Schmidhuber 1997, experiment 4), as classification.
 
     Two channels: numbers from U(0, 1), and a marker that is 1 at two steps, one in each half of the
@@ -52,20 +52,20 @@ def adding(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
         raise UserError(
             "data=adding marks two steps: data.length and data.min_length are 2 or more"
         )
-    return _made(cfg, make, BINS)
+    return _made(cfg, seed, make, BINS)
 
 
-def parity(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
+def parity(cfg: "DataConfig", seed: int) -> "Pool":
     """Fair bits, one channel of -1 and 1; asked at every step: is the number of ones so far odd."""
 
     def make(n: int, lengths: torch.Tensor, stream: torch.Generator) -> tuple:
         bits = torch.randint(0, 2, (n, cfg.length), generator=stream)
         return (2 * bits - 1).float()[:, None], bits.cumsum(1) % 2
 
-    return _made(cfg, make, 2)
+    return _made(cfg, seed, make, 2)
 
 
-def copy(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
+def copy(cfg: "DataConfig", seed: int) -> "Pool":
     """A stream of 8 symbols in 8 channels; asked at every step: the symbol 10 steps before."""
 
     def make(n: int, lengths: torch.Tensor, stream: torch.Generator) -> tuple:
@@ -80,15 +80,16 @@ def copy(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
             f"data=copy asks for the symbol {DELAY} steps before: data.length and data.min_length "
             f"are more than {DELAY}"
         )
-    return _made(cfg, make, SYMBOLS)
+    return _made(cfg, seed, make, SYMBOLS)
 
 
-def of_images(data: "Dataset", cfg: "DataConfig") -> "Dataset":
+def of_images(pool: "Pool", cfg: "DataConfig") -> "Pool":
     """Normalized images as sequences of rows or pixels; the class is asked at the last step.
 
     `image_size` brings images to that many pixels first, by averages where they shrink and
     bilinearly where they grow. "permuted" takes pixels in one order drawn from (split_seed,
-    'permutation'). With `min_length` only the first steps are seen, as many as drawn.
+    'permutation'). With `min_length` only the first steps are seen, as many as drawn for the image
+    from (split_seed, 'length'): an image has one length in every seed's training set.
     """
     if cfg.noise_every_step:
         raise UserError("data.noise_every_step draws noise for images, not for data.sequence")
@@ -111,7 +112,9 @@ def of_images(data: "Dataset", cfg: "DataConfig") -> "Dataset":
         lengths = lengths_of(cfg, longest, len(x), generator(cfg.split_seed, f"length {part}"))
         return masked(x, lengths), last_step(y, lengths, longest)
 
-    return data.with_parts(convert)
+    x, y = convert("pool", pool.x, pool.y)
+    test_x, test_y = convert("test", pool.test_x, pool.test_y)
+    return replace(pool, x=x, y=y, test_x=test_x, test_y=test_y)
 
 
 def lengths_of(cfg: "DataConfig", longest: int, n: int, stream: torch.Generator) -> torch.Tensor:
@@ -138,23 +141,34 @@ def last_step(answer: torch.Tensor, lengths: torch.Tensor, longest: int) -> torc
     return y
 
 
-def _made(cfg: "DataConfig", make, num_classes: int) -> "Dataset":
-    """Parts of SIZES (train: `train_size`), each from its own stream (split_seed, name of part)."""
-    from bnstudy.data import Dataset
+def _made(cfg: "DataConfig", seed: int, make, num_classes: int) -> "Pool":
+    """Parts of SIZES (train: `train_size`), each from a stream of its own: (seed, name of part).
 
-    parts, sizes = {}, {**SIZES, "train": cfg.train_size or SIZES["train"]}
-    for part, n in sizes.items():
-        stream = generator(cfg.split_seed, f"{cfg.name} {part}")
+    The test part is that of `split_seed`.
+    """
+    from bnstudy.data.draws import Pool
+
+    def drawn(part: str, n: int, own_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        stream = generator(own_seed, f"{cfg.name} {part}")
         lengths = lengths_of(cfg, cfg.length, n, stream)
         x, y = make(n, lengths, stream)
         beyond = torch.arange(cfg.length) >= lengths[:, None]
-        parts[f"{part}_x"], parts[f"{part}_y"] = masked(x, lengths), y.masked_fill(beyond, IGNORED)
-    info = {"available": sizes["train"], "sizes": sizes}
-    return Dataset(**parts, num_classes=num_classes, info=info)
+        return masked(x, lengths), y.masked_fill(beyond, IGNORED)
+
+    n = cfg.train_size or SIZES["train"]
+    own = [drawn("train", n, seed), drawn("val", SIZES["val"], seed)]
+    x, y = map(torch.cat, zip(*own, strict=True))
+    test = drawn("test", SIZES["test"], cfg.split_seed)
+    return Pool(x, y, *test, num_classes, lambda stream: torch.arange(n, len(y)))
 
 
 def recut(data: "Dataset", length: int) -> "Dataset":
     """A text whose test part is read anew in windows of another length."""
+    if "test" in data.rows:  # networks that are tested on parts of their own
+        from bnstudy.data import join
+
+        networks = range(data.rows["test"].shape[1])
+        return join([recut(data.of(i), length) for i in networks], list(networks))
     x, y = (
         t.reshape(-1)[: t.numel() // length * length].view(-1, *shape, length)
         for t, shape in ((data.test_x, (1,)), (data.test_y, ()))

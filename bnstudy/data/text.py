@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from bnstudy.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from bnstudy.config import DataConfig
-    from bnstudy.data import Dataset
+    from bnstudy.data.draws import Pool
 
 DEFAULT = Path(__file__).with_name("shakespeare.txt")  # public domain, see shakespeare.md
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of the text, in this order
+TEST = 0.1  # of the text, its end
+VALIDATION = 1 / 9  # of the windows before
 
 
 def read(cfg: "DataConfig") -> str:
@@ -39,54 +42,66 @@ def fingerprint(cfg: "DataConfig") -> str:
     return hashlib.sha256(read(cfg).encode()).hexdigest()[:16]
 
 
-def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Dataset":
+def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Pool":
     """Windows of `data.length` characters, one after the other; wanted at each is the next one.
 
-    The first 80 % of the text are for training, 10 % for validation, the last 10 % the test. With
-    `min_length` windows are cut where the next begins, at lengths drawn from (split_seed,
-    'length'). The vocabulary is every character that occurs in the text, in the order of Unicode.
+    The last 10 % of the text are the test part. The windows of the first 90 % are the pool; of them
+    a ninth, in one piece that begins where the seed says, validates. With `min_length` windows are
+    cut where the next begins, at lengths drawn from (split_seed, 'length'). The vocabulary is every
+    character that occurs in the text, in the order of Unicode.
     """
     import torch
 
-    from bnstudy.config import IGNORED
-    from bnstudy.data import Dataset
+    from bnstudy.data.draws import Pool
     from bnstudy.data.samplers import generator
-    from bnstudy.data.sequences import PAD, lengths_of
 
     text = read(cfg)
     characters = sorted(set(text))
     number = {c: i for i, c in enumerate(characters)}
     stream = torch.tensor([number[c] for c in text])
-    sizes = [round(share * len(text)) for share in SHARES.values()]
-    cuts = stream.split([*sizes[:-1], len(text) - sum(sizes[:-1])])
-    random, longest = generator(cfg.split_seed, "length"), cfg.length
-    parts = {}
-    for part, own in zip(SHARES, cuts, strict=True):
-        lengths = lengths_of(cfg, longest, max((len(own) - 1) // longest, 1) * 2, random)
-        ends = lengths.cumsum(0)
-        n = int((ends < len(own)).sum())  # a window needs the character after its last
-        if cfg.min_length is None:
-            n = (len(own) - 1) // longest
-        if n < 1:
-            raise UserError(
-                f"data.length={longest}: the {part} part of the text has {len(own)} characters; "
-                "give a longer text or shorter sequences"
-            )
-        lengths, starts = lengths[:n], (ends - lengths)[:n]
-        steps = torch.arange(longest)
-        index = (starts[:, None] + steps).clamp(max=len(own) - 2)
-        valid = steps < lengths[:, None]
-        parts[f"{part}_x"] = torch.where(valid, own[index], PAD)[:, None]
-        parts[f"{part}_y"] = torch.where(valid, own[index + 1], IGNORED)
-    available = len(parts["train_y"])
-    if cfg.train_size is not None:
-        if cfg.train_size > available:
-            raise UserError(
-                f"data.train_size={cfg.train_size} is larger than the training part of data=text, "
-                f"which has {available} sequences of up to {longest} characters"
-            )
-        chosen = torch.linspace(0, available - 1, cfg.train_size).long()  # from all over the text
-        for key in ("train_x", "train_y"):
-            parts[key] = parts[key][chosen]
-    info = {"available": available, "sizes": {p: len(parts[f"{p}_y"]) for p in SHARES}}
-    return Dataset(**parts, num_classes=len(characters), info=info, vocabulary=len(characters))
+    lot = generator(cfg.split_seed, "length")
+    first = len(text) - round(TEST * len(text))
+    x, y = _windows(cfg, "training", stream[:first], lot)
+    test = _windows(cfg, "test", stream[first:], lot)
+    if len(y) < 2:
+        raise _too_short(cfg, "training", first)
+    size = max(round(len(y) * VALIDATION), 1)
+
+    def validation(stream: torch.Generator) -> torch.Tensor:
+        begin = int(torch.randint(len(y) - size + 1, (), generator=stream))
+        return torch.arange(begin, begin + size)
+
+    return Pool(x, y, *test, len(characters), validation, vocabulary=len(characters))
+
+
+def _windows(
+    cfg: "DataConfig", part: str, own: "torch.Tensor", lot: "torch.Generator"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Consecutive windows (n, 1, T) of a piece of text, and the characters after each, (n, T)."""
+    import torch
+
+    from bnstudy.config import IGNORED
+    from bnstudy.data.sequences import PAD, lengths_of
+
+    longest = cfg.length
+    assert longest is not None  # `resolve` has filled it in
+    lengths = lengths_of(cfg, longest, max((len(own) - 1) // longest, 1) * 2, lot)
+    ends = lengths.cumsum(0)
+    n = int((ends < len(own)).sum())  # a window needs the character after its last
+    if cfg.min_length is None:
+        n = (len(own) - 1) // longest
+    if n < 1:
+        raise _too_short(cfg, part, len(own))
+    lengths, starts = lengths[:n], (ends - lengths)[:n]
+    steps = torch.arange(longest)
+    index = (starts[:, None] + steps).clamp(max=len(own) - 2)
+    valid = steps < lengths[:, None]
+    x = torch.where(valid, own[index], PAD)[:, None]
+    return x, torch.where(valid, own[index + 1], IGNORED)
+
+
+def _too_short(cfg: "DataConfig", part: str, characters: int) -> UserError:
+    return UserError(
+        f"data.length={cfg.length}: the {part} part of the text has {characters} characters; "
+        "give a longer text or shorter sequences"
+    )

@@ -11,6 +11,7 @@ from bnstudy.figures.grammar import (
     save,
     series,
 )
+from bnstudy.figures.headline import Lines, page
 from bnstudy.figures.style import (
     COLUMN_WIDTH,
     MODES,
@@ -30,6 +31,7 @@ __all__ = [
     "PANEL_HEIGHT",
     "SERIES",
     "STYLES",
+    "Lines",
     "Mode",
     "Style",
     "batch_axis",
@@ -38,6 +40,7 @@ __all__ = [
     "curves",
     "error_axis",
     "legend",
+    "page",
     "rc",
     "save",
     "series",

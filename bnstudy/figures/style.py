@@ -36,6 +36,7 @@ STYLES: dict[str, Style] = {
     "rms": Style("#999933", ">", "root mean square"),
     "noisy": Style("#AA4499", "*", "noisy batch"),
     "continual": Style("#44AA99", "d", "continual"),
+    "torch_batch": Style("#555555", (4, 1, 45), "batch (torch.nn)"),
 }
 # For normalizations that users bring: markers that no known name has, chosen by the name's hash.
 _SPARE_COLORS = ("#88CCEE", "#CC6677", "#DDCC77", "#661100", "#6699CC", "#888888")

@@ -11,7 +11,8 @@ def lenet(config, shape, num_classes, norm) -> nn.Sequential:
     """Two [convolution 5x5 without padding, norm, sigmoid, average pooling], then 120, 84, classes.
 
     Channels 6, 16 and widths 120, 84, Xavier initialisation (Glorot & Bengio 2010, eq. 16); every
-    weight layer but the last is followed by a norm. Input (N, C, H, W), logits (N, num_classes).
+    weight layer but the last is followed by a norm; with `normalized` convolutions, only those.
+    Input (N, C, H, W), logits (N, num_classes).
     Where the image is smaller than 16 pixels a side the kernels are 3x3, and a map that is down to
     one pixel is not pooled: 8x8 digits go 8, 6, 3, 1.
 
@@ -32,7 +33,10 @@ def lenet(config, shape, num_classes, norm) -> nn.Sequential:
     layers.append(nn.Flatten())
     inputs = channels * prod(size)
     for width in (120, 84):
-        layers += [nn.Linear(inputs, width), norm(width), nn.Sigmoid()]
+        layers.append(nn.Linear(inputs, width))
+        if config.normalized == "all":
+            layers.append(norm(width))
+        layers.append(nn.Sigmoid())
         inputs = width
     net = nn.Sequential(*layers, nn.Linear(inputs, num_classes))
     for layer in net:

@@ -24,6 +24,7 @@ from .modes import batch_norms, evaluation_mode, freeze, synchronize
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from .step_batch_norm import StepBatchNorm
+from .torch_batch import TorchBatchNorm
 from .weight_standardization import WeightStandardization, standardize_weights
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ __all__ = [
     "Swap",
     "Swaps",
     "TooFewValues",
+    "TorchBatchNorm",
     "WeightStandardization",
     "audit",
     "batch_norms",

@@ -10,6 +10,7 @@ from .batch_norm import BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .torch_batch import TorchBatchNorm
 
 NORMS: dict[str, type[Norm]] = {
     "none": NoNorm,
@@ -23,6 +24,7 @@ NORMS: dict[str, type[Norm]] = {
     "online": OnlineNorm,
     "continual": ContinualNorm,
     "noisy": NoisyBatchNorm,
+    "torch_batch": TorchBatchNorm,
 }
 
 # names for a norm with settings, as `norm=renorm` on the command line (configs/norm/renorm.yaml)

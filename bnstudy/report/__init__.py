@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader
 
 SCALES = ("smoke", "quick", "full")  # smallest first; others follow by name
 VERDICTS = ("supported", "refuted", "inconclusive", "invalid")
+WORDS = (*VERDICTS, "true", "false", "shown", "not shown")  # the last four are counted nowhere
 _FIGURES = {"figure.svg": "image/svg+xml", "figure.png": "image/png"}
 
 
@@ -113,7 +114,7 @@ def render(results: Sequence[StudyResult]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, bound=bound, interval=interval, p=p_value, plain=plain
+        number=number, bound=bound, interval=interval, p=p_value, plain=plain, looked=looked
     )
     # compressed: tables of a hundred columns would be most of the page; mtime: the same bytes
     environment.globals.update(
@@ -172,9 +173,20 @@ def plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def looked(looks: Any) -> str:
+    """The looks of study.json in words; empty where there were none."""
+    if not isinstance(looks, dict) or not looks.get("taken"):
+        return ""
+    taken = [
+        f"{look.get('seeds')} seeds at level {number(look.get('level'))}: {look.get('primary')}"
+        for look in looks["taken"]
+    ]
+    return f"{'; '.join(taken)} ({len(taken)} of {looks.get('of')}; {looks.get('stopped')})"
+
+
 def _word(claim: dict[str, Any]) -> str:
     word = str(claim.get("verdict"))
-    return word if word in VERDICTS else "invalid"
+    return word if word in WORDS else "invalid"
 
 
 def _scale_rank(scale: str) -> tuple[int, str]:

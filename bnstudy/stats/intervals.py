@@ -1,8 +1,10 @@
-"""From runs by seed to means with Student-t intervals.
+"""From runs by seed to means and proportions with intervals.
 
 The unit of evidence is the *paired seed difference*: two arms that share a seed share initial
-weights and the order of the data, so their difference is one independent observation. Everything
-here is Student's t on such observations. A percentile bootstrap would look freer of assumptions and
+weights and the order of the data, so their difference is one independent observation. Claims are
+judged by sign-flip tests of such differences (`tests`). Student's t, here, draws the bars of single
+arms in figures and tables, and stands beside the verdicts as a check: an arm's values have no null
+hypothesis under which their signs flip. A percentile bootstrap would look freer of assumptions and
 is worse: over 5 seeds its 95 % interval covers 83 %, over 10 seeds 90 %.
 
 Nothing here rescales: values leave in the unit they came in. scipy takes seconds to import and is
@@ -53,6 +55,23 @@ def t_interval(values: Any, level: float = 0.95) -> Interval:
     if values.ndim == 1:
         return Interval(float(mean), float(mean - half), float(mean + half))
     return Interval(mean, mean - half, mean + half)
+
+
+def proportion_interval(k: int, n: int, level: float = 0.95) -> Interval:
+    """The exact interval of a proportion, such as the part of an arm's runs that failed.
+
+    k of n, n at least 1; fractions between 0 and 1. Covers at least `level`, at every n.
+    Raises ValueError for k outside 0..n and a level outside (0, 1).
+    Source: Clopper & Pearson 1934, Biometrika 26, 404-413.
+    """
+    from scipy import stats
+
+    if not (0 <= k <= n and n >= 1):
+        raise ValueError(f"k of n needs 0 <= k <= n and n >= 1, got {k} of {n}.")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}.")
+    exact = stats.binomtest(k, n).proportion_ci(level, method="exact")
+    return Interval(k / n, float(exact.low), float(exact.high))
 
 
 def per_seed(

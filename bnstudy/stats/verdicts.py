@@ -10,21 +10,17 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from bnstudy.stats.intervals import Interval, spread, t_interval
+from bnstudy.stats.evidence import Evidence, interval_level, weigh
+from bnstudy.stats.families import UNCOUNTED, Ruling, check, rule
+from bnstudy.stats.tests import fewest
 
 ALPHA = 0.05
-POWER = 0.8
-MIN_SEEDS = 5
-LEVELS = {"greater": 0.95, "equivalent": 0.90, "not_worse": 0.90, "demonstration": 0.95,
-          "identical": 0.95}  # fmt: skip
-UNJUDGED = ("demonstration", "identical")  # no verdicts, and no part of any family
-"""Claim kinds and the level of the two-sided interval that decides them; 90 % two-sided is 5 % on
-each side, which is what two one-sided tests (Schuirmann 1987) and one one-sided test ask for."""
+KINDS = ("greater", "equivalent", "not_worse", *UNCOUNTED)
+MIN_SEEDS = fewest(ALPHA)
 
 
 @dataclass(frozen=True)
@@ -32,17 +28,23 @@ class Claim:
     """One sentence that the seeds can support or refute, written down before the run.
 
     kind says what is claimed of the true mean of `values` (paired seed differences, in `unit`):
-      greater     mean > threshold                  decided by the 95 % interval
-      equivalent  -threshold < mean < threshold     decided by the 90 % interval
-      not_worse   mean < threshold                  one-sided; positive values mean worse
-    A compound sentence is several claims.
+      greater        mean > threshold                  decided by the 95 % interval
+      equivalent     -threshold < mean < threshold     decided by the 90 % interval
+      not_worse      mean < threshold                  one-sided; positive values mean worse
+      demonstration  mean > threshold, as mathematics guarantees: "shown" or "not shown"
+      identical      runs are equal to the bit, every value 0: "true" or "false", no interval
+    A compound sentence is several claims. The last two are never counted among verdicts.
 
     values:           seed -> number; a lost cell is NaN.
     threshold:        in `unit`; for equivalent and not_worse the margin, above zero.
+    estimand:         the number that is compared, such as "test error, exponential average".
+    after:            the claim that must be supported or refuted before this one is judged: claims
+                      that are nested or exclusive form one sequence, which starts at the primary.
     published_effect: the source's number for the same mean, in `unit`; `published` is its wording.
     preconditions:    (what must hold, whether it does, detail) - one that fails makes it invalid.
     notes:            what a reader must know, such as runs that entered at chance error.
-    Raises ValueError for an unknown kind or a margin that is not above zero.
+    Raises ValueError for an unknown kind, a margin that is not above zero, and a place among the
+    verdicts for a claim that is none.
     """
 
     name: str
@@ -63,9 +65,9 @@ class Claim:
     scale: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in LEVELS:
+        if self.kind not in KINDS:
             raise ValueError(
-                f"claim '{self.name}': unknown kind '{self.kind}'. Allowed: {', '.join(LEVELS)}."
+                f"claim '{self.name}': unknown kind '{self.kind}'. Allowed: {', '.join(KINDS)}."
             )
         margin = self.kind in ("equivalent", "not_worse")
         if not math.isfinite(self.threshold) or (margin and self.threshold <= 0):
@@ -73,21 +75,38 @@ class Claim:
                 f"claim '{self.name}': the margin of kind '{self.kind}' must be a finite number"
                 f"{' above zero' if margin else ''}, got {self.threshold}."
             )
+        if self.kind in UNCOUNTED and (self.primary or self.after):
+            raise ValueError(
+                f"claim '{self.name}': kind '{self.kind}' gives no verdict, so it is neither "
+                "primary nor after another claim."
+            )
+        if self.primary and self.after:
+            raise ValueError(
+                f"claim '{self.name}': the primary claim starts the sequence, so it comes after "
+                f"none; got after '{self.after}'."
+            )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say about a claim: supported, refuted, inconclusive or invalid, and why.
+    """What the seeds say about a claim, and why: `verdict` is one of
+
+    supported | refuted | inconclusive | invalid, for demonstrations shown | not shown | invalid,
+    for identical true | false | invalid.
 
     mean, low, high, sd, threshold, detectable, published_effect are in `unit`; low and high bound
-    the two-sided interval of `level`, never adjusted. p belongs to the side the mean is on (for the
-    claim or against it); p_holm is p after Holm's adjustment, None for the primary claim.
+    the two-sided sign-flip interval of `level` = 1 - alpha (1 - 2 alpha for one-sided kinds), never
+    adjusted; alpha is the level of this look, 5 % where there is one look. p belongs to the side
+    the mean is on (for the claim or against it); p_holm is p after Holm's adjustment, None for
+    claims outside the family.
 
-    detectable is what this study could have seen in 8 of 10 repetitions, from its own spread:
-    for `greater` the smallest true mean that would be found beyond the threshold, to be compared
-    with published_effect; for `equivalent` and `not_worse` the smallest margin that could be shown
-    if there were no difference at all, to be compared with the margin. `underpowered` says that it
-    is larger.
+    t_low, t_high, t_verdict: what Student's t says by the same rules, as a check of sensitivity.
+
+    detectable is what this study could have seen in 8 of 10 repetitions, by the t test's power at
+    its own spread: for `greater` the smallest true mean that would be found beyond the threshold,
+    to be compared with published_effect; for `equivalent` and `not_worse` the smallest margin that
+    could be shown if there were no difference at all, to be compared with the margin.
+    `underpowered` says of an inconclusive claim that it is larger.
     """
 
     name: str
@@ -114,6 +133,10 @@ class Verdict:
     scale: str
     estimand: str = ""
     after: str = ""
+    alpha: float = ALPHA
+    t_low: float = math.nan
+    t_high: float = math.nan
+    t_verdict: str = ""
     values: Mapping[int, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
 
@@ -122,132 +145,59 @@ class Verdict:
         return plain(dataclasses.asdict(self))
 
 
-def judge(claims: Sequence[Claim], min_seeds: int = MIN_SEEDS) -> list[Verdict]:
+def judge(claims: Sequence[Claim], alpha: float = ALPHA) -> list[Verdict]:
     """The verdicts on all claims of one study, in their order.
 
-    Order of test: a precondition fails, too few seeds (below min_seeds) or a lost cell -> invalid;
+    alpha: the level of this look, from `looks.levels` where a study looks several times.
+
+    Order of test: a precondition fails, a lost cell, too few seeds to reach alpha -> invalid;
     interval beyond the threshold -> supported; beyond it on the other side -> refuted; else
-    inconclusive. Differences without any spread are inconclusive: no t interval exists for them,
-    and identical seeds are more often a seed that is not alive than a certainty.
+    inconclusive. Tests are sign-flip tests, intervals invert them. Differences without any spread
+    are inconclusive: identical seeds are more often a seed that is not alive than a certainty.
 
-    Secondary claims are adjusted among themselves by Holm (1979), and the adjustment decides: a
-    secondary claim is supported only if its adjusted p for the claim is below 0.05 as well, and
-    refuted only if its adjusted p against it is. These are two families, each with an error rate
-    of 5 %. Every secondary claim counts in both, invalid ones with p = 1, because the family was
-    fixed before the run.
+    Claims that follow the primary one by `after` are judged at alpha, too, as long as the claim
+    before is supported or refuted; behind one that is neither, all are inconclusive.
 
-    Raises ValueError unless exactly one claim is primary and all names differ.
+    Other secondary claims are adjusted among themselves by Holm, and the adjustment decides: such a
+    claim is supported only if its adjusted p for the claim is at most alpha as well, and refuted
+    only if its adjusted p against it is. These are two families, each with an error rate of alpha.
+    Every such claim counts in both, invalid ones with p = 1, because the family was fixed before
+    the run.
+
+    Raises ValueError unless exactly one claim is primary (none where all are demonstrations or
+    identical), names differ, and `after` makes one sequence.
     """
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha must lie between 0 and 0.5, got {alpha}.")
     claims = list(claims)
-    primaries = [claim.name for claim in claims if claim.primary]
-    if len(primaries) != 1 and not all(claim.kind in UNJUDGED for claim in claims):
-        raise ValueError(
-            f"a study has exactly one primary claim, got {len(primaries)}"
-            f"{': ' + ', '.join(primaries) if primaries else ''}."
-        )
-    if len({claim.name for claim in claims}) < len(claims):
-        raise ValueError(f"claims need different names: {', '.join(c.name for c in claims)}.")
-    if min_seeds < 2:
-        raise ValueError(f"min_seeds must be at least 2 (one seed has no spread), got {min_seeds}.")
-
-    evidence = [_weigh(claim, min_seeds) for claim in claims]
-    secondary = [e for claim, e in zip(claims, evidence, strict=True)
-                 if not claim.primary and claim.kind not in UNJUDGED]  # fmt: skip
-
-    def family(side: str) -> list[float]:
-        # an invalid claim is evidence of nothing, however small its own p
-        return _holm([1.0 if e.faults else getattr(e, side) for e in secondary])
-
-    adjusted = zip(family("p_for"), family("p_against"), strict=True)
-    return [
-        _rule(claim, e, None if claim.primary or claim.kind in UNJUDGED else next(adjusted))
-        for claim, e in zip(claims, evidence, strict=True)
-    ]
+    check(claims)
+    evidence = [weigh(claim, alpha) for claim in claims]
+    rulings = rule(claims, evidence, [e.test for e in evidence], alpha)
+    student = rule(claims, evidence, [e.student for e in evidence], alpha)
+    rows = zip(claims, evidence, rulings, student, strict=True)
+    return [_verdict(*row, alpha) for row in rows]
 
 
-class _Evidence(NamedTuple):
-    """What one claim's seeds say, before the other claims are looked at."""
-
-    faults: list[str]
-    interval: Interval
-    n: int
-    sd: float
-    p_for: float = math.nan
-    p_against: float = math.nan
-    detectable: float = math.nan
-
-
-def _weigh(claim: Claim, min_seeds: int) -> _Evidence:
-    from scipy import stats
-
-    values = np.array([claim.values[seed] for seed in sorted(claim.values)], dtype=float)
-    lost = [str(seed) for seed in sorted(claim.values) if not math.isfinite(claim.values[seed])]
-    n = len(values) - len(lost)
-    faults = [
-        f"precondition fails: {text}{f' ({detail})' if detail else ''}"
-        for text, ok, detail in claim.preconditions
-        if not ok
-    ]
-    if lost:
-        faults.append(f"lost cell: no finite value for seed {', '.join(lost)}")
-    if n < min_seeds:
-        faults.append(f"too few seeds: {n} of at least {min_seeds}")
-    interval = t_interval(values, LEVELS[claim.kind])
-    sd = spread(values)
-    if claim.kind == "identical":
-        return _Evidence(faults, interval, n, sd)
-    # Differences that agree to rounding have no spread: 1e-12 is 4,000 times float64's rounding
-    # at magnitude one, and 1e9 times below one test example in a thousand.
-    if not sd > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
-        return _Evidence(faults, interval, n, sd)
-
-    error, margin, mean = sd / math.sqrt(n), claim.threshold, interval.mean
-    above = float(stats.t.sf((mean - margin) / error, n - 1))  # p of "mean > threshold"
-    below = float(stats.t.cdf((mean - margin) / error, n - 1))  # p of "mean < threshold"
-    if claim.kind in ("greater", "demonstration"):  # two-sided, as the 95 % interval is
-        p_for, p_against = min(1.0, 2 * above), min(1.0, 2 * below)
-        detectable = margin + _effect(n, ALPHA / 2, POWER) * sd
-    elif claim.kind == "equivalent":
-        above_lower = float(stats.t.sf((mean + margin) / error, n - 1))
-        p_for, p_against = max(above_lower, below), min(1 - above_lower, above)
-        # both one-sided tests must succeed: each with 90 % for 80 % together
-        detectable = _effect(n, ALPHA, (1 + POWER) / 2) * sd
-    else:
-        p_for, p_against = below, above
-        detectable = _effect(n, ALPHA, POWER) * sd
-    return _Evidence(faults, interval, n, sd, p_for, p_against, detectable)
-
-
-def _rule(claim: Claim, evidence: _Evidence, adjusted: tuple[float, float] | None) -> Verdict:
-    mean, low, high = evidence.interval
-    if claim.kind in ("greater", "demonstration"):
-        agrees = mean > claim.threshold
-    else:
+def _verdict(
+    claim: Claim, evidence: Evidence, ruling: Ruling, student: Ruling, alpha: float
+) -> Verdict:
+    mean, low, high = evidence.test.interval
+    if claim.kind in ("equivalent", "not_worse"):
         agrees = (abs(mean) if claim.kind == "equivalent" else mean) < claim.threshold
-    p = evidence.p_for if agrees else evidence.p_against
-    p_holm = None if adjusted is None else adjusted[0 if agrees else 1]
-    reasons = list(evidence.faults)
-    if evidence.faults:
-        verdict = "invalid"
-    elif claim.kind == "identical":
-        verdict = "false" if any(claim.values.values()) else "true"
-    elif claim.kind == "demonstration":
-        verdict = "shown" if low > claim.threshold else "not shown"
-    elif math.isnan(p):
-        verdict, p_holm = "inconclusive", None if adjusted is None else 1.0
-        reasons.append(
-            f"all {evidence.n} seeds give the same value: without spread there is no interval"
-        )
     else:
-        verdict = _read(claim.kind, low, high, claim.threshold)
-        if verdict != "inconclusive" and p_holm is not None and p_holm >= ALPHA:
-            reasons.append(
-                f"the interval alone says {verdict}, Holm's adjustment does not: "
-                f"p {p:.2g} becomes {p_holm:.2g}"
-            )
-            verdict = "inconclusive"
+        agrees = mean > claim.threshold
+    p = evidence.test.p_for if agrees else evidence.test.p_against
+    p_holm = ruling.holm[0 if agrees else 1] if ruling.holm else None
+    reasons = [*evidence.faults, *([ruling.reason] if ruling.reason else [])]
+    t_low, t_high = evidence.student.interval[1:]
+    if student.word != ruling.word:
+        reasons.append(
+            f"Student's t would say {student.word} (interval {t_low:.3g} to {t_high:.3g})"
+        )
     yardstick = claim.published_effect if claim.kind == "greater" else claim.threshold
-    underpowered = yardstick is not None and evidence.detectable > yardstick
+    underpowered = (
+        ruling.word == "inconclusive" and yardstick is not None and evidence.detectable > yardstick
+    )
     if underpowered:
         what = "the published effect" if claim.kind == "greater" else "the margin"
         reasons.append(
@@ -259,54 +209,27 @@ def _rule(claim: Claim, evidence: _Evidence, adjusted: tuple[float, float] | Non
         for f in dataclasses.fields(Claim)
         if f.name not in ("preconditions", "notes", "values")
     }
+    identical = claim.kind == "identical"
     return Verdict(
         **shared,
-        verdict=verdict,
+        verdict=ruling.word,
         mean=mean,
         low=low,
         high=high,
-        level=LEVELS[claim.kind],
+        level=math.nan if identical else interval_level(claim.kind, alpha),
         n=evidence.n,
         sd=evidence.sd,
         p=p,
         p_holm=p_holm,
         detectable=evidence.detectable,
         underpowered=underpowered,
+        alpha=alpha,
+        t_low=t_low,
+        t_high=t_high,
+        t_verdict="" if identical else student.word,
         values=dict(sorted(claim.values.items())),
         reasons=(*reasons, *claim.notes),
     )
-
-
-def _read(kind: str, low: float, high: float, threshold: float) -> str:
-    """Where the interval lies; an interval that touches the threshold decides nothing."""
-    if kind == "greater":
-        supported, refuted = low > threshold, high < threshold
-    elif kind == "equivalent":
-        supported = -threshold < low and high < threshold
-        refuted = low > threshold or high < -threshold
-    else:
-        supported, refuted = high < threshold, low > threshold
-    return "supported" if supported else "refuted" if refuted else "inconclusive"
-
-
-def _holm(p: list[float]) -> list[float]:
-    from statsmodels.stats.multitest import multipletests
-
-    if not p:
-        return []
-    return [
-        float(q) for q in multipletests([1.0 if math.isnan(x) else x for x in p], method="holm")[1]
-    ]
-
-
-@lru_cache
-def _effect(n: int, alpha: float, power: float) -> float:
-    """The standardized effect that a one-sided t test over n differences finds with this power."""
-    from statsmodels.stats.power import TTestPower
-
-    # One-sided on purpose: a finding on the wrong side is no finding of this effect.
-    solved = TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="larger")
-    return float(np.squeeze(solved))
 
 
 def plain(value: Any) -> Any:

@@ -1,24 +1,31 @@
-"""Whether a study can judge a grid, asked before anything is trained.
+"""Whether a study can judge a grid, and what it will ask, before anything is trained.
 
 A *stand-in* has a row for every planned run, with the columns that the table will have and
 plausible numbers in them; the study's own `shape` and `claims` are called on it. What they lack
-there they would lack after hours of training.
+there they would lack after hours of training. And what they compute there says what they are,
+however they are written: two texts of `claims` that give the same values of the same stand-ins ask
+the same of the runs.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bnstudy.config import Config, StudyConfig, flatten
+from bnstudy.config import Config, StudyConfig, digest, flatten
 from bnstudy.errors import UserError
 from bnstudy.stats import Claim
 from bnstudy.studies.kit import UNJUDGED, arms
 from bnstudy.studies.results import module
 
-WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "custom")  # a custom norm may have them
+CLASSES = 10  # of a stand-in
+TENTH = 1677722 / 2**24  # 0.1
+# a custom norm may have them
+WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "torch_batch", "custom")
 SCORES = ("test_loss", "test_error")
 ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
           "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
@@ -69,18 +76,25 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
 }  # fmt: skip
 
 
-def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> None:
-    """Raise UserError unless the study can judge this grid.
+Form = dict[str, list[Any]]
+"""What the claims of a study are; see `canonical`."""
 
-    The message says what the study stumbles over (a claim without runs, a missing column, several
-    runs of one seed), which axes of the grid the study does not have, and which of its own differ.
+
+def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> Form:
+    """The canonical form of a study's claims about a grid that it can judge.
+
+    Raises UserError when it cannot. The message says what the study stumbles over (a claim without
+    runs, a missing column, several runs of one seed), which axes of the grid the study does not
+    have, and which of its own differ.
     Also raised when the study's module does not import or lacks a function.
     """
-    found = module(study)
+    found, form = module(study), Form()
     table = stand_in(cells, seeds)
     try:
         found.shape(table)
-        problems = _gaps(found.claims(table), seeds)
+        claims = found.claims(table)
+        problems = _gaps(claims, seeds)
+        form = canonical(claims, [found.claims(t) for t in _where_runs_fail(cells, seeds)])
     except Exception as error:  # whatever it is, it would end the study after its training
         problems = [_told(error)]
     if problems:
@@ -89,12 +103,69 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
         sentences = [shown, *_extra(study, cells), *_changed(study, cells)]
         text = " ".join(s if s.endswith("?") else f"{s}." for s in sentences)
         raise UserError(f"study {study.name} cannot judge this grid: {text}")
+    return form
 
 
-def stand_in(cells: Sequence[Config], seeds: Sequence[int]) -> pd.DataFrame:
+def canonical(trained: Sequence[Claim], failing: Sequence[Sequence[Claim]]) -> Form:
+    """What claims are, by what they compute: of a stand-in where all runs trained, and of others.
+
+    claims: each in its order with kind, threshold, unit, estimand, primary, the place of the claim
+    `after` which it is judged, and a hash of what it computes; its name and text for readers.
+    where_runs_fail: a hash of what they compute of each other stand-in.
+    """
+    places = {claim.name: place for place, claim in enumerate(trained)}
+    claims = [
+        {
+            "name": claim.name,
+            "text": claim.text,
+            "kind": claim.kind,
+            "threshold": claim.threshold,
+            "unit": claim.unit,
+            "estimand": claim.estimand,
+            "primary": claim.primary,
+            "after": places.get(claim.after),
+            "computes": _computed(claim),
+        }
+        for claim in trained
+    ]
+    others = [digest([_computed(claim) for claim in found]) for found in failing]
+    return {"claims": claims, "where_runs_fail": others}
+
+
+def _computed(claim: Claim) -> str:
+    """Hash of a claim's values by seed, to 9 digits, and of which of its preconditions hold."""
+    values = [[seed, f"{claim.values[seed]:.9g}"] for seed in sorted(claim.values)]
+    return digest([values, [bool(holds) for _, holds, _ in claim.preconditions]])
+
+
+def _where_runs_fail(cells: Sequence[Config], seeds: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """Stand-ins that tell rules of failure apart.
+
+    In the first a quarter of the runs failed. In the others, of two seeds, half of the cells did:
+    those whose number has a one, or a zero, at one binary digit. Any two cells are on different
+    sides in one of them, so a precondition on another cell, or on one more, holds elsewhere.
+    """
+    yield stand_in(
+        cells, seeds, _mixed(_runs(cells, seeds) ^ _words(["failing"])) >> np.uint64(62) == 0
+    )
+    two = sorted(seeds)[:2]
+    place = {name: i for i, name in enumerate(sorted(cell.cell for cell in cells))}
+    places = np.array([[place[cell.cell]] for cell in cells])
+    for digit in range((len(cells) - 1).bit_length()):
+        for side in (0, 1):
+            own = np.repeat(places >> digit & 1 == side, len(two), axis=1)
+            yield stand_in(cells, two, own)
+
+
+def stand_in(
+    cells: Sequence[Config], seeds: Sequence[int], failing: np.ndarray | None = None
+) -> pd.DataFrame:
     """The table that a grid would give, with plausible numbers for what training would measure.
 
-    One row per run: cell, seed, the configuration as dotted names, metrics, device and torch.
+    One row per run: cell, seed, the configuration as dotted names, metrics, device and torch. The
+    numbers are functions of cell, seed and column alone: 0.1 to 0.11, the errors of trained
+    networks, and no two runs alike. Runs that are `failing` (cells x seeds) have training error and
+    loss at chance.
     """
     settings, metrics = [], []
     for cell in cells:
@@ -104,12 +175,37 @@ def stand_in(cells: Sequence[Config], seeds: Sequence[int]) -> pd.DataFrame:
         }
         for seed in seeds:
             settings.append({**plain, "cell": cell.cell, "seed": seed})
-            metrics.append(dict.fromkeys(measured(cell), 0.1))
-    numbers = pd.DataFrame(metrics)
-    # 0.1 to 0.11: the errors of trained networks, and no two runs alike
-    numbers *= 1 + 0.1 * np.random.default_rng(0).random(numbers.shape)
-    told = {"num_classes": 10, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
+            metrics.append(dict.fromkeys(measured(cell), TENTH))
+    measures = pd.DataFrame(metrics)
+    mixed = _mixed(_runs(cells, seeds).reshape(-1, 1) ^ _words(map(str, measures)))
+    # parts of 2**24: differences of such numbers are exact, in whatever order they are taken
+    numbers = measures + (mixed % np.uint64(2**24 // 100)).astype(float) / 2**24
+    if failing is not None:
+        chance = 1 - 1 / CLASSES, math.log(CLASSES)
+        numbers.loc[failing.ravel(), ["train_error", "train_loss"]] = chance
+    told = {"num_classes": CLASSES, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
     return pd.concat([pd.DataFrame(settings), numbers.assign(**told)], axis=1)
+
+
+def _runs(cells: Sequence[Config], seeds: Sequence[int]) -> np.ndarray:
+    """64 bits for each run, cells x seeds."""
+    return _mixed(_words([cell.cell for cell in cells])[:, None] ^ _words(map(str, seeds)))
+
+
+def _words(texts: Iterable[str]) -> np.ndarray:
+    """64 bits for each text."""
+    found = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") for text in texts]
+    return np.array(found, dtype=np.uint64)
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """Pseudo-random 64-bit words: the finalizer of splitmix64 (Steele, Lea and Flood 2014).
+
+    Written out here, since a library's generator may change with its version.
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return words ^ (words >> np.uint64(31))
 
 
 def measured(config: Config) -> list[str]:

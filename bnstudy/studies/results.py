@@ -5,9 +5,12 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from bnstudy import __version__, entry
 from bnstudy.atomic import write_atomically, write_json
@@ -17,11 +20,40 @@ from bnstudy.errors import UserError, count
 if TYPE_CHECKING:
     import pandas as pd
 
-INTERVAL = "95 % Student-t"
+    from bnstudy.stats import Verdict
+    from bnstudy.studies.looks import Look
+
+INTERVAL = "95 % Student-t"  # of the bars in figures
+TESTS = "Intervals of claims: sign-flip tests of paired differences, inverted."
 FILES = ("table.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json", "study.json")
 FUNCTIONS = ("shape", "figure", "claims")  # of a study's module
 STAMP = "complete"  # holds the hash of what the files beside it were made from
 STATED = {"name", "title", "claim", "source", "rule", "cost", "expected", "notes"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What was fixed for a study before its runs, and how its verdicts stand to it."""
+
+    seeds: Sequence[int]  # of the grid, in the order in which looks take them
+    looks: Sequence[int] = ()  # numbers of seeds after which to judge; empty: once, after all
+    fixed: str = ""  # hash of claims, grid, tuning and looks as they are now
+    registration: Path | None = None  # the file of the grid's registrations
+    tuning: Path | None = None  # the file of the tuning choices
+    standing: Callable[[Sequence[str]], tuple[str, str, str]] | None = None
+    """When records were made -> (confirmatory or exploratory, why, what was registered)."""
+
+    def stamp(self) -> list[Any]:
+        """What results depend on."""
+        files = [path.read_text() for path in (self.registration, self.tuning)
+                 if path is not None and path.is_file()]  # fmt: skip
+        return [list(self.seeds), list(self.looks), self.fixed, files]
+
+    def stands(self, rows: "pd.DataFrame") -> tuple[str, str, str]:
+        """How verdicts on these runs stand to the registration."""
+        if self.standing is None:
+            return "exploratory", "there is no registration", ""
+        return self.standing([str(time) for time in rows["created"]])
 
 
 def module(study: StudyConfig) -> ModuleType:
@@ -53,28 +85,34 @@ def results_of(
     cells: Sequence[Config],
     planned: int,
     command: str,
+    protocol: Protocol,
 ) -> list[dict[str, Any]]:
     """The verdicts of a study as plain dicts; writes FILES unless they are there and still hold.
 
-    They hold while the study, the code that draws and judges it and the records behind the table
-    are those that they were made from. Results of an unfinished grid are written every time.
+    They hold while the study, the code that draws and judges it, the records behind the table and
+    the registration are those that they were made from. Results of an unfinished grid are written
+    every time. With looks they are those of the look that ends the sequence.
 
-    study:   as its YAML states it.
-    records: address -> checksum of each run that the store holds.
-    table:   gives their table, one row per run; asked only when something is to be written.
-    cells:   of the grid, for the comparison rule in the caption.
-    planned: number of runs of the whole grid.
-    command: the command line, for the caption.
+    study:    as its YAML states it.
+    records:  address -> checksum of each run that the store holds.
+    table:    gives their table, one row per run; asked only when something is to be written.
+    cells:    of the grid, for the comparison rule in the caption.
+    planned:  number of runs of the whole grid.
+    command:  the command line, for the caption.
+    protocol: looks, registration and tuning.
     Raises UserError when the store holds no run, or too few for the study's figure and claims.
     """
     if not records:
         raise UserError("no run of this study is in the store: no figure, no verdict")
-    stamp, made_from = folder / STAMP, digest([sources(study), sorted(records.items())])
+    stamp, made_from = (
+        folder / STAMP,
+        digest([sources(study), sorted(records.items()), protocol.stamp()]),
+    )
     held = stamp.exists() and stamp.read_text() == made_from
     if not held or not all((folder / name).exists() for name in FILES):
         stamp.unlink(missing_ok=True)
         try:
-            _write(study, table(), folder, scale, rule_of(cells), command)
+            complete = _write(study, table(), folder, scale, cells, command, protocol)
         except (ArithmeticError, LookupError, ValueError) as error:
             if len(records) == planned:
                 raise
@@ -82,24 +120,34 @@ def results_of(
                 f"study {study.name}: the {count(len(records), 'run')} in the store, of {planned}, "
                 "are too few for its figure and claims; the same command trains the others"
             ) from error
-        if len(records) == planned:
+        if complete or len(records) == planned:
             stamp.write_text(made_from)
     verdicts: list[dict[str, Any]] = json.loads((folder / "claims.json").read_text())
     return verdicts
 
 
 def lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
-    """Verdicts as text: a line for each claim, and one for each reason below it."""
+    """Verdicts as text: a line for each claim and each reason below it, and why exploratory."""
     found = []
     for verdict in verdicts:
         primary = "primary  " if verdict["primary"] else "         "
+        status = f" {verdict['status']}" if verdict.get("status") else ""
         found.append(
-            f"{verdict['verdict']:<13}{primary}{verdict['text']} "
-            f"[{_signed(verdict['mean'])}, {100 * verdict['level']:.0f} % interval "
-            f"{_signed(verdict['low'])} to {_signed(verdict['high'])} {verdict['unit']}]"
+            f"{verdict['verdict']:<13}{primary}{verdict['text']}{_numbers(verdict)}{status}"
         )
         found += [f"{'':<22}{reason}" for reason in verdict["reasons"]]
-    return found
+    reasons = {v["status_reason"]: None for v in verdicts if v.get("status") == "exploratory"}
+    return [*found, *(f"exploratory: {reason}" for reason in reasons)]
+
+
+def _numbers(verdict: dict[str, Any]) -> str:
+    """Mean and interval of a verdict; nothing where the kind of claim has none."""
+    if verdict.get("kind") == "identical" or verdict["level"] is None:
+        return ""
+    return (
+        f" [{_signed(verdict['mean'])}, {100 * verdict['level']:.3g} % interval "
+        f"{_signed(verdict['low'])} to {_signed(verdict['high'])} {verdict['unit']}]"
+    )
 
 
 def rule_of(cells: Sequence[Config]) -> str:
@@ -113,23 +161,58 @@ def sources(study: StudyConfig) -> str:
     own = HERE / "studies" / f"{study.name}.py"
     if study.entry:
         own = Path(module(study).__file__ or own)
-    shared = [HERE / "studies" / f"{name}.py" for name in ("kit", "drawing", "results")]
+    shared = [HERE / "studies" / f"{name}.py" for name in ("kit", "drawing", "looks", "results")]
     rooms = [path for room in ("figures", "stats") for path in sorted((HERE / room).glob("*.py"))]
     texts = [path.read_text() for path in (own, *shared, *rooms) if path.exists()]
     return digest([study.model_dump(mode="json"), *texts])
 
 
+def judged(
+    study: StudyConfig, table: "pd.DataFrame", cells: int, protocol: Protocol
+) -> "list[Look]":
+    """The looks that were taken at a study's table; `found` are their verdicts.
+
+    Raises UserError when the first look lacks runs.
+    """
+    from bnstudy import stats
+    from bnstudy.studies.looks import decided, replay
+
+    claims = module(study).claims
+
+    def judge(rows: "pd.DataFrame", level: float) -> "tuple[list[Verdict], bool]":
+        verdicts = stats.judge(claims(rows), alpha=level)
+        return verdicts, decided(verdicts)
+
+    found = replay(table, cells, protocol.seeds, protocol.looks, judge)
+    if not found:
+        first = protocol.looks[0] * cells
+        raise UserError(f"the first look needs {first} runs, and some of them are missing")
+    return found
+
+
 def _write(
-    study: StudyConfig, table: "pd.DataFrame", folder: Path, scale: str, rule: str, command: str
-) -> None:
+    study: StudyConfig,
+    table: "pd.DataFrame",
+    folder: Path,
+    scale: str,
+    cells: Sequence[Config],
+    command: str,
+    protocol: Protocol,
+) -> bool:
+    """Write all files of a study's results; whether looks have come to their end."""
     import matplotlib
 
     from bnstudy import figures, stats
     from bnstudy.stats.verdicts import plain
 
     found = module(study)
+    looks = judged(study, table, len(cells), protocol) if protocol.looks else []
+    if looks:
+        table = looks[-1].rows
+    verdicts = looks[-1].found if looks else stats.judge(found.claims(table))
+    status, reason, registered = protocol.stands(table)
+    standing = {"status": status, "status_reason": reason}
     folder.mkdir(parents=True, exist_ok=True)
-    verdicts = [verdict.to_dict() for verdict in stats.judge(found.claims(table))]
     with matplotlib.rc_context(figures.rc()):
         rows, columns = found.shape(table)
         figure, axes = figures.canvas(columns, rows)
@@ -138,16 +221,22 @@ def _write(
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     diverged = int(table["diverged_at"].notna().sum())
     published = getattr(found, "PUBLISHED", {})
+    caption = figures.caption(len(seeds), INTERVAL, rule_of(cells), command, diverged > 0)
     write_atomically(folder / "table.csv", table.to_csv(index=False))
-    write_json(folder / "claims.json", verdicts)
+    write_json(folder / "claims.json", [{**v.to_dict(), **standing} for v in verdicts])
+    failed = _failures(study, table, folder)
     description = {
         **study.model_dump(include=STATED),
         "scale": scale,
         "seeds": seeds,
         "n_runs": len(table),
         "diverged_runs": diverged,
+        "failed_runs": failed,
         "command": command,
-        "caption": figures.caption(len(seeds), INTERVAL, rule, command, diverged > 0),
+        "caption": f"{caption} {TESTS} Verdicts are {status}: {reason}.",
+        **standing,
+        "registered": registered,
+        "looks": _looked(looks),
         "created_with": {
             "bnstudy": __version__,
             "python": platform.python_version(),
@@ -156,6 +245,49 @@ def _write(
         "published": published if isinstance(published, dict) else published.to_dict(),
     }
     write_json(folder / "study.json", plain(description))
+    for name, path in {
+        "registration.json": protocol.registration,
+        "tuning.json": protocol.tuning,
+    }.items():
+        (folder / name).unlink(missing_ok=True)
+        if path is not None and path.is_file():  # JSON is YAML
+            write_json(folder / name, yaml.safe_load(path.read_text()))
+    return bool(looks) and looks[-1].last
+
+
+def _looked(looks: "Sequence[Look]") -> dict[str, Any]:
+    """For study.json: the looks that were taken, and why there were no more."""
+    if not looks:
+        return {}
+    taken = [
+        {
+            "look": look.number,
+            "seeds": len(look.seeds),
+            "level": look.level,
+            "primary": next((v.verdict for v in look.found if v.primary), ""),
+        }
+        for look in looks
+    ]
+    last = looks[-1]
+    return {"of": last.of, "taken": taken, "level": last.level, "stopped": last.stopped}
+
+
+def _failures(study: StudyConfig, table: "pd.DataFrame", folder: Path) -> list[str]:
+    """Write failures.csv, how many runs of each cell failed; the cells where any did, in words."""
+    from bnstudy.studies import kit
+
+    axes = dict.fromkeys(axis for grid in study.scales.values() for axis in grid.axes)
+    by = [name for axis in axes for name in (axis, f"{axis}.name") if name in table] or ["cell"]
+    found = kit.failures(table, by)
+    write_atomically(folder / "failures.csv", found.to_csv(index=False))
+    shown = [name for name in by if table[name].nunique(dropna=False) > 1]
+    return [
+        f"{' '.join(f'{name}={row[name]}' for name in shown)}{': ' if shown else ''}"
+        f"{row['failed']} of {row['n']} runs ({100 * row['rate']:.0f} %, 95 % interval "
+        f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
+        for row in found.to_dict("records")
+        if row["failed"]
+    ]
 
 
 def _signed(value: float | None) -> str:

@@ -83,7 +83,7 @@ def table() -> list[dict[str, Any]]:
 
 def nearest(config: Config, device: str) -> dict[str, Any] | None:
     """The row of the table for this model on this device, nearest in batch size."""
-    small = capabilities.DATA[config.data.name].embedded
+    small = capabilities.DATA[config.data.name].tiny
     rows = [
         row
         for row in table()
@@ -96,7 +96,12 @@ def nearest(config: Config, device: str) -> dict[str, Any] | None:
 
 
 def stack_size(config: Config, device: str = "cpu") -> int:
-    """How many networks train as one stack: the size whose step costs least for each network."""
+    """How many networks train as one stack: the size whose step costs least for each network.
+
+    One where each would need a copy of data that are not small.
+    """
+    if capabilities.own_copy(config.data) and not capabilities.DATA[config.data.name].embedded:
+        return 1
     row = nearest(config, device)
     return 8 if row is None else cheapest_stack(row)
 

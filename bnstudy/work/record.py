@@ -1,10 +1,8 @@
 """What a trained network leaves behind: its record, summary and provenance."""
 
 import platform
-import subprocess
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 import bnstudy
 from bnstudy.config import RESULTS_VERSION
 from bnstudy.engine.train import Row
+from bnstudy.machine import git_state
 from bnstudy.store import Provenance, Record
 from bnstudy.sweep.protocol import Execution
 from bnstudy.work.trainer import Trained, by_cell
@@ -125,23 +124,3 @@ def environment(where: torch.device) -> dict[str, Any]:
         "git_dirty": state["dirty"],
         "host": platform.node(),
     }
-
-
-@cache
-def git_state() -> dict[str, Any]:
-    """Commit of the code that runs, and whether the tree differs from it; empty when unknown."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(Path(bnstudy.__file__).parent), *words],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        tracked = git("ls-files", "--error-unmatch", "__init__.py")
-        if not tracked:  # installed into somebody else's repository, or none
-            return {"commit": "", "dirty": None}
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except OSError:
-        return {"commit": "", "dirty": None}

@@ -90,7 +90,7 @@ class Trainer:
             UserError: a config that cannot train.
         """
         sources.check(configs[0])
-        first = data.load(configs[0].data, self.runs / "cache")
+        first = data.load_many([(configs[0].data, configs[0].seed)], self.runs / "cache")
         job = Trained(configs, anatomy(configs[0], first))
         parts, note = side_by_side(configs, first)
         waiting, done = deque(parts), 0
@@ -154,7 +154,7 @@ def stack_rows(
     layers draw comes from torch's own generators: iterate within `seeded`.
     """
     config = configs[0]
-    dataset = data.load_many([c.data for c in configs], runs / "cache").to(where)
+    dataset = data.load_many([(c.data, c.seed) for c in configs], runs / "cache").to(where)
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
     stack = make_stack(nets, where, capabilities.widens(config))
     stack.precision = precision(config, where)

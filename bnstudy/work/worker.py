@@ -16,7 +16,7 @@ import torch
 
 from bnstudy.config import Config
 from bnstudy.errors import UserError
-from bnstudy.machine import keep_memory
+from bnstudy.machine import git_state, keep_memory
 from bnstudy.norms import TooFewValues
 from bnstudy.store import Store
 from bnstudy.sweep.protocol import (
@@ -115,7 +115,7 @@ def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
 
 def mirror(execution: Execution, configs: list[Config]) -> Mirror:
     """The W&B mirror of a stack, not yet started."""
-    tags = [configs[0].norm.name, record.git_state()["commit"][:7] or "no-commit"]
+    tags = [configs[0].norm.name, git_state()["commit"][:7] or "no-commit"]
     folder = Path(execution.results_dir) / "wandb"
     return Mirror(execution.tracker, folder, execution.study or "ad-hoc", tags, configs)
 

@@ -44,6 +44,9 @@ def test_a_completion_script(shell):
         (["study"], "batch", {"batch_size"}),
         (["study", "batch_size"], "scale=q", {"scale=quick"}),
         ([], "st", {"study"}),
+        (["tune"], "batch", {"batch_size"}),
+        (["power"], "batch", {"batch_size"}),
+        (["study"], "tune=", {"tune=auto", "tune=committed", "tune=published"}),
     ],
 )
 def test_completion_offers_keys_choices_and_studies(words, incomplete, offered):

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from importlib.util import find_spec
 from typing import get_args
 
 import pytest
@@ -16,6 +17,7 @@ from bnstudy.config.capabilities import (
     NORMS,
     OPTIMIZERS,
     mixable,
+    own_copy,
     refusal,
     unused,
     widens,
@@ -137,11 +139,23 @@ def test_batch_norm_folds_exactly_where_the_table_says_so(model, norm):
 
 
 def test_embedded_data_need_no_file_and_are_small():
+    """A stack may hold a copy for each of 8 networks and more: 50 MB each at most."""
     for name, row in DATA.items():
-        if row.embedded:
+        if row.embedded and (name != "patches" or find_spec("skimage")):
             found = data.load(DataConfig(name=name))
-            assert sum(x.numel() for _, x, _ in found.parts()) * 4 < 1e6
+            assert sum(x.numel() for _, x, _ in found.parts()) * 4 < 50e6
+            assert row.tiny is (found.shape[1:] == (8, 8))
     assert not DATA["mnist"].embedded
+
+
+@pytest.mark.parametrize("name", [n for n, row in DATA.items() if row.embedded])
+def test_seeds_have_tensors_of_their_own_exactly_where_the_table_says_so(name):
+    if name == "patches" and not find_spec("skimage"):
+        pytest.skip("scikit-image is not installed")
+    for settings in [{}] if DATA[name].made else [{}, {"contrast": 1.0}, {"pixel_noise": 0.1}]:
+        cfg = DataConfig(name=name, train_size=20, **settings)
+        stack = data.load_many([(cfg, 0), (cfg, 1)])
+        assert bool(stack.infos) is own_copy(cfg)
 
 
 @pytest.mark.parametrize("name", [n for n, row in DATA.items() if row.length])

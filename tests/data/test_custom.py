@@ -33,11 +33,25 @@ def module(tmp_path, monkeypatch):
 
 
 def test_an_entry_in_the_working_directory_is_loaded_and_treated_like_any_data(module):
-    d = data.make(module(GOOD, train_size=12))
+    d = data.load(module(GOOD, train_size=12))
     assert d.info["sizes"] == {"train": 12, "val": 9, "test": 6}
     assert torch.bincount(d.train_y).tolist() == [4, 4, 4]
     assert d.info["note"] == "mine"
-    assert d.train_x.mean((0, 2, 3)).abs().max() < 1e-5
+    whole = data.load(module(GOOD))
+    both = torch.cat([whole.train_x, whole.val_x])  # the pool; its constants, whatever trains
+    assert both.mean((0, 2, 3)).abs().max() < 1e-5
+    assert d.info["mean"] == whole.info["mean"]
+
+
+def test_validation_of_ones_own_is_every_seeds_and_the_training_subset_follows_the_seed(module):
+    cfg = module(GOOD, train_size=12)
+    first, second = (data.load(cfg, seed=seed) for seed in (0, 1))
+    assert torch.equal(first.val_x, second.val_x)
+    assert torch.equal(first.test_x, second.test_x)
+    assert not torch.equal(first.train_x, second.train_x)
+    raw = torch.rand(30, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(first.info[k])[:, None, None] for k in ("mean", "std"))
+    torch.testing.assert_close(first.val_x * std + mean, raw[:9])
 
 
 def test_the_source_is_part_of_the_configuration(module):
@@ -67,7 +81,7 @@ def test_the_source_is_part_of_the_configuration(module):
 )
 def test_what_is_wrong_with_an_entry_is_said(module, text, message):
     with pytest.raises(ValueError, match=message):
-        data.make(module(text))
+        data.load(module(text))
 
 
 def test_a_module_that_does_not_exist_is_a_message():
@@ -88,7 +102,7 @@ def build(cfg):
 
 
 def test_sequences_of_ones_own_come_as_they_are(module):
-    d = data.make(module(SEQUENCES, train_size=7))
+    d = data.load(module(SEQUENCES, train_size=7))
     assert d.shape == (3, 5)
     assert len(d.train_y) == 7
     assert (d.test_y[4] == -100).tolist() == [False, False, False, True, True]
@@ -107,12 +121,12 @@ def test_sequences_of_ones_own_come_as_they_are(module):
 )
 def test_sequences_that_are_none_are_refused(module, line, message):
     with pytest.raises(UserError, match=message):
-        data.make(module(SEQUENCES.replace("# here", line)))
+        data.load(module(SEQUENCES.replace("# here", line)))
 
 
 def test_what_changes_images_is_refused_for_sequences(module):
     with pytest.raises(UserError, match=r"data\.contrast=0\.5 changes images"):
-        data.make(module(SEQUENCES, contrast=0.5))
+        data.load(module(SEQUENCES, contrast=0.5))
 
 
 def test_the_fingerprint_is_that_of_the_tensors(module):
@@ -156,6 +170,6 @@ def test_other_tensors_than_were_planned_are_refused(module, monkeypatch):
 def test_tall_features_are_not_taken_for_images_with_channels_last(module):
     """Two, three or four columns of several channels, or one of images that are not square."""
     for shape in ("16, 4, 4", "12, 50, 1", "8, 3, 8"):
-        data.make(module(GOOD.replace("2, 4, 4", shape)))
+        data.load(module(GOOD.replace("2, 4, 4", shape)))
     with pytest.raises(UserError, match=r"\(n, H, W, C\)"):
-        data.make(module(GOOD.replace("2, 4, 4", "8, 6, 3")))
+        data.load(module(GOOD.replace("2, 4, 4", "8, 6, 3")))

@@ -19,7 +19,7 @@ MNIST = Path(os.environ.get("BNSTUDY_DATA", Path(__file__).parents[3] / "shared/
 
 
 def load(**kwargs):
-    return data.make(DataConfig(**kwargs))
+    return data.load(DataConfig(**kwargs))
 
 
 def grey(d):
@@ -195,19 +195,33 @@ def test_the_listing_is_that_of_torchvision(folder):
     assert set(files.EXTENSIONS) == set(IMG_EXTENSIONS)
 
 
+class Forgetful(dict):
+    """The memory of a process that remembers the last pool only."""
+
+    def __contains__(self, key):
+        return False
+
+    def move_to_end(self, key):
+        pass
+
+    def popitem(self, last):
+        self.clear()
+
+
 def test_decoded_images_are_kept_under_the_fingerprint(folder, tmp_path, monkeypatch):
     cfg = DataConfig(name="image_folder", root=str(folder))
-    first = data.make(cfg, tmp_path / "cache")
+    first = data.load(cfg, tmp_path / "cache")
     decodings = []
     real = images._decode_all
+    monkeypatch.setattr(data, "_kept", Forgetful())  # as in one process after another
     monkeypatch.setattr(images, "_decode_all", lambda *a: decodings.append(1) or real(*a))
-    assert torch.equal(data.make(cfg, tmp_path / "cache").train_x, first.train_x)
+    assert torch.equal(data.load(cfg, tmp_path / "cache").train_x, first.train_x)
     assert decodings == []
     (kept,) = (tmp_path / "cache").glob("images-*.pt")
     kept.write_bytes(kept.read_bytes()[:100])
-    assert torch.equal(data.make(cfg, tmp_path / "cache").train_x, first.train_x)
+    assert torch.equal(data.load(cfg, tmp_path / "cache").train_x, first.train_x)
     save(folder / "ant" / "00.png", (250, 10, 20))
-    data.make(cfg, tmp_path / "cache")
+    data.load(cfg, tmp_path / "cache")
     assert decodings == [1, 1]
     assert not list((tmp_path / "cache").glob("*.pt.*"))  # nothing half-written stays
 
@@ -231,9 +245,9 @@ def test_image_size_resizes_the_short_side_and_crops_the_middle(tmp_path):
         Image.fromarray(stripes).save(tmp_path / name / "wide.png")
     cfg, cache = DataConfig(name="image_folder", root=str(tmp_path)), tmp_path.parent / "cache"
     with pytest.raises(ValueError, match=r"differ in size: .* 8x8, .*wide.png is 12x4 .*size=4"):
-        data.make(cfg, cache)
-    data.make(cfg.model_copy(update={"image_size": 6}), cache)
-    d = grey(data.make(cfg.model_copy(update={"image_size": 4}), cache))
+        data.load(cfg, cache)
+    data.load(cfg.model_copy(update={"image_size": 6}), cache)
+    d = grey(data.load(cfg.model_copy(update={"image_size": 4}), cache))
     values = torch.cat([x for _, x, _ in d.parts()]).mul(255).round().amin((1, 2, 3))
     assert d.shape == (3, 4, 4)
     assert sorted(values.tolist()) == [0] * 18 + [255] * 2
@@ -301,7 +315,7 @@ def test_a_remembered_fingerprint_is_read_until_a_file_changes(folder, tmp_path,
 def test_a_cache_that_cannot_be_written_is_no_obstacle(folder, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     cfg = DataConfig(name="image_folder", root=str(folder))
-    assert data.make(cfg, tmp_path / "cache").num_classes == 2
+    assert data.load(cfg, tmp_path / "cache").num_classes == 2
 
 
 def test_resolve_fills_in_hashes_and_leaves_embedded_data_alone(folder):
@@ -311,7 +325,7 @@ def test_resolve_fills_in_hashes_and_leaves_embedded_data_alone(folder):
     assert data.resolve(cfg) == cfg
     save(folder / "ant" / "00.png", (250, 1, 1))
     with pytest.raises(ValueError, match="does not fit what is there now"):
-        data.make(cfg)
+        data.load(cfg)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def test_logits_have_one_row_per_example(name, shape):
 def test_every_weight_layer_but_the_last_has_a_norm():
     assert channels(build(norm=Counted, name="mlp", hidden=(64, 32))) == [64, 32]
     assert channels(build(norm=Counted, name="lenet")) == [6, 16, 120, 84]
+    assert channels(build(norm=Counted, name="lenet", normalized="convolutions")) == [6, 16]
     # 6n + 2: the first convolution, two for each of 3n blocks, and two shortcuts
     assert channels(build(norm=Counted, name="resnet", depth=8, width=4)) == [
         4, 4, 4, 8, 8, 8, 16, 16, 16]  # fmt: skip

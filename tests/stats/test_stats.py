@@ -1,6 +1,5 @@
-"""Intervals and verdicts, tested by simulation and on planted effects."""
+"""Intervals of arms, and how runs are selected and paired."""
 
-import json
 import math
 
 import numpy as np
@@ -9,10 +8,9 @@ import pytest
 from scipy import stats as reference
 
 from bnstudy.stats import (
-    Claim,
-    judge,
     paired_differences,
     per_seed,
+    proportion_interval,
     summarize,
     t_interval,
 )
@@ -115,179 +113,15 @@ def test_a_seed_missing_on_one_side_is_a_lost_cell():
     assert math.isnan(paired_differences({0: 1.0}, {0: 1.0}, seeds=[0, 7])[7])
 
 
-def claim(values, kind="greater", threshold=0.0, primary=True, name="main", **more):
-    return Claim(name, name, kind, dict(enumerate(values)), threshold, primary=primary, **more)
-
-
-def verdict(*args, **kwargs):
-    return judge([claim(*args, **kwargs)])[0].verdict
-
-
-SPREAD = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])  # sd 0.79: 95 % half width 0.98, 90 % 0.75
-
-
-@pytest.mark.parametrize(
-    ("kind", "threshold", "mean", "expected"),
-    [
-        ("greater", 1.0, 3.0, "supported"),
-        ("greater", 1.0, 1.5, "inconclusive"),
-        ("greater", 1.0, 0.5, "inconclusive"),
-        ("greater", 1.0, -3.0, "refuted"),
-        ("equivalent", 1.0, 0.1, "supported"),
-        ("equivalent", 1.0, 0.5, "inconclusive"),
-        ("equivalent", 1.0, 3.0, "refuted"),
-        ("equivalent", 1.0, -3.0, "refuted"),
-        ("not_worse", 1.0, -9.0, "supported"),
-        ("not_worse", 1.0, 0.2, "supported"),
-        ("not_worse", 1.0, 0.9, "inconclusive"),
-        ("not_worse", 1.0, 3.0, "refuted"),
-    ],
-)
-def test_verdicts_on_planted_effects(kind, threshold, mean, expected):
-    assert verdict(mean + SPREAD, kind, threshold) == expected
-
-
-def test_preconditions_come_before_everything():
-    untrained = [("every arm trains", False, "batch: train error 89 %")]
-    got = judge([claim(50 + SPREAD, preconditions=untrained)])[0]
-    assert got.verdict == "invalid"
-    assert "every arm trains (batch" in got.reasons[0]
-    assert verdict(50 + SPREAD, preconditions=[("every arm trains", True, "")]) == "supported"
-    assert verdict((50 + SPREAD)[:4]) == "invalid"
-    assert judge([claim((50 + SPREAD)[:4])], min_seeds=4)[0].verdict == "supported"
-    for lost in (math.nan, math.inf):
-        got = judge([claim([*(50 + SPREAD), lost])])[0]
-        assert got.verdict == "invalid"
-        assert "seed 5" in got.reasons[0]
-        assert got.n == 5
-        assert math.isnan(got.mean)
-    assert verdict([]) == "invalid"
-
-
-def rates(mean, kind, threshold, n=5, replications=300):
-    rng = np.random.default_rng(1)
-    found = [verdict(rng.normal(mean, 1.0, n), kind, threshold) for _ in range(replications)]
-    return {word: found.count(word) / replications for word in set(found)}
-
-
-def test_error_rates_and_power_are_what_is_promised():
-    # 300 replications: four binomial standard errors are 0.05 at a rate of 0.05, 0.092 at 0.8.
-    none = rates(0.0, "greater", 0.0)
-    assert none.get("supported", 0) + none.get("refuted", 0) < 0.10
-    detectable = judge([claim(SPREAD / SPREAD.std(ddof=1))])[0].detectable  # sd one, five seeds
-    assert abs(rates(detectable, "greater", 0.0)["supported"] - 0.8) < 0.092
-    assert rates(-detectable, "greater", 0.0)["refuted"] > 0.7
-    margin = judge([claim(SPREAD / SPREAD.std(ddof=1), "equivalent", 1.0)])[0].detectable
-    # the two sides share one estimate of the spread, so both succeed a little more often than 80 %
-    assert 0.708 < rates(0.0, "equivalent", margin)["supported"] < 0.95
-    assert rates(margin, "equivalent", margin).get("supported", 0) < 0.10
-    margin = judge([claim(SPREAD / SPREAD.std(ddof=1), "not_worse", 1.0)])[0].detectable
-    assert abs(rates(0.0, "not_worse", margin)["supported"] - 0.8) < 0.092
-
-
-def test_p_and_interval_tell_the_same_story():
-    rng = np.random.default_rng(2)
-    for kind in ("greater", "equivalent", "not_worse"):
-        for mean in np.linspace(-3, 3, 40):
-            got = judge([claim(rng.normal(mean, 1.0, 5), kind, 1.0)])[0]
-            assert (got.p < 0.05) == (got.verdict in ("supported", "refuted")), (kind, got)
-
-
-def test_secondary_claims_must_survive_holm_both_ways():
-    for sign, outcome in ((1, "supported"), (-1, "refuted")):
-        weak = sign * (1.2 + SPREAD)  # two-sided p 0.027 alone; the second of two needs 0.025
-        assert verdict(weak) == outcome
-        rows = judge(
-            [
-                claim(sign * (9 + SPREAD)),
-                *(claim(weak, primary=False, name=f"second {i}") for i in range(2)),
-            ]
-        )
-        assert rows[0].p_holm is None
-        assert rows[0].verdict == outcome
-        for row in rows[1:]:
-            assert row.verdict == "inconclusive"
-            assert row.p < 0.05 < row.p_holm
-            assert row.p_holm == pytest.approx(2 * row.p)
-            assert "Holm" in row.reasons[0]
-    alone = judge([claim(SPREAD), claim(1.2 + SPREAD, primary=False, name="only")])
-    assert alone[1].verdict == "supported"
-
-
-@pytest.mark.parametrize(
-    "invalid",
-    [
-        {"values": [math.nan] * 5},
-        # its own p is 4e-6: at that p it would leave the weak claim the whole level
-        {"values": 50 + SPREAD, "preconditions": [("the reference trains", False, "")]},
-    ],
-)
-def test_an_invalid_secondary_claim_counts_in_the_family_with_p_one(invalid):
-    invalid = claim(invalid.pop("values"), primary=False, name="invalid", **invalid)
-    rows = judge([claim(SPREAD), claim(1.2 + SPREAD, primary=False, name="weak"), invalid])
-    assert rows[1].verdict == "inconclusive"
-    assert rows[1].p_holm == pytest.approx(2 * rows[1].p)
-    assert rows[2].verdict == "invalid"
-    assert rows[2].p_holm == 1.0
-
-
-@pytest.mark.parametrize("values", [[0.0] * 5, [5.0] * 5, [0.9 - 0.1, 0.85 - 0.05, 0.8, 0.8, 0.8]])
-@pytest.mark.parametrize("kind", ["greater", "equivalent", "not_worse"])
-def test_differences_without_spread_decide_nothing(values, kind):
-    got = judge([claim(values, kind, 1.0)])[0]
-    assert got.verdict == "inconclusive"
-    assert "without spread" in got.reasons[0]
-    second = judge([claim(SPREAD), claim(values, kind, 1.0, primary=False, name="flat")])[1]
-    assert second.verdict == "inconclusive"
-    assert second.p_holm == 1.0
-    json.dumps(got.to_dict(), allow_nan=False)
-
-
-def test_underpowered_is_said_against_the_published_effect_or_the_margin():
-    # five seeds, sd 0.79: 80 % power for a mean of 1.68 sd = 1.33
-    assert judge([claim(SPREAD, published_effect=1.2)])[0].underpowered
-    assert not judge([claim(SPREAD, published_effect=1.5)])[0].underpowered
-    assert not judge([claim(SPREAD)])[0].underpowered
-    # a threshold moves what must be found: 1 + 1.33
-    assert judge([claim(SPREAD, threshold=1.0, published_effect=2.2)])[0].underpowered
-    got = judge([claim(SPREAD, "equivalent", 0.5)])[0]
-    assert got.underpowered
-    assert "margin of 0.5 pp" in got.reasons[-1]
-
-
-def test_detectable_is_the_textbook_number():
-    # noncentral t: power of a two-sided paired t test, the far side left out (below 1e-5 here)
-    got = judge([claim(SPREAD)])[0]
-    shift = got.detectable / got.sd * math.sqrt(5)
-    power = reference.nct.sf(reference.t.ppf(0.975, 4), 4, shift)
-    assert power == pytest.approx(0.8, abs=1e-3)
-
-
-def test_judging_does_not_rescale():
-    small = judge([claim((2 + SPREAD) / 100, published_effect=0.1, unit="")])[0]
-    large = judge([claim(2 + SPREAD, published_effect=10.0)])[0]
-    assert small.verdict == large.verdict
-    assert small.p == pytest.approx(large.p)
-    for name in ("mean", "low", "high", "sd", "detectable"):
-        assert getattr(small, name) == pytest.approx(getattr(large, name) / 100)
-
-
-def test_a_verdict_is_plain_json():
-    got = judge([claim(np.array([math.nan, 1, 2]), notes=["2 runs diverged"])])[0].to_dict()
-    assert json.loads(json.dumps(got, allow_nan=False)) == got
-    assert got["mean"] is None
-    assert got["values"]["1"] == 1.0
-    assert got["reasons"][-1].startswith("2 ")
-
-
-def test_mistakes_in_claims_are_named():
-    with pytest.raises(ValueError, match="exactly one primary claim, got 0"):
-        judge([claim(SPREAD, primary=False)])
-    with pytest.raises(ValueError, match="exactly one primary claim, got 2: main, other"):
-        judge([claim(SPREAD), claim(SPREAD, name="other")])
-    with pytest.raises(ValueError, match="different names"):
-        judge([claim(SPREAD), claim(SPREAD, primary=False)])
-    with pytest.raises(ValueError, match=r"unknown kind 'less'\. Allowed: greater"):
-        claim(SPREAD, "less")
-    with pytest.raises(ValueError, match="above zero"):
-        claim(SPREAD, "equivalent", 0.0)
+def test_a_proportion_has_an_exact_interval():
+    # no failure in n runs: the upper end u solves (1 - u)^n = 0.025 (Clopper & Pearson)
+    assert proportion_interval(0, 12) == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 12)))
+    k, n, level = 3, 12, 0.9
+    got = proportion_interval(k, n, level)
+    assert got.mean == 0.25
+    assert reference.binom.sf(k - 1, n, got.low) == pytest.approx(0.05)
+    assert reference.binom.cdf(k, n, got.high) == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="got 4 of 3"):
+        proportion_interval(4, 3)
+    with pytest.raises(ValueError, match="between 0 and 1, got 95"):
+        proportion_interval(1, 3, 95)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from bnstudy.config.compose import hydra_session
 from bnstudy.errors import UserError
 from bnstudy.probes import PROBES
 from bnstudy.studies import planned
+from bnstudy.sweep.registration import claims_hash
 from tests.support.committed import EARLIER, stated
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -136,3 +138,116 @@ def test_the_command_refuses_such_a_grid_before_it_trains(tmp_path, monkeypatch)
     result = CliRunner().invoke(cli.main, words, prog_name="bnstudy")
     assert result.exit_code == 2
     assert "study class_skew cannot judge this grid" in result.stderr
+
+
+CLAIMS = """
+from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies.kit import failed, trained, values, select
+
+def shape(table):
+    return 1, 1
+
+def figure(table, axes):
+    pass
+
+def claims(table):
+    "Batch norm against group norm."
+    table = select(table, {"train.batch_size": 2})
+    arms = [values(table, "test_error", {"norm.name": n}) for n in ("batch", "group")]
+    ready = [trained(table, "every arm")]
+    return [Claim("worse", "batch norm is worse", "greater", paired_differences(*arms),
+                  threshold=1.0, primary=True, estimand="test error", preconditions=ready),
+            Claim("alike", "norms are alike", "equivalent", paired_differences(*arms),
+                  threshold=5.0, after="worse")]
+"""
+OVERRIDES = ["norm=batch,group", "train.batch_size=2,8", "model=mlp"]
+
+
+@pytest.fixture
+def asks(composer, tmp_path, monkeypatch):
+    """Hash of what a study asks, given changes of its text."""
+    monkeypatch.syspath_prepend(tmp_path)
+    request = composer.request([*OVERRIDES, "seeds=6"])
+    plain = composer.study("sync")
+
+    def asked(old="", new="", cells=request.cells, seeds=request.seeds):
+        assert old in CLAIMS
+        name = f"asks_{tmp_path.name.replace('-', '_')}_{len(list(tmp_path.glob('*.py')))}"
+        (tmp_path / f"{name}.py").write_text(CLAIMS.replace(old, new) if old else CLAIMS)
+        own = plain.model_copy(update={"entry": name})
+        return claims_hash(planned.check(own, cells, seeds))
+
+    asked.request = request
+    return asked
+
+
+WORDING = [("batch norm is worse", "other words"), ("Batch norm against", "A docstring about"),
+           ('"worse"', '"w"'), ("every arm", "all arms"), ("    pass", "    print(axes)"),
+           ("return 1, 1", "return 2, 2"), ("arms", "pair")]  # fmt: skip
+ASKED = [
+    ('"test_error", {', '"test_loss", {'),  # the number
+    ('_size": 2', '_size": 8'),  # the cell
+    ('("batch", "group")', '("group", "batch")'),  # the sign
+    ('"norm.name": n})', '"norm.name": n}, 1)'),  # the unit of the values
+    ("threshold=5.0", "threshold=4.9"),
+    ('"worse", "batch norm is worse", "greater"', '"worse", "", "not_worse"'),
+    ('estimand="test error"', 'estimand="test error, PreciseBN"'),
+    (', after="worse"', ""),
+    ("equivalent", "not_worse"),
+    (", preconditions=ready", ""),
+    ("= [trained(table,", "= [trained(table[table['norm.name'] == 'group'],"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), WORDING, ids=[old for old, _ in WORDING])
+def test_wording_and_drawing_are_no_part_of_what_is_asked(asks, old, new):
+    assert asks(old, new) == asks()
+
+
+@pytest.mark.parametrize(("old", "new"), ASKED, ids=[new for _, new in ASKED])
+def test_cells_numbers_kinds_and_order_are(asks, old, new):
+    assert asks(old, new) != asks()
+
+
+def test_so_is_a_rule_that_matters_only_where_runs_fail(asks):
+    rule = "    table = table.assign(test_error=table['test_error'].mask(failed(table), 0.9))\n"
+    assert asks("    arms =", f"{rule}    arms =") != asks()
+
+
+def test_the_order_of_rows_and_columns_is_not(asks):
+    shuffled = "    table = table.iloc[::-1, ::-1]\n"
+    assert asks("    table = select", f"{shuffled}    table = select") == asks()
+    cells = asks.request.cells
+    assert asks(cells=cells[::-1]) == asks()
+    assert asks(seeds=asks.request.seeds[::-1]) == asks()
+
+
+def test_another_number_of_seeds_is(asks):
+    assert asks(seeds=asks.request.seeds[:-1]) != asks()
+
+
+def test_numbers_of_a_stand_in_are_functions_of_cell_seed_and_column(asks):
+    cells, seeds = asks.request.cells, asks.request.seeds
+    whole = planned.stand_in(cells, seeds)
+    part = planned.stand_in(cells[1:2], seeds[2:4])
+    same = whole[(whole["cell"] == cells[1].cell) & whole["seed"].isin(seeds[2:4])]
+    for metric in ("test_error", "train_error", "test_loss"):
+        assert list(part[metric]) == list(same[metric])
+    assert whole["test_error"].nunique() == len(whole)
+    assert whole["test_error"].between(0.1, 0.11).all()
+
+
+def test_stand_ins_do_not_depend_on_versions_of_numpy():
+    """Of splitmix64's finalizer; recomputed with Python's own numbers."""
+    word, mask = 0x0123456789ABCDEF, 2**64 - 1
+    expected = word
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        expected = (expected ^ (expected >> shift)) * factor & mask
+    expected ^= expected >> 31
+    assert int(planned._mixed(np.array([word], dtype=np.uint64))[0]) == expected
+
+
+def test_where_runs_fail_about_a_quarter_does(asks):
+    failing = next(planned._where_runs_fail(asks.request.cells, range(50)))
+    # 200 runs with probability 1/4: 50, sd 6.1; four sd either way
+    assert 25 < (failing["train_error"] > 0.5).sum() < 75

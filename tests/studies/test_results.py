@@ -31,7 +31,7 @@ def figure(table, axes):
 
 def claims(table):
     values = dict(zip(table["seed"], table["test_error"]))
-    values[4]  # needs them all
+    values[5]  # needs them all
     return [Claim("low", "the error is above zero", "greater", values, primary=True)]
 """
 
@@ -46,23 +46,25 @@ def own(tmp_path, monkeypatch):
     return StudyConfig(name="own", entry=name, scales={"quick": Grid(seeds=[0], axes={})}, **words)
 
 
-def table(seeds=range(5)) -> pd.DataFrame:
+def table(seeds=range(6)) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         [
             {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "diverged_at": None,
-             "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits"}
+             "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits",
+             "train_error": 0.01, "num_classes": 10, "cell": "c"}
             for seed in seeds
         ]
     )  # fmt: skip
 
 
-def write(study, folder, rows=None):
+def write(study, folder, rows=None, **protocol):
     rows = table() if rows is None else rows
     records = {a: str(hash(t)) for a, t in zip(rows["address"], rows["created"], strict=True)}
     return studies.results_of(
         study, records, lambda: rows, folder,
-        scale="quick", cells=[Config()], planned=5, command="bnstudy study own",
+        scale="quick", cells=[Config()], planned=6, command="bnstudy study own",
+        protocol=results.Protocol(**{"seeds": range(6), **protocol}),
     )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def test_study_json_is_json_for_every_reader(own, tmp_path):
 
 
 def test_an_unfinished_grid_says_that_runs_are_missing(own, tmp_path):
-    with pytest.raises(UserError, match="the 3 runs in the store, of 5, are too few"):
+    with pytest.raises(UserError, match="the 3 runs in the store, of 6, are too few"):
         write(own, tmp_path / "results", table(range(3)))
     with pytest.raises(UserError, match="no run of this study"):
         write(own, tmp_path / "results", table().iloc[:0])
@@ -135,17 +137,76 @@ def test_an_unfinished_grid_says_that_runs_are_missing(own, tmp_path):
 
 def test_a_broken_study_is_not_called_an_unfinished_grid(own, tmp_path):
     with pytest.raises(KeyError):
-        write(own, tmp_path / "results", table(range(5)).assign(seed=[0, 1, 2, 3, 9]))
+        write(own, tmp_path / "results", table(range(6)).assign(seed=[0, 1, 2, 3, 4, 9]))
 
 
 def test_lines_give_each_verdict_and_its_reasons(own, tmp_path):
-    (line,) = studies.lines(write(own, tmp_path / "results"))
+    line, why = studies.lines(write(own, tmp_path / "results"))
     assert line.startswith("supported    primary  the error is above zero [+0.10, 95 % interval")
+    assert line.endswith("] exploratory")
+    assert why == "exploratory: there is no registration"
+    told = tmp_path / "registered"
+    (line,) = studies.lines(write(own, told, standing=lambda _: ("confirmatory", "why", "line")))
+    assert line.endswith("] confirmatory")
     lost = {"verdict": "invalid", "primary": False, "text": "t", "mean": None, "level": 0.9,
             "low": None, "high": None, "unit": "pp", "reasons": ["lost cell"]}  # fmt: skip
     first, second = studies.lines([lost])
     assert first.endswith("[?, 90 % interval ? to ? pp]")
     assert second.strip() == "lost cell"
+
+
+def test_claims_without_an_interval_have_none_in_their_line():
+    told = {"verdict": "true", "primary": False, "text": "equal", "kind": "identical",
+            "mean": 0.0, "level": None, "low": None, "high": None, "unit": "", "reasons": [],
+            "status": "confirmatory"}  # fmt: skip
+    assert studies.lines([told]) == ["true                  equal confirmatory"]
+
+
+def test_standing_is_in_every_file_and_asks_for_the_times_of_the_records(own, tmp_path):
+    asked = []
+
+    def standing(created):
+        asked.append(list(created))
+        return "exploratory", "the claims were changed", "registered then"
+
+    (verdict,) = write(own, tmp_path / "results", standing=standing)
+    assert verdict["status"] == "exploratory"
+    assert verdict["status_reason"] == "the claims were changed"
+    assert asked == [["2026-01-01"] * 6]
+    found = json.loads((tmp_path / "results" / "study.json").read_text())
+    assert found["registered"] == "registered then"
+    assert "Verdicts are exploratory: the claims were changed." in found["caption"]
+    assert "95 % Student-t" in found["caption"]  # the bars
+    assert "sign-flip" in found["caption"]  # the claims
+
+
+@pytest.mark.parametrize("what", ["registration", "tuning", "fixed"])
+def test_results_that_another_protocol_made_are_written_again(own, tmp_path, what):
+    path = tmp_path / "protocol.json"
+    path.write_text('["first"]')
+    folder, given = tmp_path / "results", {what: "first" if what == "fixed" else path}
+    write(own, folder, **given)
+    before = times(folder)
+    write(own, folder, **given)
+    assert times(folder) == before
+    path.write_text('["second"]')
+    write(own, folder, **({what: "second"} if what == "fixed" else given))
+    assert times(folder)["claims.json"] != before["claims.json"]
+    if what != "fixed":
+        assert json.loads((folder / f"{what}.json").read_text()) == ["second"]
+
+
+def test_failed_runs_are_counted_and_told(own, tmp_path):
+    rows = table()
+    rows.loc[[1, 4], "train_error"] = 0.9
+    write(own, tmp_path / "results", rows)
+    (found,) = pd.read_csv(tmp_path / "results" / "failures.csv").to_dict("records")
+    assert (found["failed"], found["n"]) == (2, 6)
+    told = json.loads((tmp_path / "results" / "study.json").read_text())["failed_runs"]
+    # Clopper-Pearson for 2 of 6: 4 to 78 %
+    assert told == ["2 of 6 runs (33 %, 95 % interval 4 to 78 %)"]
+    write(own, tmp_path / "other")
+    assert json.loads((tmp_path / "other" / "study.json").read_text())["failed_runs"] == []
 
 
 def test_the_comparison_rule_is_said_in_words():
@@ -162,7 +223,8 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
     for i, grid in enumerate(("quick-planned", "quick-other")):
         folder = runs / "studies" / "sync" / grid
         folder.mkdir(parents=True)
-        for name in ("table.csv", "figure.svg", "figure.png", "claims.json", "study.json"):
+        for name in ("table.csv", "figure.svg", "figure.png", "claims.json", "study.json",
+                     "registration.json"):  # fmt: skip
             (folder / name).write_text(grid)
         os.utime(folder, (i, i))  # the other grid is the newer one
     (runs / "report.html").write_text("page")
@@ -179,4 +241,6 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
     subprocess.run(script, check=True, env={**os.environ, "PATH": path}, capture_output=True)
     copied = tmp_path / "results" / "sync"
     assert {p.read_text() for p in copied.iterdir()} == {"quick-planned"}
+    assert (copied / "registration.json").exists()
+    assert not (copied / "tuning.json").exists()
     assert (tmp_path / "results" / "report.html").read_text() == "page"

@@ -35,6 +35,13 @@ def test_the_stack_is_as_large_as_it_gets_cheaper():
     assert cost.stack_size(config(name="mnist", fingerprint="0" * 16)) == 8, "not measured"
 
 
+def test_large_data_that_each_seed_distorts_are_not_copied_for_a_stack():
+    large = {"name": "mnist", "fingerprint": "0" * 16}
+    assert cost.stack_size(config(contrast=1.0, **large)) == 1
+    assert cost.stack_size(config(pixel_noise=0.1, **large)) == 1
+    assert cost.stack_size(config(8, contrast=1.0)) == 32, "digits are small"
+
+
 def test_compiling_must_save_twice_what_it_costs():
     # saved a step: 1 ms for 8 networks; worth it above 20 s
     assert cost.compiles(config(), 20_001, 8, "cpu")[0]

@@ -141,10 +141,13 @@ def test_every_network_of_a_stack_sees_its_own_data(tmp_path, monkeypatch, way):
     index = torch.arange(5)[:, None].expand(5, 4)
     images, labels = seen["data"].take("test", index)
     for k, config in enumerate(CONTRASTS):
-        own = data.load(config.data)
+        own = data.load(config.data, seed=config.seed)
         assert torch.equal(images[:, k], own.test_x[:5])
         assert torch.equal(labels[:, k], own.test_y[:5])
+        trained_on, _ = seen["data"].take("train", index)
+        assert torch.equal(trained_on[:, k], own.train_x[:5])
     assert not torch.equal(images[:, 0], images[:, 2])
+    assert not torch.equal(trained_on[:, 0], trained_on[:, 1]), "seeds draw their own examples"
 
 
 @pytest.mark.slow
