@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bnstudy.stats.intervals import Interval
+from bnstudy.stats.intervals import proportion_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,14 +60,10 @@ def failures(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
     flags = pd.concat([table[list(by)], failed(table).rename("failed")], axis=1)
     found = flags.groupby(list(by), dropna=False)["failed"].agg(["sum", "size"]).reset_index()
-    intervals = [_exact(k, n) for k, n in zip(found["sum"], found["size"], strict=True)]
+    intervals = [
+        proportion_interval(int(k), int(n))
+        for k, n in zip(found["sum"], found["size"], strict=True)
+    ]
     numbers = pd.DataFrame(intervals, columns=["rate", "low", "high"])
     named = found.rename(columns={"sum": "failed", "size": "n"})
     return pd.concat([named, numbers], axis=1)
-
-
-def _exact(failures: int, n: int, level: float = 0.95) -> Interval:
-    from scipy.stats import binomtest
-
-    found = binomtest(int(failures), int(n)).proportion_ci(level, method="exact")
-    return Interval(failures / n, float(found.low), float(found.high))

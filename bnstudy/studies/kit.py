@@ -19,7 +19,6 @@ from bnstudy.stats.failures import HALF, chance, failed
 from bnstudy.stats.failures import failures as failures  # for the studies and their results
 
 DATA, MODEL, NORM = "data.name", "model.name", "norm.name"
-UNJUDGED = ("demonstration", "identical")  # kinds of claims that are no verdicts
 NAMED = 5  # failed seeds that a precondition names
 
 # what a claim's number is: the measured quantity, and by which statistics

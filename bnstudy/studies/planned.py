@@ -18,8 +18,8 @@ import pandas as pd
 
 from bnstudy.config import Config, StudyConfig, digest, flatten
 from bnstudy.errors import UserError
-from bnstudy.stats import Claim
-from bnstudy.studies.kit import UNJUDGED, arms
+from bnstudy.stats import UNCOUNTED, Claim
+from bnstudy.studies.kit import arms
 from bnstudy.studies.results import module
 
 CLASSES = 10  # of a stand-in
@@ -230,7 +230,7 @@ def measured(config: Config) -> list[str]:
 
 def _gaps(claims: Sequence[Claim], seeds: Sequence[int]) -> list[str]:
     """What is missing behind the claims, the primary one first."""
-    judged = [claim for claim in claims if claim.kind not in UNJUDGED]
+    judged = [claim for claim in claims if claim.kind not in UNCOUNTED]
     if not claims or sum(claim.primary for claim in claims) != bool(judged):
         return ["there are no runs for its primary claim"]
     found = []
