@@ -1,6 +1,7 @@
 """Registered before the first record, or exploratory: done wrong in every order."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -197,9 +198,14 @@ def test_two_planners_at_once_register_once(lab):
 
 
 def test_two_planners_with_different_claims_are_both_written_down(lab):
+    def slow() -> int:  # long enough for the other to read the file before this one writes it
+        time.sleep(0.2)
+        return 0
+
     with ThreadPoolExecutor(2) as pool:
-        asked = [lab.ask(), lab.ask(EDITED)] * 4
-        list(pool.map(lambda now: register(lab.path, now, lambda: 0, True), asked))
+        asked = [lab.ask(), lab.ask(EDITED)]
+        list(pool.map(lambda now: register(lab.path, now, slow, True), asked))
+    assert len(read(lab.path)) == 2
     lab.train()
     first, second = (lab.study(claims).status for claims in (form(), EDITED))
     assert {first, second} == {"confirmatory", "exploratory"}  # only the first entry counts
