@@ -12,7 +12,8 @@ while read -r folder; do
   for file in table.csv figure.svg figure.png claims.json study.json; do
     cp "$folder/$file" "results/$study/$file"
   done
-  for file in registration.json tuning.json failures.csv; do  # not every study has them
+  # not every study has them
+  for file in details.svg details.png registration.json tuning.json failures.csv; do
     rm -f "results/$study/$file"
     if [ -e "$folder/$file" ]; then cp "$folder/$file" "results/$study/$file"; fi
   done

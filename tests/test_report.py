@@ -132,6 +132,27 @@ def test_the_looks_that_were_taken_are_told(tmp_path):
     assert "(2 of 3; the next look lacks runs)" in text
 
 
+def test_the_coverage_of_intervals_stands_below_the_claims(tmp_path):
+    text = standing(tmp_path, "confirmatory", "why", coverage="24 seeds cover 94 %.")
+    assert text.index("Detectable:") < text.index("24 seeds cover 94 %.") < text.index("Notes")
+
+
+def test_details_are_folded_below_the_headline(tmp_path):
+    put(tmp_path / "a")
+    html = report.render(report.collect(tmp_path))
+    assert "<details>" not in html
+    details = SVG.replace(b"rect", b"circle")
+    (tmp_path / "a" / "details.svg").write_bytes(details)
+    html = report.render(report.collect(tmp_path))
+    page = Page(html)
+    headline, folded = [link for link in page.links if link.startswith("data:image/svg+xml")]
+    assert base64.b64decode(folded.split(",")[1]) == details
+    start = html.index("<details>")
+    assert html.index(headline) < start < html.index(folded) < html.index("</details>")
+    assert not page.open
+    assert "not complete" not in page.text
+
+
 @pytest.mark.parametrize("word", ["true", "false", "shown", "not shown"])
 def test_words_that_are_no_verdicts_are_shown_as_they_are(tmp_path, word):
     put(tmp_path / "a")

@@ -324,7 +324,11 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
             protocol=protocol_of(request, plan, form),
         )
         told = json.loads((folder / "study.json").read_text())
-        notes = [told["registered"], *(f"failed: {text}" for text in told["failed_runs"])]
+        notes = [
+            told["coverage"],
+            told["registered"],
+            *(f"failed: {text}" for text in told["failed_runs"]),
+        ]
         return verdicts, [*studies.lines(verdicts), *filter(None, notes)]
 
     # apart: what draws starts threads, and the next study's workers are forked from here

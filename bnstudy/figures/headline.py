@@ -51,7 +51,7 @@ class Lines:
         """The means of one arm with bars of their intervals, and a dot for each run.
 
         summary: rows of x, mean, low, high; low and high may be unknown (NaN).
-        runs:    one row per run with x and `metric`; None draws no dots.
+        runs:    one row per run with x, seed and `metric`; None draws no dots.
         mode:    key of MODES, which chooses the line.
         percent: values are fractions and are drawn times 100.
         """
@@ -61,7 +61,7 @@ class Lines:
         where = rows[x].to_numpy(dtype=float)
         mean, low, high = (factor * rows[c].to_numpy(dtype=float) for c in ("mean", "low", "high"))
         if runs is not None:
-            for value, own in runs.groupby(x):
+            for value, own in runs.sort_values("seed").groupby(x):  # a seed has its place
                 spread = 2 ** np.linspace(-SPREAD, SPREAD, len(own))
                 self.ax.plot(value * spread, factor * own[metric], ".", color=color, alpha=0.5,
                              markersize=3.5, markeredgewidth=0, zorder=2)  # fmt: skip

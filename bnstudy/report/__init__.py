@@ -1,7 +1,8 @@
 """One self-contained HTML page of all studies that have results.
 
-It reads result folders and nothing else: study.json, claims.json, table.csv and figure.svg (or
-.png). The page needs no network and no script; the same folders give the same bytes.
+It reads result folders and nothing else: study.json, claims.json, table.csv, figure.svg (or .png)
+and, where a study has them, details.svg (or .png). The page needs no network and no script; the
+same folders give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader
 SCALES = ("smoke", "quick", "full")  # smallest first; others follow by name
 VERDICTS = ("supported", "refuted", "inconclusive", "invalid")
 WORDS = (*VERDICTS, "true", "false", "shown", "not shown")  # the last four are counted nowhere
-_FIGURES = {"figure.svg": "image/svg+xml", "figure.png": "image/png"}
+_KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # of figures, the first that is there
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class StudyResult:
     claims: list[dict[str, Any]] = field(default_factory=list)
     table: str = ""
     figure: str = ""
+    details: str = ""  # a second figure, of every arm
     problems: tuple[str, ...] = ()
 
     @property
@@ -92,14 +94,20 @@ def read(folder: str | Path, root: str | Path | None = None) -> StudyResult:
     study = parsed("study.json", dict)
     claims = [claim for claim in parsed("claims.json", list) if isinstance(claim, dict)]
     table = text("table.csv")
-    figure = ""
-    for name, kind in _FIGURES.items():
-        if not figure and (folder / name).is_file():
-            figure = _data_uri(kind, (folder / name).read_bytes())
+    figure, details = (_drawn(folder, stem) for stem in ("figure", "details"))
     if not figure:
         problems.append("no figure.svg or figure.png")
     place = folder.relative_to(root).as_posix() if root is not None else folder.name
-    return StudyResult(place, study, claims, table, figure, tuple(problems))
+    return StudyResult(place, study, claims, table, figure, details, tuple(problems))
+
+
+def _drawn(folder: Path, stem: str) -> str:
+    """The data address of a figure; empty where there is none."""
+    for suffix, kind in _KINDS.items():
+        path = folder / f"{stem}.{suffix}"
+        if path.is_file():
+            return _data_uri(kind, path.read_bytes())
+    return ""
 
 
 def render(results: Sequence[StudyResult]) -> str:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from bnstudy.errors import did_you_mean
 from bnstudy.stats.evidence import Evidence, Test
 
@@ -138,10 +140,9 @@ def _alone(claim: Claim, evidence: Evidence, test: Test, alpha: float) -> Ruling
 
 def _holm(p: Sequence[float]) -> list[float]:
     """Adjusted p-values of a family (Holm 1979, Scand. J. Statist. 6, 65-70); NaN counts as 1."""
-    from statsmodels.stats.multitest import multipletests
-
-    if not p:
-        return []
-    return [
-        float(q) for q in multipletests([1.0 if math.isnan(x) else x for x in p], method="holm")[1]
-    ]
+    given = np.nan_to_num(np.array(p, dtype=float), nan=1.0)
+    order = np.argsort(given)
+    steps = given[order] * np.arange(len(given), 0, -1)  # the smallest times n, the next times n-1
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(q) for q in adjusted]

@@ -19,6 +19,7 @@ from bnstudy.errors import UserError, count
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from bnstudy.stats import Verdict
     from bnstudy.studies.looks import Look
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 INTERVAL = "95 % Student-t"  # of the bars in figures
 TESTS = "Intervals of claims: sign-flip tests of paired differences, inverted."
 FILES = ("table.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json", "study.json")
+DETAILS = ("details.svg", "details.pdf", "details.png")  # of a study that has them
 FUNCTIONS = ("shape", "figure", "claims")  # of a study's module
+DETAILED = ("details", "details_shape")  # of one whose figure is a headline
 STAMP = "complete"  # holds the hash of what the files beside it were made from
 STATED = {"name", "title", "claim", "source", "rule", "cost", "expected", "notes"}
 
@@ -59,7 +62,8 @@ class Protocol:
 def module(study: StudyConfig) -> ModuleType:
     """The figure and claims of a study; a module of the user's may lie in the working directory.
 
-    Raises UserError when the module does not import or lacks one of the three functions.
+    Raises UserError when the module does not import or lacks one of the three functions, or has
+    one of `details` and `details_shape` without the other.
     """
     name = study.entry or f"bnstudy.studies.{study.name}"
     if not study.entry and importlib.util.find_spec(name) is None:
@@ -67,12 +71,41 @@ def module(study: StudyConfig) -> ModuleType:
             f"study {study.name}: its YAML does not say where its figure and claims are: add a "
             "line like `entry: my_study`, a module with the functions shape, figure and claims"
         )
-    for function in FUNCTIONS:
+
+    def check(functions: Sequence[str]) -> ModuleType:
         try:
-            entry.locate(f"{name}:{function}", "entry")
+            for function in functions:
+                entry.locate(f"{name}:{function}", "entry")
         except UserError as error:
             raise UserError(f"study {study.name}: {error}") from None
-    return sys.modules[name]
+        return sys.modules[name]
+
+    found = check(FUNCTIONS)
+    return check(DETAILED) if any(hasattr(found, function) for function in DETAILED) else found
+
+
+def drawn(found: ModuleType, table: "pd.DataFrame") -> "dict[str, Figure]":
+    """The figures of a study's module, by the stem of their files.
+
+    "figure", and "details" where the module has `details`: then `figure` is a headline of one row
+    of panels, as wide as a page.
+    """
+    import matplotlib
+
+    from bnstudy import figures
+
+    with matplotlib.rc_context(figures.rc()):
+        rows, columns = found.shape(table)
+        if not hasattr(found, "details"):
+            figure, axes = figures.canvas(columns, rows)
+            found.figure(table, axes)
+            return {"figure": figure}
+        headline, axes = figures.page(columns)
+        found.figure(table, axes)
+        rows, columns = found.details_shape(table)
+        details, axes = figures.canvas(columns, rows)
+        found.details(table, axes)
+        return {"figure": headline, "details": details}
 
 
 def results_of(
@@ -87,7 +120,7 @@ def results_of(
     command: str,
     protocol: Protocol,
 ) -> list[dict[str, Any]]:
-    """The verdicts of a study as plain dicts; writes FILES unless they are there and still hold.
+    """The verdicts of a study as plain dicts; writes its files unless they are there and hold.
 
     They hold while the study, the code that draws and judges it, the records behind the table and
     the registration are those that they were made from. Results of an unfinished grid are written
@@ -109,7 +142,8 @@ def results_of(
         digest([sources(study), sorted(records.items()), protocol.stamp()]),
     )
     held = stamp.exists() and stamp.read_text() == made_from
-    if not held or not all((folder / name).exists() for name in FILES):
+    files = FILES + (DETAILS if hasattr(module(study), "details") else ())
+    if not held or not all((folder / name).exists() for name in files):
         stamp.unlink(missing_ok=True)
         try:
             complete = _write(study, table(), folder, scale, cells, command, protocol)
@@ -200,8 +234,6 @@ def _write(
     protocol: Protocol,
 ) -> bool:
     """Write all files of a study's results; whether looks have come to their end."""
-    import matplotlib
-
     from bnstudy import figures, stats
     from bnstudy.stats.verdicts import plain
 
@@ -213,11 +245,10 @@ def _write(
     status, reason, registered = protocol.stands(table)
     standing = {"status": status, "status_reason": reason}
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(figures.rc()):
-        rows, columns = found.shape(table)
-        figure, axes = figures.canvas(columns, rows)
-        found.figure(table, axes)
-        figures.save(figure, folder)
+    for name in DETAILS:  # of an earlier version of the study
+        (folder / name).unlink(missing_ok=True)
+    for stem, figure in drawn(found, table).items():
+        figures.save(figure, folder, stem)
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     diverged = int(table["diverged_at"].notna().sum())
     published = getattr(found, "PUBLISHED", {})
@@ -225,6 +256,7 @@ def _write(
     write_atomically(folder / "table.csv", table.to_csv(index=False))
     write_json(folder / "claims.json", [{**v.to_dict(), **standing} for v in verdicts])
     failed = _failures(study, table, folder)
+    level = looks[-1].level if looks else stats.ALPHA
     description = {
         **study.model_dump(include=STATED),
         "scale": scale,
@@ -233,6 +265,7 @@ def _write(
         "diverged_runs": diverged,
         "failed_runs": failed,
         "command": command,
+        "coverage": stats.coverage.sentence(len(seeds), level, protocol.looks),
         "caption": f"{caption} {TESTS} Verdicts are {status}: {reason}.",
         **standing,
         "registered": registered,

@@ -6,8 +6,17 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as reference
+from statsmodels.stats.multitest import multipletests
 
-from bnstudy.stats import MIN_SEEDS, Claim, judge, sign_flip, sign_flip_interval, t_interval
+from bnstudy.stats import (
+    MIN_SEEDS,
+    Claim,
+    families,
+    judge,
+    sign_flip,
+    sign_flip_interval,
+    t_interval,
+)
 
 
 def claim(values, kind="greater", threshold=0.0, primary=True, name="main", **more):
@@ -111,6 +120,15 @@ def test_secondary_claims_must_survive_holm_both_ways():
             assert "Holm" in row.reasons[0]
     alone = judge([claim(SPREAD), claim(0.65 + SPREAD, primary=False, name="only")])
     assert alone[1].verdict == "supported"
+
+
+def test_holms_adjustment_is_that_of_statsmodels():
+    rng = np.random.default_rng(3)
+    for n in (1, 2, 5, 12):
+        p = rng.uniform(0, 0.3, n).round(2)  # n = 12 has ties, and sums beyond 1
+        assert families._holm(p) == pytest.approx(multipletests(p, method="holm")[1], rel=1e-15)
+    assert families._holm([]) == []
+    assert families._holm([math.nan, 0.01]) == [1.0, 0.02]
 
 
 @pytest.mark.parametrize(

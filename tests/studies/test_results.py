@@ -1,17 +1,19 @@
 """Results are written whole, kept while they hold, and valid JSON."""
 
+import importlib
 import json
 import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bnstudy import studies
+from bnstudy import figures, stats, studies
 from bnstudy.config import Config, Grid, StudyConfig
 from bnstudy.errors import UserError
 from bnstudy.studies import results
@@ -100,6 +102,51 @@ def test_results_that_do_not_hold_are_written_again(own, tmp_path, what):
         (folder / results.STAMP).unlink()
     write(own, folder, rows)
     assert times(folder)["claims.json"] != before["claims.json"]
+
+
+DETAILED = """
+def details_shape(table):
+    return 2, 1
+
+def details(table, axes):
+    axes[1, 0].set_title("every arm")
+"""
+
+
+def test_a_study_with_details_has_a_headline_as_wide_as_a_page_and_a_second_figure(own, tmp_path):
+    folder, path = tmp_path / "results", tmp_path / f"{own.entry}.py"
+    path.write_text(MODULE + DETAILED)
+    write(own, folder)
+    sheets = results.drawn(studies.module(own), table())
+    for stem, blank in {"figure": figures.page(1), "details": figures.canvas(1, 2)}.items():
+        assert list(sheets[stem].get_size_inches()) == list(blank[0].get_size_inches())
+    assert (folder / "details.png").read_bytes() != (folder / "figure.png").read_bytes()
+    before = times(folder)
+    write(own, folder)
+    assert times(folder) == before
+    (folder / "details.svg").unlink()
+    write(own, folder)
+    assert (folder / "details.svg").exists()
+    path.write_text(MODULE)  # without details
+    importlib.invalidate_caches()
+    del sys.modules[own.entry]
+    write(own, folder)
+    assert not [name for name in results.DETAILS if (folder / name).exists()]
+
+
+@pytest.mark.parametrize("lost", results.DETAILED)
+def test_details_and_their_shape_come_together(own, tmp_path, lost):
+    path = tmp_path / f"{own.entry}.py"
+    path.write_text(MODULE + DETAILED.replace(f"def {lost}(", "def other("))
+    with pytest.raises(UserError, match=f"has no '{lost}'"):
+        studies.module(own)
+
+
+def test_the_coverage_of_intervals_at_these_seeds_is_told(own, tmp_path):
+    write(own, tmp_path / "results")
+    told = json.loads((tmp_path / "results" / "study.json").read_text())["coverage"]
+    assert told == stats.coverage.sentence(6)
+    assert "95 % intervals over 6 seeds cover" in told
 
 
 @pytest.mark.parametrize("room", ["stats/intervals.py", "figures/style.py", "studies/kit.py"])
@@ -224,7 +271,7 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
         folder = runs / "studies" / "sync" / grid
         folder.mkdir(parents=True)
         for name in ("table.csv", "figure.svg", "figure.png", "claims.json", "study.json",
-                     "registration.json"):  # fmt: skip
+                     "registration.json", "details.svg", "details.png"):  # fmt: skip
             (folder / name).write_text(grid)
         os.utime(folder, (i, i))  # the other grid is the newer one
     (runs / "report.html").write_text("page")
@@ -241,6 +288,7 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
     subprocess.run(script, check=True, env={**os.environ, "PATH": path}, capture_output=True)
     copied = tmp_path / "results" / "sync"
     assert {p.read_text() for p in copied.iterdir()} == {"quick-planned"}
-    assert (copied / "registration.json").exists()
+    for name in ("registration.json", "details.svg", "details.png"):
+        assert (copied / name).exists()
     assert not (copied / "tuning.json").exists()
     assert (tmp_path / "results" / "report.html").read_text() == "page"
