@@ -3,9 +3,12 @@
 # More overrides may follow: bash scripts/demo.sh scale=smoke results_dir=/tmp/demo
 source "$(dirname "$0")/setup.sh"
 
-bnstudy study batch_size "$@"
-folder=()
+folder=() scale=(scale=demo)
 for word in "$@"; do
-  case "$word" in results_dir=*) folder=("$word") ;; esac
+  case "$word" in
+    results_dir=*) folder=("$word") ;;
+    scale=*) scale=() ;;
+  esac
 done
+bnstudy study batch_size "${scale[@]}" "$@"
 bnstudy report "${folder[@]}"

@@ -20,7 +20,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-SCALES = ("smoke", "quick", "full")  # smallest first; others follow by name
+SCALES = ("smoke", "demo", "quick", "full")  # smallest first; others follow by name
 VERDICTS = ("supported", "refuted", "inconclusive", "invalid")
 WORDS = (*VERDICTS, "true", "false", "shown", "not shown")  # the last four are counted nowhere
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}  # of figures, the first that is there

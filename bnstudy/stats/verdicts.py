@@ -191,9 +191,8 @@ def _verdict(
     reasons = [*evidence.faults, *([ruling.reason] if ruling.reason else [])]
     t_low, t_high = evidence.student.interval[1:]
     if student.word != ruling.word:
-        reasons.append(
-            f"Student's t would say {student.word} (interval {t_low:.3g} to {t_high:.3g})"
-        )
+        why = student.reason or f"interval {t_low:.3g} to {t_high:.3g}"
+        reasons.append(f"Student's t would say {student.word} ({why})")
     yardstick = claim.published_effect if claim.kind == "greater" else claim.threshold
     underpowered = (
         ruling.word == "inconclusive" and yardstick is not None and evidence.detectable > yardstick

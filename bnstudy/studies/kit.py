@@ -34,7 +34,8 @@ FAILURES = "failure rate"
 # panels come in this order, others behind
 ORDER = ("digits", "contrast_digits", "mnist_small", "mnist", "fashion_mnist", "patches", "cifar10",
          "resnet", "lenet", "mlp")  # fmt: skip
-TITLES = {"mlp": "MLP", "lenet": "LeNet", "resnet": "ResNet", "mnist": "MNIST",
+TITLES = {"mlp": "MLP", "lenet": "LeNet", "lenet_maps": "LeNet, norms on maps only",
+          "resnet": "ResNet", "mnist": "MNIST",
           "mnist_small": "small MNIST", "contrast_digits": "contrast digits",
           "patches": "photo patches", "cifar10": "CIFAR-10",
           "fashion_mnist": "Fashion-MNIST"}  # fmt: skip

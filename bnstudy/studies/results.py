@@ -315,12 +315,18 @@ def _failures(study: StudyConfig, table: "pd.DataFrame", folder: Path) -> list[s
     write_atomically(folder / "failures.csv", found.to_csv(index=False))
     shown = [name for name in by if table[name].nunique(dropna=False) > 1]
     return [
-        f"{' '.join(f'{name}={row[name]}' for name in shown)}{': ' if shown else ''}"
+        f"{_place(row, shown)}"
         f"{row['failed']} of {row['n']} runs ({100 * row['rate']:.0f} %, 95 % interval "
         f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
         for row in found.to_dict("records")
         if row["failed"]
     ]
+
+
+def _place(row: dict[Any, Any], names: Sequence[str]) -> str:
+    """The settings of a cell that are set, in front of what is said of it."""
+    own = " ".join(f"{name}={row[name]}" for name in names if row[name] == row[name])
+    return f"{own}: " if own else ""
 
 
 def _signed(value: float | None) -> str:
