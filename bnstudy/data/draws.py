@@ -25,7 +25,9 @@ class Pool:
     """Examples to draw from and a fixed test part: images or sequences as `Dataset` describes them.
 
     `validation` draws the indices of the pool's validation part from a stream, equally many each
-    time. `noise` and `vocabulary` are those of every seed's Dataset.
+    time. `exchangeable` says that any other example of the pool would do as well, so that those
+    that a seed leaves unused can validate, too. `noise` and `vocabulary` are those of every seed's
+    Dataset.
     """
 
     x: Tensor
@@ -37,6 +39,7 @@ class Pool:
     info: dict[str, Any] = field(default_factory=dict)
     noise: Tensor | None = None
     vocabulary: int | None = None
+    exchangeable: bool = False
 
     def with_x(self, change: Callable[[str, Tensor], Tensor]) -> "Pool":
         """A copy whose examples are `change(part, x)`, part being "pool" or "test"."""
@@ -55,7 +58,9 @@ def pool_of(data: Dataset) -> Pool:
 def dataset(pool: Pool, cfg: DataConfig, seeds: Sequence[int]) -> Dataset:
     """The data of a stack, a seed for each network; all read the pool's tensors.
 
-    With `test_part="validation"` the test part is each network's validation part.
+    With `test_part="validation"` the test part is each network's validation part and, where the
+    pool's examples are exchangeable, as many more that it leaves unused as make it the size of the
+    test part that it stands for: what pilots say of the spread then holds for it.
 
     Raises UserError for a `train_size` beyond the training part.
     """
@@ -65,7 +70,8 @@ def dataset(pool: Pool, cfg: DataConfig, seeds: Sequence[int]) -> Dataset:
     }
     test_x, test_y = pool.test_x, pool.test_y
     if cfg.test_part == "validation":
-        test_x, test_y, rows["test"] = pool.x, pool.y, rows["val"]
+        unseen = [_unseen(pool, drawn[seed], seed) for seed in seeds]
+        test_x, test_y, rows["test"] = pool.x, pool.y, torch.stack(unseen, dim=1)
     sizes = {"test": len(test_y), **{part: len(index) for part, index in rows.items()}}
     info = {**pool.info, "sizes": sizes, "available": len(pool.y) - sizes["val"]}
     return Dataset(
@@ -93,6 +99,18 @@ def parts(pool: Pool, cfg: DataConfig, seed: int) -> dict[str, Tensor]:
         order = subset_order(pool.y[train], generator(seed, "train_size"))
         train = train[order[: cfg.train_size].sort().values]
     return {"train": train, "val": validation}
+
+
+def _unseen(pool: Pool, part: dict[str, Tensor], seed: int) -> Tensor:
+    """What a seed does not train on: its validation part, and unused examples of every class."""
+    free = torch.ones(len(pool.y), dtype=torch.bool)
+    free[torch.cat([part["train"], part["val"]])] = False
+    unused = free.nonzero().flatten()
+    more = min(len(pool.test_y) - len(part["val"]), len(unused))
+    if not pool.exchangeable or more <= 0:
+        return part["val"]
+    chosen = stratified(pool.y[unused], more, generator(seed, "unseen"))
+    return torch.cat([part["val"], unused[chosen]])
 
 
 def subset_order(labels: Tensor, stream: torch.Generator) -> Tensor:

@@ -109,7 +109,9 @@ def _with_test(
     if not size:
         raise UserError(f"the training part has {len(y)} examples; a split needs at least 10")
     validation = partial(stratified, y, size)
-    return Pool(_unit(x), y, _unit(test_x), test_y, num_classes, validation, info or {})
+    return Pool(
+        _unit(x), y, _unit(test_x), test_y, num_classes, validation, info or {}, exchangeable=True
+    )
 
 
 def _without_test(
@@ -124,7 +126,8 @@ def _without_test(
     test = torch.zeros(len(y), dtype=torch.bool)
     test[stratified(y, sizes["test"], generator(split_seed, "test"))] = True
     validation = partial(stratified, y[~test], sizes["val"])
-    return Pool(x[~test], y[~test], x[test], y[test], num_classes, validation, info or {})
+    parts = x[~test], y[~test], x[test], y[test]
+    return Pool(*parts, num_classes, validation, info or {}, exchangeable=True)
 
 
 def _unit(pixels: torch.Tensor) -> torch.Tensor:

@@ -51,7 +51,7 @@ SOURCE = "Wu & He 2018, table 2"
 SHADES = ("#111111", "#666666", "#333333", "#999999")  # grey: color belongs to a norm
 
 # thresholds in pp, written before any seed of a claim was trained
-MORE = 1.0  # a tenth of the published loss; less would make nobody change the norm
+MORE = 2.4  # half of the pilots' loss of 4.75, see the YAML; a fifth of the published one
 WITHIN = 3.0  # margin of PreciseBN against group norm: under a third of the published loss
 CONTROL = 1.0  # margin of torch's own layer against this package's
 VECTORS_LOSE = 5.0  # on vectors, where pilots showed several times as much

@@ -103,6 +103,17 @@ def test_validation_can_stand_in_for_the_test_part(settings):
     assert pilot.info["sizes"] == {"train": 1197, "val": 200, "test": 200}
 
 
+def test_pilots_measure_on_as_many_unseen_examples_as_the_test_part_has():
+    plain, pilot = load(seed=3, train_size=600), load(seed=3, train_size=600, test_part="validation")
+    assert pilot.info["sizes"] == {"train": 600, "val": 200, "test": 400}
+    assert torch.equal(pilot.test_x[:200], plain.val_x)
+    measured = raw_images(pilot, "test")
+    for part in ("train", "test"):  # the test part proper is not among them either
+        assert not set(map(tuple, measured)) & set(map(tuple, raw_images(plain, part)))
+    counts = torch.bincount(pilot.test_y[200:], minlength=10)
+    assert counts.max() - counts.min() <= 8  # of 597 unused, 15 % more of some digits than others
+
+
 def test_parts_hold_their_share_of_every_class():
     labels = torch.arange(10).repeat_interleave(torch.arange(30, 130, 10))
     counts = torch.bincount(labels)
