@@ -101,13 +101,20 @@ class Order:
     def __init__(self, data: Any, configs: Sequence[Config]) -> None:
         self.data, self.train = data, configs[0].train
         self.generators = [generator(c.seed, "order") for c in configs]
+        self.left: list[Tensor] = [torch.empty(0) for _ in configs]  # of each network's own epoch
         self.epoch: Iterator[Tensor] = iter(())
 
     def __next__(self) -> Tensor:
         found = next(self.epoch, None)
         if found is None:
-            drawn = [self._epoch(i, g) for i, g in enumerate(self.generators)]
-            self.epoch = iter(torch.stack(drawn, dim=-1))
+            drawn = [
+                own if len(own) else self._epoch(i, g)
+                for i, (own, g) in enumerate(zip(self.left, self.generators, strict=True))
+            ]
+            # classes that a seed has fewer examples of may make its epochs of batches shorter
+            steps = min(map(len, drawn))
+            self.epoch = iter(torch.stack([own[:steps] for own in drawn], dim=-1))
+            self.left = [own[steps:] for own in drawn]
             found = next(self.epoch)
         return found
 

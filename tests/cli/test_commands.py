@@ -81,7 +81,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(command, tmp_path, monkeypa
 
 
 def test_a_long_plan_says_how_to_shrink_it():
-    text = said(bnstudy_("study", "batch_size", "data=digits", "train.epochs=500", "--dry-run"))
+    text = said(bnstudy_("study", "batch_size", "model=resnet", "train.epochs=500", "--dry-run"))
     for way in ("scale=smoke", "seeds=5", "data.train_size", "max_minutes"):
         assert way in text
     assert "max_minutes" not in said(bnstudy_(*STUDY, "--dry-run"))

@@ -97,7 +97,7 @@ def test_a_study_names_the_runs_of_its_grid_as_overrides_change_it(trained):
 def test_show_of_a_study_says_its_claim_grid_status_and_verdicts(trained):
     grid = [w for w in STUDY[1:] if "=" in w]
     text = said(bnstudy_("show", "batch_size", *grid, f"results_dir={trained}"))
-    assert "Batch normalization loses accuracy" in text
+    assert "\nclaim    From the reference batch" in text
     assert "scale=smoke: 4 cells, seeds 10, 11" in text
     assert "train.batch_size: 2, 32" in text
     assert "8 of 8 runs" in text

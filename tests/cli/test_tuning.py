@@ -10,11 +10,12 @@ import yaml
 from shell import TINY, bnstudy_, files, own_folder, said
 
 from bnstudy.store import Store
+from bnstudy.studies import batch_size
 
 __all__ = ["own_folder"]
 
 QUIET = ["tracker.mode=disabled", "workers=1"]
-SMALL = ["scale=smoke", "data.train_size=40", "train.steps=4", "data=digits", *QUIET]
+SMALL = ["scale=smoke", "data.train_size=40", "train.steps=4", "model=resnet", *QUIET]
 SMOKE = ["batch_size", "scale=smoke", *QUIET, "--config-dir", "conf"]
 COMPARE = ["compare", "norm=batch,group", *TINY, "tune=optimizer.lr=0.1,0.2"]
 
@@ -39,7 +40,7 @@ def test_tune_then_study(conf):
     path = conf / "tuned" / "batch_size-smoke.yaml"
     assert printed.splitlines()[-1] == str(path)
     found = choices(path)
-    assert len(found["choices"]) == 8  # 2 data x 2 norms x 2 batch sizes
+    assert len(found["choices"]) == 8  # 2 models x 2 norms x 2 batch sizes
     pilots = records()
     assert set(pilots["seed"]) == {0, 1}
     assert set(pilots["data.test_part"]) == {"validation"}
@@ -51,6 +52,7 @@ def test_tune_then_study(conf):
             runs = by_address.loc[trial["runs"]]
             behind |= set(trial["runs"])
             assert set(runs["optimizer.lr"]) == {trial["set"]["optimizer.lr"]}
+            assert set(runs["model.name"]) == {choice["where"]["model"]}
             assert set(runs["norm.name"]) == {choice["where"]["norm"]}
             assert set(runs["train.batch_size"]) == {choice["where"]["train.batch_size"]}
             bad = runs["train_error"] > 0.45
@@ -74,10 +76,10 @@ def test_tune_then_study(conf):
     assert len(study) == 16
     assert set(study["seed"]) == {10, 11}
     chosen = {
-        (*(c["where"][k] for k in ("data", "norm", "train.batch_size")), c["set"]["optimizer.lr"])
+        (*(c["where"][k] for k in ("model", "norm", "train.batch_size")), c["set"]["optimizer.lr"])
         for c in found["choices"]
     }
-    columns = ["data.name", "norm.name", "train.batch_size", "optimizer.lr"]
+    columns = ["model.name", "norm.name", "train.batch_size", "optimizer.lr"]
     assert set(study[columns].itertuples(index=False, name=None)) == chosen
     # and what selects records by the study finds these
     assert "status   16 of 16 runs" in said(bnstudy_("show", *SMOKE[:2], *SMOKE[-2:]))
@@ -90,7 +92,7 @@ def test_the_published_protocol_and_the_untuned_say_so():
     assert "optimizer.lr as in the YAML, not tuned for data.train_size=40" in plan
     assert "tune=auto puts pilots first" in plan
     assert (
-        "run `bnstudy tune batch_size scale=smoke data.train_size=40 train.steps=4 data=digits`"
+        "run `bnstudy tune batch_size scale=smoke data.train_size=40 train.steps=4 model=resnet`"
         in plan
     )
     plan = said(bnstudy_("study", "batch_size", *SMALL, "optimizer.lr=0.2", "--dry-run"))
@@ -205,21 +207,21 @@ def test_power_hands_the_primarys_pilots_to_the_computation(monkeypatch):
     more = (errors["batch", 2] - errors["batch", 32]) - (errors["group", 2] - errors["group", 32])
     ((values, effect, how),) = asked
     assert values == pytest.approx((100 * more).tolist())
-    assert (effect, how) == (2.5, {"kind": "greater", "threshold": 5.0})
+    assert (effect, how) == (2.5, {"kind": "greater", "threshold": batch_size.MORE})
     assert "16 seeds for power 0.9 at 2.5 pp" in printed
     assert "norm=batch train.batch_size=2: 2 of 2 pilots" in printed
 
 
 MISTAKES = {
     ("tune",): "name one study",
-    ("tune", "batch_size", "class_skew"): "name one study",
+    ("tune", "batch_size", "sync"): "name one study",
     ("tune", "batch_sise"): "Did you mean 'batch_size'",
     ("tune", "batch_size", "scale=smoke", "tune=auto"): "takes no tune=",
     ("tune", "batch_size", "scale=smoke", "optimizer.lr=0.1"): "optimizer.lr is what is tuned",
-    ("tune", "class_skew", "scale=smoke"): "states nothing to tune",
+    ("tune", "sync", "scale=smoke"): "states nothing to tune",
     ("power", "batch_size", "scale=smoke"): "give --effect X",
     ("power", "batch_size", "scale=smoke", "--effect", "2", "seeds=2"): "would be pilots",
-    ("study", "class_skew", "scale=smoke", "tune=auto"): "class_skew states nothing to tune",
+    ("study", "sync", "scale=smoke", "tune=auto"): "sync states nothing to tune",
     ("study", "batch_size", "scale=smoke", "tune=auto", "seeds=2"): "seeds 0, 1 are pilots",
     ("study", "batch_size", "tune=optimizer.lr=0.1,0.2"): "in its YAML",
     ("train", "-m", "norm=batch,group", "tune=optimizer.lr=0.1,0.2"): "'bnstudy compare'",

@@ -60,10 +60,10 @@ def mine(tmp_path, monkeypatch):
     return tmp_path / f"{entry}.py"
 
 
-def unpainted(figure, folder) -> None:
+def unpainted(figure, folder, stem) -> None:
     """Files without a figure in them: three formats take seconds."""
     for kind in ("svg", "pdf", "png"):
-        (folder / f"figure.{kind}").write_text("")
+        (folder / f"{stem}.{kind}").write_text("")
 
 
 def easy(config) -> float:

@@ -104,8 +104,10 @@ def test_validation_can_stand_in_for_the_test_part(settings):
 
 
 def test_pilots_measure_on_as_many_unseen_examples_as_the_test_part_has():
-    settings = {"seed": 3, "train_size": 600}
-    plain, pilot = load(**settings), load(test_part="validation", **settings)
+    plain, pilot = (
+        load(seed=3, train_size=600),
+        load(seed=3, train_size=600, test_part="validation"),
+    )
     assert pilot.info["sizes"] == {"train": 600, "val": 200, "test": 400}
     assert torch.equal(pilot.test_x[:200], plain.val_x)
     measured = raw_images(pilot, "test")

@@ -6,7 +6,10 @@ import pytest
 import torch
 from toy_training import config, data, stack_of, trained
 
+from bnstudy.config import Config
+from bnstudy.data import load, load_many
 from bnstudy.data.samplers import generator
+from bnstudy.engine.train import Order
 from bnstudy.work import build as run
 
 
@@ -101,3 +104,22 @@ def test_fresh_noise_is_drawn_at_each_step_from_the_seeds_own_stream():
         noise = 0.5 * torch.randn(4, 1, 8, 8, generator=again)
         assert torch.equal(drawn[:, 0], d.train_x[:4] + noise)
     assert torch.equal(d.take("train", index)[0][:, 0], d.train_x[:4])
+
+
+def test_a_seed_whose_classes_fill_fewer_batches_draws_its_next_epoch_earlier():
+    """Of unbalanced classes; beside other seeds it sees the batches that it sees alone."""
+    cfg = Config.model_validate({"train": {"batch_size": 10, "classes_per_batch": 10}})
+
+    def drawn(*seeds):
+        configs = [cfg.model_copy(update={"seed": seed}) for seed in seeds]
+        order = Order(load_many([(cfg.data, seed) for seed in seeds]), configs)
+        return torch.stack([next(order) for _ in range(300)])  # two epochs and a half
+
+    together = drawn(0, 1)
+    labels = load(cfg.data, seed=1).train_y
+    scarcest = [int(load(cfg.data, seed=s).train_y.bincount().min()) for s in (0, 1)]
+    assert scarcest[0] != scarcest[1], "the epochs are of different lengths"
+    for i in range(2):
+        assert torch.equal(together[..., i], drawn(i)[..., 0])
+    rows = labels[together[: scarcest[1], :, 1]]
+    assert all(len(batch.unique()) == 10 for batch in rows)

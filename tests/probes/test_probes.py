@@ -224,6 +224,25 @@ def test_composition_is_fair_batches_without_a_skew(digits):
         assert 0 <= row["composition_left_out"] < 0.2
 
 
+def test_composition_of_a_seed_is_the_same_alone_and_beside_others_with_fewer_full_batches():
+    """On the validation part each seed has other examples, and another number of full batches."""
+    settings = Config.model_validate({"data": {"train_size": 200, "test_part": "validation"}}).data
+    cfg = config("mlp", batch_size=20, classes_per_batch=1)
+    cfg = cfg.model_copy(update={"data": settings})
+
+    def composed(*seeds):
+        dataset = data.load_many([(settings, seed) for seed in seeds])
+        _, rows = trained(cfg, dataset, ("composition",), seeds)
+        return [(row["composition_error"], row["composition_left_out"]) for row in rows]
+
+    together = composed(0, 1, 2)
+    assert len({left for _, left in together}) > 1
+    # beside others sums of float32 may come in another order: one answer of at least 180 may change
+    for seed, found in enumerate(together):
+        (alone,) = composed(seed)
+        assert found == pytest.approx(alone, abs=1 / 180)
+
+
 def test_forgetting_of_a_stream(digits):
     cfg = config("mlp", batch_size=10, classes_per_task=2, epochs=1)
     cfg = cfg.model_copy(

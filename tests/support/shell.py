@@ -17,7 +17,7 @@ TINY = ["model=mlp", "data.train_size=40", "train.steps=4", "train.batch_size=8"
         "tracker.mode=disabled", "workers=1"]  # fmt: skip
 GRID = ["train", "-m", "norm=batch,group", *TINY]
 STUDY = ["study", "batch_size", "scale=smoke", "data.train_size=40", "train.steps=4",
-         "data=digits", "tracker.mode=disabled", "workers=1"]  # fmt: skip
+         "data=digits", "model=resnet", "tracker.mode=disabled", "workers=1"]  # fmt: skip
 
 
 def bnstudy_(*words: str) -> Result:
