@@ -329,9 +329,11 @@ def _pilots(request: "Request") -> "Request":
     default: Seeds = Tune.model_fields["pilots"].default
     seeds = tuple(seed_list(block.pilots if block else default))
     if both := sorted(set(seeds) & set(request.seeds)):
+        named = f"seed{'s' * (len(both) > 1)} {', '.join(map(str, both))}"
+        be, are = ("pilots", "are") if len(both) > 1 else ("a pilot", "is")
         raise UserError(
-            f"seeds {', '.join(map(str, both))} would be pilots and are the study's: give the "
-            "study others, or state `tune: pilots:` in its YAML"
+            f"{named} would be {be} and {are} the study's: give the study others, "
+            "or state `tune: pilots:` in its YAML"
         )
     return replace(
         request, cells=tuple(variant(c, VALIDATION) for c in request.cells), seeds=seeds, looks=()
