@@ -281,8 +281,8 @@ def _on_maps(panel: Panel) -> list[Claim]:
     claim = panel.claims(source=SOURCE, preconditions=_ready(panel, *references))
     primary = claim(
         "BN loses more",
-        f"from batch {large} to {small} BN's test error grows by more than {control} norm's "
-        f"+ {MORE:g} pp",
+        f"from batch {large} to {small} BN's test error grows by at least {MORE:g} pp "
+        f"more than {control} norm's",
         _more(panel, control, small, large), threshold=MORE, primary=panel.main, estimand=EMA,
         **PUBLISHED.cite("{} pp on ImageNet", _published_loss()),
     )  # fmt: skip
@@ -294,8 +294,8 @@ def _on_maps(panel: Panel) -> list[Claim]:
         primary,
         claim(
             "PreciseBN",
-            f"at batch {small} BN evaluated by PreciseBN and {control} norm differ by less than "
-            f"{WITHIN:g} pp",
+            f"at batch {small} BN evaluated with PreciseBN and {control} norm differ by less "
+            f"than {WITHIN:g} pp",
             paired_differences(precise, panel.cell("test_error", other)),
             "equivalent", threshold=WITHIN, estimand=PRECISE, **rethinking,
         ),
@@ -345,8 +345,8 @@ def _on_vectors(panel: Panel) -> list[Claim]:
     if small < large:
         found.append(claim(
             "BN loses more",
-            f"from batch {large} to {small} BN's test error grows by more than {control} norm's "
-            f"+ {VECTORS_LOSE:g} pp",
+            f"from batch {large} to {small} BN's test error grows by at least "
+            f"{VECTORS_LOSE:g} pp more than {control} norm's",
             _more(panel, control, small, large), threshold=VECTORS_LOSE, primary=panel.main,
             estimand=EMA,
         ))  # fmt: skip
@@ -378,7 +378,7 @@ def _vectors_or_maps(others: list[Panel]) -> list[Claim]:
         )  # fmt: skip
         found.append(claim(
             "vectors lose, maps do not",
-            f"from batch {large} to {small} BN loses more where it normalizes vectors, too",
+            f"from batch {large} to {small} BN loses more where it also normalizes vectors",
             paired_differences(*changes), estimand=EMA,
         ))  # fmt: skip
     return found
