@@ -244,7 +244,7 @@ def asked(request: "Request", plan: Plan, form: dict[str, Any]) -> "tuple[Path, 
     `plan` may be that of a look; `form` is the canonical form of the study's claims.
     """
     from bnstudy.config import digest
-    from bnstudy.sweep.registration import Registration, claims_hash
+    from bnstudy.sweep.registration import Registration, claims_hash, rules
 
     assert request.study is not None
     name, scale = request.study.name, request.settings.scale.name
@@ -258,6 +258,7 @@ def asked(request: "Request", plan: Plan, form: dict[str, Any]) -> "tuple[Path, 
         tuning=getattr(tuned, "hash", ""),
         until=request.settings.until,
         looks=request.looks,
+        rules=rules(),
         form=form,
         command=command_of(request),
         planned=whole.runs,

@@ -291,8 +291,9 @@ def power(
                 "--effect X, in the unit of its primary claim"
             )
         chance = stated.power if stated else Power.model_fields["power"].default
+        smallest = effect if effect is not None else stated.effect
         judges = execute.judges_of([_pilots(request)])
-        judges.result()
+        Apart(_check_effect, study.name, judges.result()[study.name], smallest).result()
         pilots = _pilots(settled(request, composer, judges, dry_run))
         present.tuned(pilots)
         plan = _trained(pilots, composer, dry_run)
@@ -300,14 +301,21 @@ def power(
             return
         present.pilot_failures(pilots, [failed for _, failed in _outcomes(pilots, plan)])
         claims = studies.module(study).claims(execute.table_of(pilots, plan))
-        primary = next((claim for claim in claims if claim.primary), None)
-        if primary is None:
-            raise UserError(f"the study {study.name} has no primary claim: no power to compute")
-        smallest = effect if effect is not None else stated.effect
+        primary = next(claim for claim in claims if claim.primary)
         needed, seeds, stepwise = _needed(primary, smallest, chance, grid.looks)
         present.power(primary, smallest, chance, needed, seeds)
         if stepwise is not None:
             present.power_with_looks(grid.looks, smallest, primary.unit, stepwise)
+
+
+def _check_effect(study: str, form: dict[str, Any], effect: float) -> None:
+    """Refuse what no pilots could help: an effect at the primary claim's threshold, or no claim."""
+    from bnstudy.stats.power import check_effect
+
+    primary = next((claim for claim in form["claims"] if claim["primary"]), None)
+    if primary is None:
+        raise UserError(f"the study {study} has no primary claim: no power to compute")
+    check_effect(effect, primary["kind"], primary["threshold"])
 
 
 def _pilots(request: "Request") -> "Request":
@@ -321,9 +329,11 @@ def _pilots(request: "Request") -> "Request":
     default: Seeds = Tune.model_fields["pilots"].default
     seeds = tuple(seed_list(block.pilots if block else default))
     if both := sorted(set(seeds) & set(request.seeds)):
+        named = f"seed{'s' * (len(both) > 1)} {', '.join(map(str, both))}"
+        be, are = ("pilots", "are") if len(both) > 1 else ("a pilot", "is")
         raise UserError(
-            f"seeds {', '.join(map(str, both))} would be pilots and are the study's: give the "
-            "study others, or state `tune: pilots:` in its YAML"
+            f"{named} would be {be} and {are} the study's: give the study others, "
+            "or state `tune: pilots:` in its YAML"
         )
     return replace(
         request, cells=tuple(variant(c, VALIDATION) for c in request.cells), seeds=seeds, looks=()

@@ -241,7 +241,11 @@ class Composer:
                 if key in (*axes, *by_hand):
                     raise UserError(f"{key} is tuned and given a value: leave out one of them")
         if chosen_on_pilots:
-            chosen_on_pilots.check(grid.cells[0])
+            try:
+                chosen_on_pilots.check(grid.cells[0])
+            except UserError as error:
+                where = f"{self.study_file(study.name)}: " if study else ""
+                raise UserError(f"{where}{error}") from None
         request = Request(
             settings=grid.settings,
             cells=grid.cells,

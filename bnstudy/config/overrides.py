@@ -14,8 +14,10 @@ from bnstudy.config.settings import (
     GROUPS,
     PATHS,
     Grid,
+    Power,
     Settings,
     StudyConfig,
+    Tune,
     axis_keys,
     path_of,
     schema_keys,
@@ -222,8 +224,10 @@ def _teach(error: Any, model: type[BaseModel]) -> str:
         return error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         leaves = schema_keys() if model is Settings else [*model.model_fields]
-        if model is StudyConfig and key.startswith("scales."):
-            leaves = [f"{key.rpartition('.')[0]}.{name}" for name in Grid.model_fields]
+        folder = key.rpartition(".")[0]
+        if model is StudyConfig and folder:
+            part = {"tune": Tune, "power": Power}.get(folder.rpartition(".")[2], Grid)
+            leaves = [f"{folder}.{name}" for name in part.model_fields]
         return str(unknown_key(key, leaves)).removesuffix(".")
     hint = ""
     if error["type"] == "literal_error":

@@ -137,8 +137,10 @@ def check_seeds(tune: Tune, seeds: Seeds) -> None:
     except ValueError as error:
         raise UserError(str(error)) from None
     if both:
+        named = f"seed{'s' * (len(both) > 1)} {', '.join(map(str, both))}"
+        are = "are pilots" if len(both) > 1 else "is a pilot"
         raise UserError(
-            f"seeds {', '.join(map(str, both))} are pilots, which chose the settings: claims need "
+            f"{named} {are}, which chose the settings: claims need "
             f"others, such as seeds={max(pilots) + 1}..{max(pilots) + 12}"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bnstudy.stats.verdicts import Claim
 
 POWER = 0.8
+MANY = 10_000  # seeds, of which nobody trains more
 
 
 class Test(NamedTuple):
@@ -107,6 +109,33 @@ def _detectable(claim: Claim, n: int, sd: float, alpha: float) -> float:
     if claim.kind == "not_worse":
         return _effect(n, alpha, POWER) * sd
     return claim.threshold + _effect(n, alpha / 2, POWER) * sd
+
+
+def would_decide(claim: Claim, evidence: Evidence, alpha: float) -> str:
+    """How many seeds would decide a claim if mean and spread were those measured, in words.
+
+    By the normal approximation n = ((z_level + z_power) sd / (mean - threshold))^2, for equivalent
+    with the nearer margin. Empty where the differences have no spread.
+    """
+    mean, sd = evidence.test.interval.mean, evidence.sd
+    if math.isnan(evidence.detectable):
+        return ""
+    apart = (abs(mean) if claim.kind == "equivalent" else mean) - claim.threshold
+    one_sided = (1 - interval_level(claim.kind, alpha)) / 2
+    power = (1 + POWER) / 2 if claim.kind == "equivalent" else POWER  # as in `_detectable`
+    z = NormalDist().inv_cdf(1 - one_sided) + NormalDist().inv_cdf(power)
+    limit = "margin" if claim.kind in ("equivalent", "not_worse") else "threshold"
+    if abs(apart) <= z * sd / math.sqrt(MANY):
+        return (
+            f"more than {MANY:,} seeds would be needed to decide it: the measured mean is at or "
+            f"next to the {limit}"
+        )
+    n = max(math.ceil((z * sd / apart) ** 2), evidence.n + 1)  # these have not decided it
+    step = 10 ** max(0, len(str(n)) - 2)  # two digits: the spread is not known better
+    return (
+        f"about {step * math.ceil(n / step):,} seeds would decide it with {100 * POWER:.0f} % "
+        "power at the measured mean and spread"
+    )
 
 
 @lru_cache

@@ -130,15 +130,12 @@ def seeds_needed(
     The right verdict at a true mean of `effect`; with a threshold above zero also at a true mean of
     zero, where `greater` must be refuted and `equivalent` and `not_worse` supported.
     how: alpha, simulations and seed of `decision_rate`. None where 200 seeds are not enough.
-    Raises UserError for a power outside (0, 1) and an effect at the threshold, which no n decides.
+    Raises UserError for a power outside (0, 1) and an effect that `check_effect`
+    refuses.
     """
     if not 0 < power < 1:
         raise UserError(f"power must lie between 0 and 1, got {power}.")
-    if effect == threshold or (kind == "equivalent" and abs(effect) == threshold):
-        raise UserError(
-            f"an effect of {effect:g} is the threshold itself: no number of seeds decides it. "
-            "Give the smallest effect that should be found."
-        )
+    check_effect(effect, kind, threshold)
     truths = [effect] if threshold <= 0 else [effect, 0.0]
 
     def enough(n: int) -> bool:
@@ -157,6 +154,20 @@ def seeds_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return high
+
+
+def check_effect(effect: float, kind: str = "greater", threshold: float = 0.0) -> None:
+    """Refuse an effect that no number of seeds decides.
+
+    Raises UserError for one that is not finite or at the threshold.
+    """
+    if not math.isfinite(effect):
+        raise UserError(f"an effect must be a finite number, got {effect:g}.")
+    if effect == threshold or (kind == "equivalent" and abs(effect) == threshold):
+        raise UserError(
+            f"an effect of {effect:g} is the threshold itself: no number of seeds decides it. "
+            "Give the smallest effect that should be found."
+        )
 
 
 def _right(kind: str, truth: float, threshold: float) -> str:

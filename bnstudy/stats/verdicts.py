@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bnstudy.stats.evidence import Evidence, interval_level, weigh
+from bnstudy.stats.evidence import Evidence, interval_level, weigh, would_decide
 from bnstudy.stats.families import UNCOUNTED, Ruling, check, rule
 from bnstudy.stats.tests import fewest
 
@@ -203,6 +203,8 @@ def _verdict(
             f"underpowered: detectable {evidence.detectable:.3g} {claim.unit} exceeds {what} of "
             f"{yardstick:.3g} {claim.unit}".rstrip()
         )
+    if claim.primary and ruling.word == "inconclusive":
+        reasons += filter(None, [would_decide(claim, evidence, alpha)])
     shared = {
         f.name: getattr(claim, f.name)
         for f in dataclasses.fields(Claim)

@@ -7,13 +7,14 @@ noise in training. Networks in which BN sees vectors are judged beside it: they 
 reason. Written before the first run of the seeds in configs/study/batch_size.yaml.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import finish
 from bnstudy.studies.kit import (
     EMA,
     FAILURES,
@@ -104,8 +105,7 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
     lines = figures.Lines(axes[0, 0])
     for norm in ("batch", "group"):
         lines.draw(PUBLISHED.curve(norm, "batch_size", x=B), None, B, norm, percent=False)
-    loss = _published_loss()
-    axes[0, 0].set_title(f"published: ResNet-50, ImageNet\n{_signed(loss)} pp", loc="left")
+    _title(axes[0, 0], "published: ResNet-50, ImageNet", "group", 2, 32, _signed(_published_loss()))
     lines.finish("images per GPU", 40)
     for ax, panel in zip(axes[0, 1:], _shown(table), strict=True):
         lines = figures.Lines(ax)
@@ -120,13 +120,21 @@ def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
         small, large = ends(panel)
         values = list(_more(panel, control, small, large).values())
         interval = stats.sign_flip_interval(values)
-        ax.set_title(
-            f"measured: {panel.title}\nfrom {large} to {small}: {_signed(interval.mean)} pp "
-            f"[{_signed(interval.low)}, {_signed(interval.high)}]", loc="left",
-        )  # fmt: skip
+        mean, *bounds = (_signed(value) for value in interval)
+        _title(ax, f"measured: {panel.title}", control, small, large, mean, bounds)
         top = 100 * panel.rows[panel.rows[NORM].isin(["batch", control])]["test_error"].max()
         lines.finish(XLABEL, min(100.0, 1.15 * top))
     axes[0, 0].set_ylabel("error (%)")
+
+
+def _title(
+    ax: Axes, what: str, control: str, small: int, large: int, growth: str,
+    bounds: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """What a panel shows, and how much more BN's error grows in it than its control's."""
+    interval = f" [{', '.join(bounds)}]" if bounds else ""
+    compared = f"batch minus {control}, from {large} to {small}:"
+    ax.set_title(f"{what}\n{compared}\n{growth} pp{interval}", loc="left")
 
 
 def details_shape(table: pd.DataFrame) -> tuple[int, int]:
@@ -141,30 +149,36 @@ def details(table: pd.DataFrame, axes: np.ndarray) -> None:
     for row, panel in zip(axes, found, strict=False):
         draw(row[0], panel.rows, "test_error", "test error (%)", panel.title)
         draw(row[1], panel.rows, "train_loss", "training loss (nats)", panel.title)
-        modes(row[2], select(panel.rows, {NORM: "batch"}), f"{panel.title}: BN evaluated by")
+        modes(row[2], select(panel.rows, {NORM: "batch"}), f"{panel.title}\nBN by evaluation mode")
     difference, counts, empty = axes[-1]
     empty.set_axis_off()
     lines = zip(found, ("-", "--", "-.", ":") * 3, strict=False)
     for i, (panel, linestyle) in enumerate(lines):
         line = {"linestyle": linestyle, "color": SHADES[i % len(SHADES)], "marker": "."}
         frame = gap(panel)
-        bars = [frame["mean"] - frame["low"], frame["high"] - frame["mean"]]
-        where = frame[B] * 2 ** (figures.DODGE * (i - 1.5))
-        difference.errorbar(where, frame["mean"], yerr=bars, capsize=1.8, elinewidth=0.9,
-                            label=panel.title, **line)  # fmt: skip
+        label = panel.title
+        if frame.empty:
+            label += "\n(without a control: no difference)"
+        else:
+            bars = [frame["mean"] - frame["low"], frame["high"] - frame["mean"]]
+            where = frame[B] * 2 ** (figures.DODGE * (i - 1.5))
+            difference.errorbar(where, frame["mean"], yerr=bars, capsize=1.8, elinewidth=0.9,
+                                label=label, **line)  # fmt: skip
         smallest = select(panel.rows, {NORM: "batch"}).groupby(B)["smallest_m"].min()
         # networks that share m would hide each other: a hair's breadth apart
-        counts.plot(smallest.index, smallest * 1.06**i, label=panel.title, **line)
+        counts.plot(smallest.index, smallest * 1.06**i, label=label, **line)
     for ax in (difference, counts):
         figures.batch_axis(ax, sorted(table[B].unique()))
         ax.set_xlabel(XLABEL)
     difference.axhline(0, color="black", linewidth=0.8)
     difference.set_ylabel("BN minus its control, test error (pp)")
-    finish(difference, "paired difference: above zero BN is worse")
+    difference.set_title("paired difference: above zero BN is worse")
     counts.set_yscale("log", base=2)
     counts.yaxis.set_major_formatter("{x:g}")
     counts.set_ylabel("values behind a statistic, m")
-    finish(counts, "smallest m of any BN layer")
+    counts.set_title("smallest m of any BN layer")
+    handles, labels = counts.get_legend_handles_labels()  # in either panel it would hide curves
+    empty.legend(handles, labels, loc="center left", title="in both panels of this row")
     figures.legend(axes[0, 0].figure, axes[:-1, :2].ravel())
 
 
@@ -267,8 +281,8 @@ def _on_maps(panel: Panel) -> list[Claim]:
     claim = panel.claims(source=SOURCE, preconditions=_ready(panel, *references))
     primary = claim(
         "BN loses more",
-        f"from batch {large} to {small} BN's test error grows by more than {control} norm's "
-        f"+ {MORE:g} pp",
+        f"from batch {large} to {small} BN's test error grows by at least {MORE:g} pp "
+        f"more than {control} norm's",
         _more(panel, control, small, large), threshold=MORE, primary=panel.main, estimand=EMA,
         **PUBLISHED.cite("{} pp on ImageNet", _published_loss()),
     )  # fmt: skip
@@ -280,8 +294,8 @@ def _on_maps(panel: Panel) -> list[Claim]:
         primary,
         claim(
             "PreciseBN",
-            f"at batch {small} BN evaluated by PreciseBN and {control} norm differ by less than "
-            f"{WITHIN:g} pp",
+            f"at batch {small} BN evaluated with PreciseBN and {control} norm differ by less "
+            f"than {WITHIN:g} pp",
             paired_differences(precise, panel.cell("test_error", other)),
             "equivalent", threshold=WITHIN, estimand=PRECISE, **rethinking,
         ),
@@ -331,8 +345,8 @@ def _on_vectors(panel: Panel) -> list[Claim]:
     if small < large:
         found.append(claim(
             "BN loses more",
-            f"from batch {large} to {small} BN's test error grows by more than {control} norm's "
-            f"+ {VECTORS_LOSE:g} pp",
+            f"from batch {large} to {small} BN's test error grows by at least "
+            f"{VECTORS_LOSE:g} pp more than {control} norm's",
             _more(panel, control, small, large), threshold=VECTORS_LOSE, primary=panel.main,
             estimand=EMA,
         ))  # fmt: skip
@@ -364,7 +378,7 @@ def _vectors_or_maps(others: list[Panel]) -> list[Claim]:
         )  # fmt: skip
         found.append(claim(
             "vectors lose, maps do not",
-            f"from batch {large} to {small} BN loses more where it normalizes vectors, too",
+            f"from batch {large} to {small} BN loses more where it also normalizes vectors",
             paired_differences(*changes), estimand=EMA,
         ))  # fmt: skip
     return found

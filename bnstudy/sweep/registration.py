@@ -3,7 +3,9 @@
 Before anything of a grid is trained, a registration of it is written: hashes of the claims (of what
 they compute, not of how they are worded), of the grid and of the tuning choices, the looks, the
 commit, and how many of its records were there. A file per grid, a list to which changes are
-appended: the first entry counts, and nothing takes it back.
+appended: the first entry counts, and nothing takes it back. The code that judges is hashed, too:
+that it was changed is told beside the verdicts, and as it may be a mended fault it does not make
+them exploratory.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from bnstudy.atomic import make_folder, write_json
-from bnstudy.config import digest
+from bnstudy.config import HERE, digest
 from bnstudy.errors import UserError, count
 from bnstudy.machine import git_state
 
@@ -44,6 +46,7 @@ class Registration(BaseModel):
     tuning: str  # hash of the choices of rates and the like; empty: none were made
     until: str
     looks: tuple[int, ...]
+    rules: str = ""  # hash of the code that judges (see `rules`); empty: not registered
     form: dict[str, Any]  # the claims' canonical form, with their texts
     command: str
     planned: int  # runs of the grid
@@ -77,6 +80,12 @@ def claims_hash(form: dict[str, Any]) -> str:
     """Hash of a canonical form of claims: names and texts are no part of it."""
     asked = [{k: v for k, v in claim.items() if k not in TEXTS} for claim in form["claims"]]
     return digest({**form, "claims": asked})
+
+
+def rules() -> str:
+    """Hash of the code that judges: tests, levels, which runs failed, preconditions."""
+    files = [*sorted((HERE / "stats").glob("*.py")), HERE / "studies" / "kit.py"]
+    return digest([[path.name, path.read_text(encoding="utf-8")] for path in files])
 
 
 def read(path: Path) -> list[Registration]:
@@ -133,6 +142,7 @@ def standing(path: Path, now: Registration, created: Sequence[str]) -> Standing:
     if not entries:
         return Standing("exploratory", "there is no registration")
     first = entries[0]
+    line = first.line + _rules_changed(first, now)
     # texts of one form: the later is the greater; what begins otherwise (nan) is no time
     older = sum(not (when[:1].isdigit() and when >= first.created) for when in created)
     if first.held:
@@ -142,8 +152,8 @@ def standing(path: Path, now: Registration, created: Sequence[str]) -> Standing:
     elif older:
         reason = f"{older} of {count(len(created), 'record')} are older than the registration"
     else:
-        return Standing("confirmatory", "all records follow the registration", first.line)
-    return Standing("exploratory", reason, first.line)
+        return Standing("confirmatory", "all records follow the registration", line)
+    return Standing("exploratory", reason, line)
 
 
 def _changed(entries: Sequence[Registration], now: Registration) -> str:
@@ -154,6 +164,15 @@ def _changed(entries: Sequence[Registration], now: Registration) -> str:
     held = next((e.held for e in entries if e.fixed == now.fixed), now.planned)
     when = f"{held} of {count(now.planned, 'run')} were there" if held else "the registration"
     return f"{' and '.join(changed)} {verb} changed after {when}"
+
+
+def _rules_changed(first: Registration, now: Registration) -> str:
+    """What is said of the code that judges where it may be another than was registered."""
+    if not first.rules:
+        return "; the code that judges (bnstudy.stats, studies/kit.py) was not registered"
+    if first.rules != now.rules:
+        return "; judged by other code of bnstudy.stats or studies/kit.py than was registered"
+    return ""
 
 
 @contextlib.contextmanager

@@ -193,7 +193,8 @@ def test_power_hands_the_primarys_pilots_to_the_computation(monkeypatch):
         asked.append((values, effect, how))
         return pd.DataFrame({"n": [12, 16], "supported_at_effect": [0.5, 0.9]})
 
-    stub = SimpleNamespace(table=table, seeds_needed=lambda values, effect, **how: 16)
+    stub = SimpleNamespace(table=table, seeds_needed=lambda values, effect, **how: 16,
+                           check_effect=lambda *_: None)  # fmt: skip
     monkeypatch.setitem(sys.modules, "bnstudy.stats.power", stub)
     monkeypatch.setattr("bnstudy.stats.power", stub, raising=False)
     printed = said(bnstudy_("power", "batch_size", *SMALL, "--effect", "2.5"))
@@ -221,6 +222,10 @@ MISTAKES = {
     ("tune", "sync", "scale=smoke"): "states nothing to tune",
     ("power", "batch_size", "scale=smoke"): "give --effect X",
     ("power", "batch_size", "scale=smoke", "--effect", "2", "seeds=2"): "would be pilots",
+    ("power", "batch_size", "scale=smoke", "--effect", "nan"): "must be a finite number",
+    ("power", "batch_size", "scale=smoke", "--effect", "inf", "--dry-run"): "a finite number",
+    ("power", "batch_size", "scale=smoke", "--effect", "2.4"): "2.4 is the threshold itself",
+    ("power", "batch_size", "scale=smoke", "--effect", "2.4", "--dry-run"): "threshold itself",
     ("study", "sync", "scale=smoke", "tune=auto"): "sync states nothing to tune",
     ("study", "batch_size", "scale=smoke", "tune=auto", "seeds=2"): "seeds 0, 1 are pilots",
     ("study", "batch_size", "tune=optimizer.lr=0.1,0.2"): "in its YAML",

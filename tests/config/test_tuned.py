@@ -261,7 +261,7 @@ def test_pilots_among_the_seeds_of_a_command_are_refused(composer, folder):
     assert asked(composer, "seeds=2").seeds == (0, 1), "without choices there are no pilots"
     committed(folder, made(asked(composer), {"batch": 0.4, "group": 0.4}))
     for words in (["seeds=2"], ["seeds=[3,20]"], ["seeds=2", "tune=auto"]):
-        with pytest.raises(UserError, match=r"are pilots.*seeds=4\.\.15"):
+        with pytest.raises(UserError, match=r"(is a pilot|are pilots).*seeds=4\.\.15"):
             asked(composer, *words)
     assert asked(composer, "seeds=2", "tune=published").seeds == (0, 1)
 
@@ -280,10 +280,13 @@ BAD = {  # under tune: -> what the message holds
     "{axes: {workers: [1, 2]}}": "workers cannot be tuned",
     "{axes: {train.batch_size: [2, 4]}}": "is an axis of the study",
     "{axes: {optimizer.lr: [0.1, 0.2]}, per: [nrom]}": "Did you mean 'norm'",
-    "{axes: {optimizer.lr: [0.1, 0.2]}, seeds: 9..10}": "seeds 10 are pilots",
+    "{axes: {optimizer.lr: [0.1, 0.2]}, seeds: 9..10}": "seed 10 is a pilot, which",
     "{axes: {optimizer.lr: [0.1, 0.2]}, pilots: 0..11}": "seeds 10, 11 are pilots",
     "{axes: {optimizer.lr: [0.1, 0.2]}, seeds: few}": "seeds must be",
-    "{axis: {optimizer.lr: [0.1, 0.2]}}": "axis",
+    "{axis: {optimizer.lr: [0.1, 0.2]}}": "unknown key 'tune.axis'. Did you mean 'tune.axes'?",
+    "{axes: {optimizer.lr: [0.1, 0.2]}, pilotz: 3}": (
+        "Allowed: tune.axes, tune.per, tune.seeds, tune.pilots"
+    ),
 }
 
 
@@ -298,14 +301,24 @@ def test_tuning_that_cannot_be_done_is_refused_when_the_study_is_read(folder, bl
     assert str(path) in str(error.value)
 
 
-def test_a_value_of_the_wrong_type_is_refused_when_the_study_is_planned(folder):
+@pytest.mark.parametrize("values", ["[slow, fast]", "[-0.1, 0.1]"])
+def test_a_value_that_is_not_allowed_is_refused_when_the_study_is_planned(folder, values):
     path = folder / "study" / "mine.yaml"
-    path.write_text(STATED.replace("[0.1, 0.2]", "[slow, fast]"))
-    with (
-        hydra_session([str(folder)]) as composer,
-        pytest.raises(UserError, match=r"tune: optimizer\.lr=slow"),
-    ):
+    path.write_text(STATED.replace("[0.1, 0.2]", values))
+    first = values[1:].partition(",")[0]
+    with hydra_session([str(folder)]) as composer, pytest.raises(UserError) as error:
         asked(composer)
+    assert str(error.value).startswith(f"{path}: tune: optimizer.lr={first} is not allowed")
+
+
+def test_an_unknown_key_of_a_scales_tuning_lists_those_of_tune(folder):
+    path = folder / "study" / "mine.yaml"
+    own = "seeds: [10]\n    tune: {axes: {optimizer.lr: [0.3, 0.6]}, pilotz: 1}"
+    path.write_text(STATED.replace("seeds: [10]", own))
+    with hydra_session([str(folder)]) as composer, pytest.raises(UserError) as error:
+        composer.study("mine")
+    assert "Did you mean 'scales.smoke.tune.pilots'?" in str(error.value)
+    assert str(error.value).endswith("scales.smoke.tune.seeds, scales.smoke.tune.pilots")
 
 
 def test_a_scale_may_tune_otherwise_than_its_study(folder):

@@ -13,6 +13,7 @@ from bnstudy.stats import (
     Claim,
     families,
     judge,
+    power,
     sign_flip,
     sign_flip_interval,
     t_interval,
@@ -179,14 +180,14 @@ def test_underpowered_is_said_of_inconclusive_claims_only():
     # eight seeds, sd 0.71: 80 % power for a mean of 1.16 sd = 0.82
     got = judge([claim(SPREAD, published_effect=0.7)])[0]
     assert got.underpowered
-    assert "published effect of 0.7 pp" in got.reasons[-1]
+    assert "published effect of 0.7 pp" in got.reasons[0]
     assert not judge([claim(SPREAD, published_effect=0.9)])[0].underpowered
     assert not judge([claim(SPREAD)])[0].underpowered
     # a threshold moves what must be found: 1 + 0.82
     assert judge([claim(0.9 + SPREAD, threshold=1.0, published_effect=1.7)])[0].underpowered
     got = judge([claim(SPREAD, "equivalent", 0.4)])[0]
     assert got.underpowered
-    assert "margin of 0.4 pp" in got.reasons[-1]
+    assert "margin of 0.4 pp" in got.reasons[0]
     for mean in (5, -5):
         decided = judge([claim(mean + SPREAD, published_effect=0.7)])[0]
         assert decided.verdict in ("supported", "refuted")
@@ -259,7 +260,7 @@ def test_students_t_stands_beside_and_a_disagreement_is_told():
     assert reference.ttest_1samp(values, 0).pvalue < 0.05
     differs = judge([claim(values)])[0]
     assert (differs.verdict, differs.t_verdict) == ("inconclusive", "supported")
-    assert differs.reasons[-1].startswith("Student's t would say supported (interval 0.02")
+    assert differs.reasons[0].startswith("Student's t would say supported (interval 0.02")
     # t's verdict passes the same adjustment: alone it is supported, in a family of two it is not
     pair = [claim(values, primary=False, name=name) for name in ("one", "two")]
     for row in judge([claim(SPREAD), *pair])[1:]:
@@ -378,3 +379,47 @@ def test_demonstrations_are_shown_or_not_and_leave_the_family_alone():
     assert words([few]) == ["invalid"]
     with pytest.raises(ValueError, match="exactly one primary claim, got 0"):
         judge([*shown, lone])
+
+
+def would_decide(verdict):
+    return [reason for reason in verdict.reasons if "would" in reason and "Student" not in reason]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "z"),
+    # z of the level plus z of the power: 0.8416, for two one-sided tests 1.2816
+    [("greater", 1.5, 1.95996 + 0.84162), ("greater", 0.5, 1.95996 + 0.84162),
+     ("equivalent", 0.7, 1.64485 + 1.28155), ("equivalent", -0.7, 1.64485 + 1.28155),
+     ("not_worse", 0.9, 1.64485 + 0.84162)],
+)  # fmt: skip
+def test_an_inconclusive_primary_claim_says_how_many_seeds_would_decide_it(kind, mean, z):
+    got = judge([claim(mean + SPREAD, kind, 1.0)])[0]
+    assert got.verdict == "inconclusive"
+    n = (z * got.sd / (abs(mean) - 1.0)) ** 2
+    (reason,) = would_decide(got)
+    told = int(reason.split()[1].replace(",", ""))
+    assert n <= told <= 1.1 * n + 1  # rounded up to two digits
+    assert reason.endswith("seeds would decide it with 80 % power at the measured mean and spread")
+
+
+def test_that_many_seeds_have_the_power():
+    pilots = list(1.35 + SPREAD)
+    told = int(would_decide(judge([claim(pilots, threshold=1.0)])[0])[0].split()[1])
+    found = power.decision_rate(pilots, told, 1.35, threshold=1.0)
+    # four standard errors of 2,000 simulations are 0.036, the sign-flip test's own power as much
+    assert found.supported == pytest.approx(0.8, abs=0.07)
+
+
+@pytest.mark.parametrize("kind", ["greater", "equivalent", "not_worse"])
+@pytest.mark.parametrize("mean", [1.0, 1.001])
+def test_at_the_threshold_no_number_of_seeds_is_told(kind, mean):
+    (reason,) = would_decide(judge([claim(mean + SPREAD, kind, 1.0)])[0])
+    assert reason.startswith("more than 10,000 seeds would be needed to decide it")
+
+
+def test_only_an_inconclusive_primary_claim_with_spread_says_so():
+    assert not would_decide(judge([claim(3 + SPREAD)])[0])
+    assert not would_decide(judge([claim([1.0] * 8)])[0])
+    assert not would_decide(judge([claim([math.nan, *SPREAD])])[0])
+    second = claim(0.1 + SPREAD, name="second", primary=False)
+    assert not would_decide(judge([claim(3 + SPREAD), second])[1])

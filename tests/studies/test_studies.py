@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bnstudy import stats
 from bnstudy.studies import (
@@ -137,6 +138,32 @@ def test_the_title_of_the_headline_is_the_verdict_of_the_primary_claim():
     primary = verdicts(batch_size, table)["contrast_digits resnet: BN loses more"]
     title = results.drawn(batch_size, table)["figure"].axes[1].get_title("left")
     assert f"{primary.mean:+.1f} pp [{primary.low:+.1f}, {primary.high:+.1f}]" in title
+
+
+def test_titles_of_the_headline_say_what_grew_by_how_much_and_from_where():
+    table = batch_table(lambda n, b: 0.2, sizes=(2, 16))
+    published, measured = results.drawn(batch_size, table)["figure"].axes
+    assert "batch minus group, from 32 to 2:\n+11.1 pp" in published.get_title("left")
+    assert "batch minus group, from 16 to 2:\n" in measured.get_title("left")
+
+
+def test_details_cut_no_title_and_hide_no_curve_behind_a_legend():
+    table = batch_table(lambda n, b: 0.2, data=("mnist_small",), models=("mlp", "lenet"))
+    partly = table[(table["model.name"] == "lenet") & (table["norm.name"] == "batch")]
+    partly = partly.assign(**{"model.normalized": "convolutions"})
+    sheet = results.drawn(batch_size, pd.concat([table, partly]))["details"]
+    FigureCanvasAgg(sheet).draw()
+    for ax in sheet.axes:
+        box = ax.title.get_window_extent()
+        assert 0 <= box.x0 <= box.x1 <= sheet.bbox.width, ax.get_title()
+    difference, counts, beside = sheet.axes[-3:]
+    assert difference.get_legend() is counts.get_legend() is None
+    drawn = [bars.get_label() for bars in difference.containers]
+    assert len(drawn) == 2
+    listed = [text.get_text() for text in beside.get_legend().get_texts()]
+    assert [label for label in listed if label not in drawn] == [
+        "small MNIST, LeNet, norms on maps only\n(without a control: no difference)"
+    ]
 
 
 def ghost_table(train_error, test_error, model="resnet", sizes=(2, 64)):

@@ -1,6 +1,7 @@
 """Registered before the first record, or exploratory: done wrong in every order."""
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +48,7 @@ class Lab:
                 "tuning": "",
                 "until": "all",
                 "looks": (),
+                "rules": "judged so",
                 "form": own,
                 "command": "bnstudy study",
                 "planned": RUNS,
@@ -243,3 +245,42 @@ def test_a_damaged_file_is_a_message_and_is_never_written_over(lab, text):
     with pytest.raises(UserError, match="is damaged"):
         lab.study(EDITED)
     assert lab.path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("registered", "told"),
+    [
+        ("judged so", ""),
+        ("judged otherwise",
+         "; judged by other code of bnstudy.stats or studies/kit.py than was registered"),
+        ("", "; the code that judges (bnstudy.stats, studies/kit.py) was not registered"),
+    ],
+)  # fmt: skip
+def test_other_code_that_judges_is_told_and_changes_no_standing(lab, registered, told):
+    lab.study(rules=registered)
+    found = lab.study()
+    assert found.status == "confirmatory"
+    assert found.line == read(lab.path)[0].line + told
+    assert lab.study(EDITED).line == found.line, "exploratory verdicts tell it, too"
+
+
+def test_a_registration_of_before_there_were_rules_is_still_one(lab):
+    lab.study()
+    (entry,) = json.loads(lab.path.read_text())
+    del entry["rules"]
+    lab.path.write_text(json.dumps([entry]))
+    found = lab.study()
+    assert found.status == "confirmatory"
+    assert found.line.endswith("was not registered")
+
+
+@pytest.mark.parametrize("name", ["stats/failures.py", "stats/verdicts.py", "studies/kit.py"])
+def test_the_rules_are_the_code_that_judges(tmp_path, monkeypatch, name):
+    for room in ("stats", "studies"):
+        shutil.copytree(registration.HERE / room, tmp_path / room)
+    before = registration.rules()
+    monkeypatch.setattr(registration, "HERE", tmp_path)
+    assert registration.rules() == before
+    path = tmp_path / name
+    path.write_text(path.read_text().replace("0.5", "0.6") + "# edited\n")
+    assert registration.rules() != before
