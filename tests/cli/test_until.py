@@ -186,6 +186,21 @@ def test_another_stopping_rule_is_exploratory(monkeypatch):
     assert "exploratory" not in study()
 
 
+def test_verdicts_by_other_code_than_was_registered_say_so(monkeypatch):
+    trains(monkeypatch, easy)
+    first = study()
+    assert "judged by other code" not in first
+    assert "was not registered" not in first
+    monkeypatch.setattr("bnstudy.sweep.registration.rules", lambda: "edited")
+    (stamp,) = Path("results/runs/studies/mine").rglob("complete")
+    stamp.unlink()  # as it does not hold for other code
+    again = study()
+    told = "; judged by other code of bnstudy.stats or studies/kit.py than was registered"
+    assert told in again
+    assert read("study.json")["registered"].endswith(told)
+    assert "confirmatory\n" in again
+
+
 def test_edited_claims_are_exploratory_and_edited_back_confirmatory(monkeypatch, mine):
     trains(monkeypatch, easy)
     study()
