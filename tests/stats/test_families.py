@@ -1,9 +1,12 @@
 """Families of claims: fixed sequences, identities, demonstrations."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 
-from bnstudy.stats import Claim, judge
+from bnstudy.stats import MIN_SEEDS, Claim, judge
 
 SPREAD = np.array([-1.0, -0.7, -0.5, -0.2, 0.2, 0.5, 0.7, 1.0])
 

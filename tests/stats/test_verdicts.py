@@ -9,7 +9,6 @@ from scipy import stats as reference
 from statsmodels.stats.multitest import multipletests
 
 from bnstudy.stats import (
-    MIN_SEEDS,
     Claim,
     families,
     judge,
