@@ -78,7 +78,7 @@ KINDS = {
     "rows": digits(sequence="rows", min_length=3),
     "made": DataConfig(name="adding", length=8, train_size=40),
     "text": DataConfig(name="text", train_size=40, min_length=20),
-    "pilots on sequences": digits(test_part="validation", sequence="pixels", train_size=600),
+    "pilots on sequences": digits(test_part="validation", sequence="pixels"),
     "pilots on made sequences": DataConfig(
         name="copy", length=4, train_size=40, test_part="validation"
     ),
