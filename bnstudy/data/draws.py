@@ -120,20 +120,29 @@ def subset_order(labels: Tensor, stream: torch.Generator) -> Tensor:
     as of the class of the answer; those that are asked at several steps come in a random order.
     """
     n = len(labels)
-    if labels.ndim > 1:
-        if ((labels != IGNORED).sum(1) != 1).any():
-            return torch.randperm(n, generator=stream)
-        labels = labels.amax(1)
-    place = place_in_class(labels, stream)
+    classes = _answers(labels)
+    if classes is None:
+        return torch.randperm(n, generator=stream)
+    place = place_in_class(classes, stream)
     lot = torch.rand(n, generator=stream, dtype=torch.float64)  # who comes first in each round
     return torch.argsort(place + lot, stable=True)
+
+
+def _answers(labels: Tensor) -> Tensor | None:
+    """The class of each example; None for sequences that are asked at several steps."""
+    if labels.ndim == 1:
+        return labels
+    return labels.amax(1) if ((labels != IGNORED).sum(1) == 1).all() else None
 
 
 def stratified(labels: Tensor, size: int, stream: torch.Generator) -> Tensor:
     """Indices of `size` examples that hold their share of every class, up to rounding; ascending.
 
     Examples are shuffled within their class and the classes are interleaved evenly, then cut.
+    Sequences that are asked at several steps count as of one class.
     """
+    classes = _answers(labels)
+    labels = torch.zeros(len(labels), dtype=torch.long) if classes is None else classes
     place = place_in_class(labels, stream)
     counts = torch.bincount(labels)
     offset = torch.rand(len(counts), generator=stream, dtype=torch.float64)

@@ -30,8 +30,8 @@ PUBLISHED = Published(
 
 
 def main_first(table: pd.DataFrame) -> list[Panel]:
-    """The panels; the primary claim is about the residual network on patches of photographs."""
-    return panels(table, model="resnet", data="patches")
+    """The panels; the primary claim is about the residual network on contrast digits."""
+    return panels(table, model="resnet", data="contrast_digits")
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:

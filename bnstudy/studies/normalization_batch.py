@@ -1,6 +1,6 @@
 """Error against the normalization batch at a fixed SGD batch (Wu & Johnson 2021, figures 5, 6).
 
-Primary claim: with a residual network on patches of photographs, ghost groups of two raise the
+Primary claim: with a residual network on contrast digits, ghost groups of two raise the
 training error over groups of the whole SGD batch. The sign of the train / test inconsistency is a
 finding either way. Vectors normalized by two are signs: what the MLP loses at groups of two is a
 demonstration, and its claims are about groups of four. Written before the first run of the grid in
@@ -41,8 +41,8 @@ PUBLISHED = Published(
 
 
 def main_first(table: pd.DataFrame) -> list[Panel]:
-    """The panels; the primary claim is about the residual network on patches of photographs."""
-    return panels(table, model="resnet", data="patches")
+    """The panels; the primary claim is about the residual network on contrast digits."""
+    return panels(table, model="resnet", data="contrast_digits")
 
 
 def shape(table: pd.DataFrame) -> tuple[int, int]:

@@ -78,6 +78,12 @@ KINDS = {
     "rows": digits(sequence="rows", min_length=3),
     "made": DataConfig(name="adding", length=8, train_size=40),
     "text": DataConfig(name="text", train_size=40, min_length=20),
+    "pilots on sequences": DataConfig(
+        name="digits", sequence="pixels", train_size=600, test_part="validation"
+    ),
+    "pilots on made sequences": DataConfig(
+        name="copy", length=30, train_size=40, test_part="validation"
+    ),
     "pilots on text": DataConfig(name="text", test_part="validation"),
 }
 
