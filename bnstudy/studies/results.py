@@ -195,7 +195,9 @@ def sources(study: StudyConfig) -> str:
     own = HERE / "studies" / f"{study.name}.py"
     if study.entry:
         own = Path(module(study).__file__ or own)
-    shared = [HERE / "studies" / f"{name}.py" for name in ("kit", "drawing", "looks", "results")]
+    shared = [
+        HERE / "studies" / f"{name}.py" for name in ("kit", "words", "drawing", "looks", "results")
+    ]
     rooms = [path for room in ("figures", "stats") for path in sorted((HERE / room).glob("*.py"))]
     texts = [path.read_text() for path in (own, *shared, *rooms) if path.exists()]
     return digest([study.model_dump(mode="json"), *texts])
