@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox, offset_copy
 
-from bnstudy.figures.axes import Name, folded, ink
+from bnstudy.figures.axes import Name, ink
+from bnstudy.figures.lines import HEIGHT as LINE
+from bnstudy.figures.lines import folded, number_of
 
-CHARACTERS = 16  # of a line of a name
-LINE = 1.2  # height of a line of text, in type sizes
+WIDE = 8.5  # type sizes of a line of a name, at most
 NARROW = 10.0  # type sizes: axes narrower than this have no room for names beside them
 CORNERS = ("upper right", "upper left", "lower right", "lower left", "center right", "center left",
            "upper center", "lower center", "center")  # fmt: skip
@@ -23,6 +24,7 @@ class Labels:
     def __init__(self, ax: Axes, names: Sequence[Name], size: float) -> None:
         self.ax, self.size = ax, size
         self.names = sorted((name for name in names if name.text), key=lambda name: name.y)
+        self.texts = [folded(name.text, WIDE * size, size) for name in self.names]
         self.artists: list[Any] = []
         self._write([0.5] * len(self.names))
 
@@ -34,8 +36,7 @@ class Labels:
         box = self.ax.get_window_extent()
         per_point = self.ax.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
         height, width = box.height / per_point, box.width / per_point
-        texts = [folded(name.text, CHARACTERS) for name in self.names]
-        heights = [LINE * self.size * (1 + t.count("\n")) / height for t in texts]
+        heights = [LINE * self.size * number_of(t) / height for t in self.texts]
         ends = [self._place(name.y) for name in self.names]
         for artist in self.artists:
             artist.remove()
@@ -57,16 +58,15 @@ class Labels:
         def beside(points: float) -> Any:
             return offset_copy(ax.transAxes, figure, points, 0, units="points")  # type: ignore[arg-type]
 
-        for name, place in zip(self.names, places, strict=True):
+        for name, text, place in zip(self.names, self.texts, places, strict=True):
             start = 0.35 * self.size
             if name.marker:
                 self._lead(name, place)
                 self.artists += ax.plot([1], [place], transform=beside(0.9 * self.size),
                                         clip_on=False, color=name.color, **name.marker)  # fmt: skip
                 start = 1.6 * self.size
-            text = ax.text(1, place, folded(name.text, CHARACTERS), transform=beside(start),
-                           va="center", linespacing=LINE - 0.1, color=ink(name.color))  # fmt: skip
-            self.artists.append(text)
+            self.artists.append(ax.text(1, place, text, transform=beside(start), va="center",
+                                        linespacing=LINE - 0.1, color=ink(name.color)))  # fmt: skip
 
     def _lead(self, name: Name, place: float) -> None:
         """A thin line from the end of a curve to its name, where that is not beside it."""
@@ -82,7 +82,13 @@ class Labels:
     def legend(self) -> None:
         """A legend where it hides nothing, else below the axes."""
         handles = [
-            Line2D([], [], color=name.color, label=folded(name.text, 2 * CHARACTERS), **name.marker)
+            Line2D(
+                [],
+                [],
+                color=name.color,
+                label=folded(name.text, 2 * WIDE * self.size, self.size),
+                **name.marker,
+            )
             for name in reversed(self.names)
         ]
         taken = _occupied(self.ax)
