@@ -26,6 +26,8 @@ OTHERS = (0, (2, 1.5))  # line of others' numbers
 # behind text on a panel: lines stop there, dots do not
 CLEAR: dict[str, Any] = {"zorder": 1.9, "bbox": {"facecolor": "white", "edgecolor": "none",
                                                  "alpha": 0.8, "pad": 0.8}}  # fmt: skip
+# ticks of a logarithmic axis within a power of ten: the first that gives three of them
+TICKS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
 BASE = {"log2": 2.0, "log10": 10.0}
 
 
@@ -38,6 +40,7 @@ class Name:
     y: float
     color: str
     marker: dict[str, Any]  # as `Axes.plot` takes it; empty for a band
+    line: Any = "-"
 
 
 class Places:
@@ -51,7 +54,9 @@ class Places:
             raise ValueError(f"panel '{panel.title}': x must be above zero on a {panel.x} axis")
         self.values = sorted({self.value(x) for x in every})
         self.u = [self.place(value) for value in self.values]
-        self.gap = float(np.diff(self.u).min()) if len(self.u) > 1 else 1.0
+        wide = self.u[-1] - self.u[0] if self.u else 0.0
+        # two places are as far apart as the panel is wide: their curves stay closer together
+        self.gap = min(float(np.diff(self.u).min()), wide / 3) if wide else 1.0
 
     def value(self, x: Any) -> float:
         """x as a number: of words, their place."""
@@ -134,7 +139,9 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
     places = Places(panel)
     lanes = [curve for curve in panel.curves if curve.source == "measured"]
     width = min(LANE, LANES / max(len(lanes), 1)) if len(lanes) > 1 else 0.0
-    names = [Name(b.label, math.nan, (b.low + b.high) / 2, GREY, {}) for b in panel.bands]
+    names = [
+        Name(b.label, math.nan, (b.low + b.high) / 2, GREY, {}, (0, (4, 2))) for b in panel.bands
+    ]
     _behind(ax, panel, ax.axhline, ax.axhspan)
     if panel.y == "log10":
         ax.set_yscale("log")
@@ -156,7 +163,7 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
         known = np.flatnonzero(np.isfinite(mean))
         if len(known):
             last = known[-1]
-            names.append(Name(label_of(curve), where[last], mean[last], color, marker))
+            names.append(Name(label_of(curve), where[last], mean[last], color, marker, line))
     _x_axis(ax, panel, places)
     _value_axis(ax.yaxis, panel, (bottom, top))
     ax.set_ylim(bottom, top)
@@ -337,7 +344,7 @@ def _x_axis(ax: Axes, panel: Panel, places: Places) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: places.text(value)))
     if places.values:
         wide = places.u[-1] - places.u[0]
-        room = max(0.05 * wide, min(0.6 * LANES * places.gap, 0.08 * wide) if wide else 0.5)
+        room = max(0.05 * wide, 0.6 * LANES * places.gap)
         ends = np.array([places.u[0] - room, places.u[-1] + room])
         base = BASE.get(panel.x)
         ax.set_xlim(*(base**ends if base else ends))
@@ -349,7 +356,11 @@ def _value_axis(axis: Any, panel: Panel, limits: Sequence[float]) -> None:
     if panel.y != "log10":
         return
     first, last = (math.floor(math.log10(end)) for end in limits)
-    steps = (1, 2, 5) if last - first < 3 else (1,)
-    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-    axis.set_major_locator(FixedLocator([t for t in ticks if limits[0] <= t <= limits[1]]))
+    ticks: list[float] = []
+    for steps in TICKS:
+        every = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        ticks = [tick for tick in every if limits[0] <= tick <= limits[1]]
+        if len(ticks) > 2:
+            break
+    axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())

@@ -56,18 +56,38 @@ def draw(
         every, names = [], []
         for i, row in enumerate(rows):
             every.append([figure.add_subplot(grid[i, j]) for j in range(len(row))])
-            for ax, panel in zip(every[-1], row, strict=True):
-                names.append(Labels(ax, onto(ax, panel), style.type - 0.5))
+            pairs = zip(every[-1], row, strict=True)
+            names.append([Labels(ax, onto(ax, panel), style.type - 0.5) for ax, panel in pairs])
             _share(every[-1], row)
-        figure.draw_without_rendering()  # now it is known how much room the titles have
+        _lay_out(figure)  # now it is known how much room the titles have
         above = [
             _titles(axes, row, verdicts or {}, style) for axes, row in zip(every, rows, strict=True)
         ]
         heights = [body + extra for body, extra in zip(bodies, above, strict=True)]
-        grid.set_height_ratios(heights)
-        figure.set_size_inches(width, sum(heights) + _heading(figure, heading, style))
-        _settle(figure, names)
+        top = _heading(figure, heading, style)
+
+        def resize() -> None:
+            grid.set_height_ratios(heights)
+            figure.set_size_inches(width, sum(heights) + top)
+            _lay_out(figure)
+
+        resize()
+        crowded = [[own for own in row if not own.settle()] for row in names]
+        if any(crowded):
+            _lay_out(figure)  # without the names that are no longer there
+            below = [max([own.legend() for own in row], default=0.0) for row in crowded]
+            heights = [height + extra for height, extra in zip(heights, below, strict=True)]
+            resize()
+        for own in (own for row in names for own in row):
+            _thin(own.ax, own.size)
     return figure
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give axes their places, as drawing does, without drawing."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
 
 
 def _body(row: Sequence[Panel], style: Look) -> float:
@@ -115,8 +135,8 @@ def _titles(
         ax.set_title(title, loc="left", fontweight="bold", linespacing=HEIGHT - 0.1,
                      pad=(GAP + below * HEIGHT + bool(below) * DESCENT) * size)  # fmt: skip
         if verdict:
-            up = (GAP + (below - number_of(verdict)) * HEIGHT) * size
-            text = ax.annotate(verdict, (0, 1), (0, up), xycoords="axes fraction", va="bottom",
+            up = (GAP + DESCENT + (below - number_of(verdict)) * HEIGHT) * size
+            text = ax.annotate(verdict, (0, 1), (0, up), xycoords="axes fraction", va="baseline",
                                textcoords="offset points", linespacing=HEIGHT - 0.1)  # fmt: skip
             text.set_in_layout(False)
     lines = below + max(number_of(title) for title, _ in texts)
@@ -131,19 +151,6 @@ def _rooms(axes: Sequence[Axes]) -> list[float]:
     ends = [ax.get_tightbbox().x0 for ax in axes[1:]]  # type: ignore[union-attr]
     pairs = zip(lefts, [*ends, figure.bbox.x1], strict=True)
     return [72 * (end - left) / figure.dpi - MARGIN for left, end in pairs]
-
-
-def _settle(figure: Figure, labels: Sequence[Labels]) -> None:
-    """What depends on where the axes come to lie: names, legends, ticks that have room."""
-    figure.draw_without_rendering()
-    crowded = [own for own in labels if not own.settle()]
-    if crowded:
-        figure.draw_without_rendering()
-        for own in crowded:
-            own.legend()
-        figure.draw_without_rendering()
-    for own in labels:
-        _thin(own.ax, own.size)
 
 
 def _thin(ax: Axes, size: float) -> None:

@@ -1,11 +1,14 @@
 """Texts in lines that have room."""
 
+from functools import lru_cache
+
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 HEIGHT = 1.2  # of a line of text, in type sizes
 
 
+@lru_cache(10_000)  # every panel of a figure has the same names
 def width(text: str, size: float, bold: bool = False) -> float:
     """Width in points of one line of text of this size."""
     font = FontProperties(weight="bold" if bold else "normal")
