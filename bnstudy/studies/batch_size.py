@@ -100,7 +100,8 @@ def headline(table: pd.DataFrame) -> list[Panel]:
     vectors = [own for own in every[1:] if own.model in VECTORS]
     shown = [main, *sorted(vectors, key=lambda own: VECTORS.index(own.model))[:1]]
     curves = [_published_gap(), _measured_gap(main, figures.hue(0))]
-    claims_of = {own.key: f"{own.key}: BN loses more" for own in shown}
+    claims_of = {own.key: f"{own.key}: BN loses more" if len({*ends(own)}) > 1 else ""
+                 for own in shown}  # fmt: skip
     first = Panel(
         f"batch norm minus {control_of(main)} norm", curves, PER_GPU, "test error, difference (pp)",
         zero=True, claim=claims_of[main.key],

@@ -52,8 +52,10 @@ def curve(
     style.
     """
     factor = 100.0 if percent else 1.0
-    ordered = rows.sort_values([x, "seed"]) if pd.api.types.is_numeric_dtype(rows[x]) else rows
-    found = stats.summarize(ordered, x, metric).rename(columns={x: "x"})
+    numeric = x in rows and pd.api.types.is_numeric_dtype(rows[x])
+    # words keep the order of their first occurrence
+    rows = rows.sort_values([x, "seed"] if numeric else "seed", kind="stable")
+    found = stats.summarize(rows, x, metric).rename(columns={x: "x"})
     found[["mean", "low", "high"]] *= factor
     if "diverged_at" in rows:
         hit = rows["diverged_at"].notna().groupby(rows[x], dropna=False).sum()
