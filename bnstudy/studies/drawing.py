@@ -6,7 +6,7 @@ intervals, those of paired differences invert the sign-flip test, as verdicts do
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ import pandas as pd
 from bnstudy import figures, stats
 from bnstudy.errors import did_you_mean
 from bnstudy.figures import Curve, Style
+from bnstudy.stats import Claim
 from bnstudy.studies.kit import Published
 from bnstudy.studies.old_drawing import (  # noqa: F401  until all studies state panels
     bars,
@@ -179,3 +180,42 @@ def _made(
     if not label and mode != "population":
         text = f"{text}, {figures.MODES[mode].label}"
     return Curve(text, points, look, mode, None if runs is None else runs.dropna())
+
+
+def reported(
+    published: Published, label: str, value: float, *, style: Style | None = None
+) -> Curve:
+    """A number of others as one dot (kind "dots"), in the unit of the axis."""
+    points = pd.DataFrame({"x": [0], "mean": [value], "low": [np.nan], "high": [np.nan]})
+    return Curve(label, points, style or figures.hue(0), source=published.kind)  # type: ignore[arg-type]
+
+
+def effects(
+    claims: Sequence[Claim],
+    labels: Mapping[str, str],
+    published: Published | None = None,
+    where: str = "",
+) -> list[Curve]:
+    """The differences that claims judge as dots, and below each the number of its source.
+
+    labels: name of a claim -> what stands beside it; names that no claim has are left out.
+    published, where: of the sources' numbers, and what stands beside them; None: only ours.
+    """
+    found, by = [], {claim.name: claim for claim in claims}
+    own = {name: label for name, label in labels.items() if name in by}
+    for i, (name, label) in enumerate(own.items()):
+        style, effect = figures.hue(i), by[name].published_effect
+        found.append(gap(label, by[name].values, style=style))
+        if published is not None and effect is not None:
+            found.append(reported(published, where, effect, style=style))
+    return found
+
+
+def medians(rows: pd.DataFrame, columns: Mapping[float, str], *, style: Style, label: str) -> Curve:
+    """Medians over the runs, and quartiles in the place of an interval; x -> column.
+
+    For values that a mean cannot use, such as the logarithm of a gradient that underflows.
+    """
+    low, median, high = rows[list(columns.values())].quantile([0.25, 0.5, 0.75]).to_numpy()
+    points = pd.DataFrame({"x": list(columns), "mean": median, "low": low, "high": high})
+    return Curve(label, points, style)
