@@ -5,15 +5,16 @@ The only place where figures compute. Errors in tables are fractions and are dra
 intervals, those of paired differences invert the sign-flip test, as verdicts do.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.errors import did_you_mean
-from bnstudy.figures import Curve, Style
+from bnstudy.figures import Band, Curve, Panel, Style
 from bnstudy.studies.kit import Published
 from bnstudy.studies.old_drawing import (  # noqa: F401  until all studies state panels
     bars,
@@ -165,6 +166,42 @@ def gaps(
 def gap(label: str, values: Mapping[int, float], *, style: Style | None = None) -> Curve:
     """A paired difference as one dot (kind "dots"): seed -> difference; the rest as in `gaps`."""
     return gaps(label, {0: values}, style=style)
+
+
+def reported(
+    published: Published,
+    label: str,
+    value: float,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    mode: str = "population",
+) -> Curve:
+    """One number of others' as a dot, in the unit of the axis; the rest as in `cited`."""
+    number = dataclasses.replace(published, values={"x": [0], "value": [value]})
+    return cited(number, "value", "x", norm=norm, style=style, label=label, mode=mode)
+
+
+def differences(
+    title: str,
+    rows: Mapping[str, Mapping[int, float]],
+    styles: Sequence[Style] = (),
+    *,
+    ylabel: str = "test error, difference (pp)",
+    beside: Sequence[Curve] = (),
+    bands: Sequence[Band] = (),
+    claim: str = "",
+) -> Panel:
+    """Paired differences as dots, one for each label, beside the line of no difference.
+
+    rows:   label -> seed -> difference, from the top down.
+    styles: one for each row; `figures.hue(0)` for all by default.
+    beside: further dots below them, such as others' numbers.
+    """
+    looks = styles or [figures.hue(0)] * len(rows)
+    dots = [gap(label, own, style=s) for (label, own), s in zip(rows.items(), looks, strict=True)]
+    return Panel(title, [*dots, *beside], ylabel=ylabel, kind="dots", floor=None, zero=True,
+                 bands=bands, claim=claim)  # fmt: skip
 
 
 def _made(
