@@ -150,7 +150,7 @@ def gaps(
     """
     rows, runs = [], []
     for x, own in values.items():
-        differences = list(own.values())
+        differences = [own[seed] for seed in sorted(own)]  # flips are drawn in this order
         found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
         ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
         rows.append((x, *ends, int(np.isfinite(differences).sum())))

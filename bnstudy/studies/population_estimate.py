@@ -97,6 +97,7 @@ def _details_of(panel: Panel) -> list[figures.Panel]:
         f"{panel.title}: by estimate, momentum {USUAL}",
         [curve(rows, SIZE, column, **look) for column, look in ESTIMATES.items()],
         "batch size (examples)",
+        ceiling=100,
     )
 
     def by_size(title: str, claim: str, difference: Callable[[int], dict[int, float]]):
