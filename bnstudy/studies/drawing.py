@@ -5,6 +5,7 @@ The only place where figures compute. Errors in tables are fractions and are dra
 intervals, those of paired differences invert the sign-flip test, as verdicts do.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,17 +14,9 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.errors import did_you_mean
-from bnstudy.figures import Curve, Style
+from bnstudy.figures import Band, Curve, Panel, Style
 from bnstudy.stats import Claim
 from bnstudy.studies.kit import Published
-from bnstudy.studies.old_drawing import (  # noqa: F401  until all studies state panels
-    bars,
-    decomposition,
-    finish,
-    interval,
-    values_behind,
-    zero,
-)
 
 
 def curve(
@@ -150,7 +143,7 @@ def gaps(
     """
     rows, runs = [], []
     for x, own in values.items():
-        differences = list(own.values())
+        differences = [own[seed] for seed in sorted(own)]  # flips are drawn in this order
         found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
         ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
         rows.append((x, *ends, int(np.isfinite(differences).sum())))
@@ -168,6 +161,42 @@ def gap(label: str, values: Mapping[int, float], *, style: Style | None = None) 
     return gaps(label, {0: values}, style=style)
 
 
+def reported(
+    published: Published,
+    label: str,
+    value: float,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    mode: str = "population",
+) -> Curve:
+    """One number of others' as a dot, in the unit of the axis; the rest as in `cited`."""
+    number = dataclasses.replace(published, values={"x": [0], "value": [value]})
+    return cited(number, "value", "x", norm=norm, style=style, label=label, mode=mode)
+
+
+def differences(
+    title: str,
+    rows: Mapping[str, Mapping[int, float]],
+    styles: Sequence[Style] = (),
+    *,
+    ylabel: str = "test error, difference (pp)",
+    beside: Sequence[Curve] = (),
+    bands: Sequence[Band] = (),
+    claim: str = "",
+) -> Panel:
+    """Paired differences as dots, one for each label, beside the line of no difference.
+
+    rows:   label -> seed -> difference, from the top down.
+    styles: one for each row; `figures.hue(0)` for all by default.
+    beside: further dots below them, such as others' numbers.
+    """
+    looks = styles or [figures.hue(0)] * len(rows)
+    dots = [gap(label, own, style=s) for (label, own), s in zip(rows.items(), looks, strict=True)]
+    return Panel(title, [*dots, *beside], ylabel=ylabel, kind="dots", floor=None, zero=True,
+                 bands=bands, claim=claim)  # fmt: skip
+
+
 def _made(
     points: pd.DataFrame, runs: pd.DataFrame | None, norm: str, style: Style | None, label: str,
     mode: str,
@@ -180,14 +209,6 @@ def _made(
     if not label and mode != "population":
         text = f"{text}, {figures.MODES[mode].label}"
     return Curve(text, points, look, mode, None if runs is None else runs.dropna())
-
-
-def reported(
-    published: Published, label: str, value: float, *, style: Style | None = None
-) -> Curve:
-    """A number of others as one dot (kind "dots"), in the unit of the axis."""
-    points = pd.DataFrame({"x": [0], "mean": [value], "low": [np.nan], "high": [np.nan]})
-    return Curve(label, points, style or figures.hue(0), source=published.kind)  # type: ignore[arg-type]
 
 
 def effects(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import across, cited, gap, gaps
+from bnstudy.studies.drawing import across, cited, differences, gaps
 from bnstudy.studies.kit import (
     NORM,
     Published,
@@ -94,15 +94,10 @@ def details(table: pd.DataFrame) -> list[figures.Panel]:
 def _against_layer(batch: Differences, layer: Differences, once: int, ylabel: str) -> figures.Panel:
     """Batch norm's change minus layer norm's, a row for each longer test length."""
     longer = [length for length in batch if length > once]
-    curves = [
-        gap(f"at length {n}", paired_differences(batch[n], layer[n]), style=style)
-        for n, style in zip(longer, figures.ramp(len(longer)), strict=True)
-    ]
+    rows = {f"at length {n}": paired_differences(batch[n], layer[n]) for n in longer}
     margin = figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} bits")
-    return figures.Panel(
-        "batch minus layer norm", curves, ylabel=ylabel, kind="dots", zero=True, bands=[margin],
-        claim="as layer norm",
-    )  # fmt: skip
+    return differences("batch minus layer norm", rows, figures.ramp(len(rows)), ylabel=ylabel,
+                       bands=[margin], claim="as layer norm")  # fmt: skip
 
 
 def _costs(batch: pd.DataFrame) -> figures.Panel:

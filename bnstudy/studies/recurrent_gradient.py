@@ -15,7 +15,7 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import cited, curve, gap, medians
+from bnstudy.studies.drawing import cited, curve, differences, medians
 from bnstudy.studies.kit import (
     EMA,
     TRAINING_LOSS,
@@ -110,15 +110,10 @@ def _rises(here: pd.DataFrame, init: str, order: str) -> figures.Panel:
     end = here[here[EPOCHS] > 0]
     small, *larger = sorted(end[GAMMA].unique())
     errors = {g: values(end, "test_error", {GAMMA: g}) for g in (small, *larger)}
-    curves = [
-        gap(f"gamma {gamma:g}", paired_differences(errors[gamma], errors[small]), style=style)
-        for gamma, style in zip(larger, figures.ramp(len(larger) + 1)[1:], strict=True)
-    ]
-    return figures.Panel(
-        f"{SHORT[order]}, against gamma {small:g}", curves,
-        ylabel="test error, paired difference (pp)", kind="dots", zero=True,
-        claim=f"{init}, {order}: error",
-    )  # fmt: skip
+    rows = {f"gamma {g:g}": paired_differences(errors[g], errors[small]) for g in larger}
+    shades = figures.ramp(len(larger) + 1)[1:]
+    title, claim = f"{SHORT[order]}, against gamma {small:g}", f"{init}, {order}: error"
+    return differences(title, rows, shades, claim=claim)
 
 
 def _over_time(here: pd.DataFrame, init: str, order: str) -> figures.Panel:

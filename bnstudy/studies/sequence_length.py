@@ -13,7 +13,7 @@ import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import curve, gap, gaps
+from bnstudy.studies.drawing import curve, differences, gaps
 from bnstudy.studies.kit import (
     NORM,
     Precondition,
@@ -65,18 +65,13 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
     short, *more = sorted(int(length) for length in rows[LENGTH].unique())
     before = difference(rows, "step", "layer", short)
     changes = {n: paired_differences(difference(rows, "step", "layer", n), before) for n in more}
-    dots = [
-        gap(f"at length {length}", values, style=style)
-        for (length, values), style in zip(changes.items(), figures.ramp(len(more)), strict=True)
-    ]
+    rows_of = {f"at length {n}": values for n, values in changes.items()}
+    margin = figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} bits")
     batch = int(table["train.batch_size"].iloc[0])
     return [
         figures.Panel(f"text, LSTM, batch of {batch}", curves, XLABEL, YLABEL, floor=None),
-        figures.Panel(
-            "batch minus layer norm", dots,
-            ylabel=f"change from length {short} (bits)", kind="dots", zero=True,
-            bands=[figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} bits")], claim="gap",
-        ),
+        differences("batch minus layer norm", rows_of, figures.ramp(len(more)), bands=[margin],
+                    ylabel=f"change from length {short} (bits)", claim="gap"),
     ]  # fmt: skip
 
 
