@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -206,18 +207,30 @@ def compare(
 
 
 @main.command()
+@click.option(
+    "--folder",
+    metavar="DIR",
+    help="Report the studies below DIR instead, such as the committed ones; write DIR/report.html.",
+)
 @overrides_argument
-def report(overrides: tuple[str, ...]) -> None:
+def report(overrides: tuple[str, ...], folder: str | None) -> None:
     """Write one self-contained HTML page of all studies that have results."""
     from bnstudy import report as page
     from bnstudy.atomic import write_atomically
 
-    results = results_dir(overrides)
-    path = results / "runs" / "report.html"
-    found = page.collect(results / "runs" / "studies")
-    writable(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.render(found))
+    if folder is None:
+        place = results_dir(overrides) / "runs"
+        searched = place / "studies"
+    elif overrides:
+        raise UserError(f"--folder {folder} says where results are: '{overrides[0]}' is too much")
+    else:
+        place = searched = Path(folder)
+        if not place.is_dir():
+            raise UserError(f"--folder {folder}: there is no such folder")
+    found = page.collect(searched)
+    writable(place)
+    path = place / "report.html"
+    write_atomically(path, page.render(found, folder=place))
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
