@@ -56,13 +56,15 @@ class Entry:
 
 def render(
     results: Sequence[StudyResult],
-    advice: Sequence[Mapping[str, str]] = (),
+    advice: Sequence[Any] = (),
     folder: str | Path | None = None,
+    unadvised: str = "",
 ) -> str:
     """The page as HTML; the same results give the same bytes.
 
-    advice: the strongest lines: text, evidence and claim (the id of the claim it rests on).
-    folder: where the page will lie: files below it are linked, others are named.
+    advice:    lines of `bnstudy.advice`: text, evidence, limits, study and claim.
+    folder:    where the page will lie: files below it are linked, others are named.
+    unadvised: why there is no advice.
     """
     entries = _entries(results, folder)
     standing = [entry for entry in entries if entry.stands]
@@ -72,7 +74,8 @@ def render(
         sections=_sections(entries),
         strips=forest.strips(primaries),
         silent=[e for e in standing if not e.result.primary],
-        advice=advice,
+        advice=[(line, ids.claim_id(line.study, line.claim)) for line in advice],
+        unadvised=unadvised,
         primary_counts=_counts(claim for _, claim in primaries),
         counts=_counts(judged),
         addresses={address for e in entries for address, _ in e.claims},

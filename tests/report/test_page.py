@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -266,12 +267,18 @@ def test_without_results_the_page_says_how_to_get_some(tmp_path, root):
 
 def test_advice_stands_first_and_leads_to_its_claim(tmp_path):
     put(tmp_path / "a")
-    line = {"text": "Use <GN>.", "evidence": "+9 pp", "claim": "batch_size.did"}
-    stale = {"text": "Do nothing.", "evidence": "none", "claim": "batch_size.gone"}
-    page = shown(tmp_path, advice=[line, stale])
-    assert page.text.index("Use <GN>. +9 pp evidence Do nothing. none Primary claims:")
-    assert page.links.count("#batch_size.gone") == 0
+    line = {"text": "use <GN>", "evidence": "n = 7", "limits": "maps", "study": "batch_size"}
+    lines = [SimpleNamespace(**line, claim=claim) for claim in ("did", "Another: one")]
+    page = shown(tmp_path, advice=lines)
+    assert page.text.index("maps: use <GN> n = 7 maps: use <GN> n = 7 Primary claims:")
     assert "#batch_size.did" in page.links
+    assert "#batch_size.another-one" not in page.links  # there is no such claim here
+
+
+def test_a_page_without_advice_says_why(tmp_path):
+    put(tmp_path / "a")
+    assert "No confirmatory verdict says yet what to use instead." in shown(tmp_path).text
+    assert "x cannot be read" in shown(tmp_path, unadvised="x cannot be read").text
 
 
 @pytest.mark.parametrize(
