@@ -24,6 +24,7 @@ from bnstudy.stats import (
 from bnstudy.stats.failures import CLASSES, failed
 
 LOWER_IS_BETTER = ("error", "loss")  # words in the name of a metric
+RATES = ("test_error", "val_error", "train_error", "online_error")  # how their names begin
 VERSIONS = ("bnstudy", "torch")  # columns of a table
 
 
@@ -41,7 +42,7 @@ def compare(
     axes:   column -> its values in the order to show (a sequence of columns takes the values in
             order of appearance). The first axis is the arm; its first value is the reference.
     metric: a column of the table; numbers stay in its unit.
-    level:  of the Student-t intervals of means.
+    level:  of the Student-t intervals of means; those of error rates end at 0 and 1.
     alpha:  at which differences are tested, 1 - level unless a look has a level of its own.
     Returns one row per combination, arms slowest: the axes, metric, runs, n (finite values), mean,
     low, high; difference, difference_low, difference_high (sign-flip interval of 1 - alpha,
@@ -77,9 +78,7 @@ def compare(
                 "metric": metric,
                 "runs": len(runs),
                 "n": sum(map(math.isfinite, own.values())),
-                **dict(
-                    zip(("mean", "low", "high"), t_interval(list(own.values()), level), strict=True)
-                ),
+                **_mean_of(list(own.values()), metric, level),
                 **_difference({} if first else own, reference, alpha),
                 "failed": int(failed(runs).sum()) if known else math.nan,
                 "diverged": int(runs["diverged_at"].notna().sum()) if "diverged_at" in runs else 0,
@@ -114,6 +113,14 @@ def _check(table: pd.DataFrame, names: Sequence[str], metric: str) -> None:
     if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]):
         numbers = table.select_dtypes("number").columns
         raise unknown("metric", metric, (c for c in map(str, numbers) if "." not in c))
+
+
+def _mean_of(values: Sequence[float], metric: str, level: float) -> dict[str, float]:
+    """Mean and Student-t interval; that of a rate ends at 0 and 1."""
+    mean, low, high = t_interval(values, level)
+    if metric.startswith(RATES):
+        low, high = (min(max(end, 0.0), 1.0) if math.isfinite(end) else end for end in (low, high))
+    return {"mean": mean, "low": low, "high": high}
 
 
 def _difference(
@@ -174,6 +181,7 @@ def _best(
 
 
 def _mean(runs: pd.DataFrame, column: str) -> float:
+    """The mean of a column that the runs may lack."""
     return float(runs[column].mean()) if column in runs and len(runs) else math.nan
 
 

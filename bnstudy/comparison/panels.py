@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bnstudy import figures
+from bnstudy.comparison.cells import RATES
 from bnstudy.comparison.sheet import short, units
 from bnstudy.figures.panel import Curve, Panel
 from bnstudy.figures.style import Style
@@ -55,9 +56,8 @@ def _pair(
     means = [_curve(block, runs, arm, a, x, where, MEAN, i) for i, a in enumerate(arms)]
     gaps = [_curve(block, runs, arm, a, x, where, DIFFERENCE, i)
             for i, a in enumerate(arms) if i]  # fmt: skip
-    shown = pd.concat(curve.runs["value"] for curve in means)
-    possible = unit and shown.between(0, 100).all()  # a gap between errors can be below zero
-    floor, ceiling = (0.0, 100.0) if possible else (None, None)
+    # a gap between errors can be below zero
+    floor, ceiling = (0.0, 100.0) if metric.startswith(RATES) else (None, None)
     found = [Panel(place, means, ylabel=label, floor=floor, ceiling=ceiling, **axis)]
     if gaps:
         more = f"{metric} minus {arms[0]}'s{f' ({unit})' if unit else ''}"

@@ -30,6 +30,16 @@ def test_means_are_students_and_differences_those_of_the_sign_flip_test(many):
     assert row["pairs"] == row["n"] == row["runs"] == 12
 
 
+def test_intervals_of_error_rates_end_at_zero_and_one(table):
+    few = table[(table["train.batch_size"] == 2) & (table["seed"] < 2)].copy()
+    few.loc[few["norm.name"] == "batch", "test_error"] += 0.6
+    got = compare(few, {"norm.name": ["batch", "group"]})
+    assert got["high"].tolist()[0] == 1
+    assert got["low"].tolist()[1] == 0
+    gap = compare(few.assign(ema_gap_error=few["test_error"]), ["norm.name"], "ema_gap_error")
+    assert gap["high"].max() > 1
+
+
 def test_p_is_adjusted_for_all_differences_shown(table, axes):
     """Holm by hand: the smallest p times the number of comparisons, the next times one less."""
     got = compare(table, axes)
