@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, records, tools, tuning
+from bnstudy.cli import advise, completion, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -226,7 +226,13 @@ def report(overrides: tuple[str, ...]) -> None:
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
-for command in (*tuning.commands, *records.commands, *tools.commands, completion.completion):
+for command in (
+    *tuning.commands,
+    *records.commands,
+    *tools.commands,
+    advise.advise,
+    completion.completion,
+):
     main.add_command(command)
 
 
