@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, records, tools, tuning
+from bnstudy.cli import advise, completion, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -168,6 +168,7 @@ def study(
 @config_dir_option
 @dry_run_option
 @click.option("--metric", default="test_error", show_default=True, help="Column of the table.")
+@click.option("--figure", is_flag=True, help="Draw the comparison, too.")
 @overrides_argument
 @click.pass_context
 def compare(
@@ -176,9 +177,13 @@ def compare(
     config_dir: tuple[str, ...],
     dry_run: bool,
     metric: str,
+    figure: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32.
+
+    Prints the table of means and paired differences to the first arm, and writes it as text, CSV,
+    Markdown and LaTeX.
 
     Arms with settings of their own are norms with settings, ; in between:
     bnstudy compare arms='batch; group num_groups=2; group num_groups=8'.
@@ -201,7 +206,7 @@ def compare(
             result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
-        arms.show(request, result.plan, metric)
+        arms.show(request, result.plan, metric, figure)
         present.chosen(request)
         ctx.exit(result.exit_code)
 
@@ -234,7 +239,13 @@ def report(overrides: tuple[str, ...], folder: str | None) -> None:
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
-for command in (*tuning.commands, *records.commands, *tools.commands, completion.completion):
+for command in (
+    *tuning.commands,
+    *records.commands,
+    *tools.commands,
+    advise.advise,
+    completion.completion,
+):
     main.add_command(command)
 
 
