@@ -220,22 +220,28 @@ def compare(
 @overrides_argument
 def report(overrides: tuple[str, ...], folder: str | None) -> None:
     """Write one self-contained HTML page of all studies that have results."""
+    from bnstudy import advice
     from bnstudy import report as page
     from bnstudy.atomic import write_atomically
 
     if folder is None:
-        place = results_dir(overrides) / "runs"
+        evidence = results_dir(overrides)
+        place = evidence / "runs"
         searched = place / "studies"
     elif overrides:
         raise UserError(f"--folder {folder} says where results are: '{overrides[0]}' is too much")
     else:
-        place = searched = Path(folder)
+        evidence = place = searched = Path(folder)
         if not place.is_dir():
             raise UserError(f"--folder {folder}: there is no such folder")
     found = page.collect(searched)
     writable(place)
+    try:
+        lines, unadvised = advice.strongest(evidence), ""
+    except UserError as error:  # a result that is damaged hides no other: the page says so
+        lines, unadvised = [], f"No advice: {error}."
     path = place / "report.html"
-    write_atomically(path, page.render(found, folder=place))
+    write_atomically(path, page.render(found, lines, place, unadvised))
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
