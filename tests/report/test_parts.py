@@ -133,7 +133,7 @@ def test_numbers_beside_an_interval_have_its_decimals():
 
 
 def test_only_known_papers_of_the_web_are_linked():
-    papers = {"Wu 2018": "https://a", "Wu 2018b": "https://b", "no": "javascript:x"}
+    papers = {"Wu 2018": "https://a", "Wu 2018b": "https://b", "no": "javascript://x"}
     assert words.linked("Wu 2018b and Wu 2018, no", papers) == [
         ("Wu 2018b", "https://b"), (" and ", ""), ("Wu 2018", "https://a"), (", no", "")
     ]  # fmt: skip
