@@ -18,5 +18,4 @@ while read -r folder; do
     if [ -e "$folder/$file" ]; then cp "$folder/$file" "results/$study/$file"; fi
   done
 done <<<"$folders"
-bnstudy report
-cp results/runs/report.html results/report.html
+bnstudy report --folder results
