@@ -168,7 +168,7 @@ class _Bill:
 
 
 def check_device(request: "Request", plan: Plan) -> None:
-    """Refuse a device that is not there, or a precision that it does not have."""
+    """Refuse a device that this machine lacks, or a precision that the device does not support."""
     from bnstudy.work.trainer import device, precision
 
     where = device(request.settings.device)

@@ -17,7 +17,7 @@ from bnstudy.config import Config, TrackerConfig
 
 
 class State(StrEnum):
-    """What became of a stack; it has one state at a time."""
+    """The state of a stack; it has one at a time."""
 
     PLANNED = "planned"  # no worker has begun it
     RUNNING = "running"
