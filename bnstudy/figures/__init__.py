@@ -1,46 +1,49 @@
-"""Styles and drawing: tables in, axes out; no statistics, no training."""
+"""Panels as data, drawn by one grammar; no statistics, no training."""
 
-from bnstudy.figures.grammar import (
-    DODGE,
-    batch_axis,
-    canvas,
-    caption,
-    curves,
-    error_axis,
-    legend,
-    save,
-    series,
-)
+from bnstudy.figures.describe import alt, points
+from bnstudy.figures.draw import draw
+from bnstudy.figures.files import caption, content, save
+from bnstudy.figures.grammar import DODGE, batch_axis, canvas, curves, error_axis, legend, series
 from bnstudy.figures.headline import Lines, page
+from bnstudy.figures.panel import Band, Curve, Panel
 from bnstudy.figures.style import (
-    COLUMN_WIDTH,
+    LOOKS,
     MODES,
-    PANEL_HEIGHT,
     SERIES,
     STYLES,
     Mode,
     Style,
+    hue,
+    ramp,
     rc,
     style_of,
 )
 
 __all__ = [
-    "COLUMN_WIDTH",
     "DODGE",
+    "LOOKS",
     "MODES",
-    "PANEL_HEIGHT",
     "SERIES",
     "STYLES",
+    "Band",
+    "Curve",
     "Lines",
     "Mode",
+    "Panel",
     "Style",
+    "alt",
     "batch_axis",
     "canvas",
     "caption",
+    "content",
     "curves",
+    "draw",
     "error_axis",
+    "hue",
     "legend",
     "page",
+    "points",
+    "ramp",
     "rc",
     "save",
     "series",

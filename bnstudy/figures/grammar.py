@@ -1,19 +1,14 @@
 """Tables to figures: a summarised table goes in, artists come out.
 
-No statistics here: means and intervals arrive computed (`stats.summarize`). Draw inside `with
-matplotlib.rc_context(rc()):` on a figure from `canvas`, which needs no pyplot and no display.
-`save` writes the same bytes for the same table.
+What is left to convert to panels; no new figure should use it.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -27,7 +22,6 @@ from bnstudy.figures.style import (
     SERIES,
     STYLES,
     Style,
-    rc,
     style_of,
 )
 
@@ -190,48 +184,6 @@ def legend(figure: Figure, axes: Iterable[Axes] | None = None, columns: int | No
         labels,
         loc="outside upper center",
         ncols=columns or min(len(labels), max(2, round(figure.get_size_inches()[0] / 1.3))),
-    )
-
-
-def save(figure: Figure, folder: str | Path, stem: str = "figure") -> list[Path]:
-    """Write figure as SVG, PDF and PNG; the same figure gives the same bytes, dates left out.
-
-    The same bytes hold for one matplotlib version. Returns the three paths.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    undated: dict[str, dict[str, Any]] = {
-        "svg": {"Date": None, "Creator": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
-    }
-    paths = []
-    with matplotlib.rc_context(rc()):
-        for kind, metadata in undated.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
-            path = folder / f"{stem}.{kind}"
-            path.write_bytes(buffer.getvalue())
-            paths.append(path)
-    return paths
-
-
-def caption(
-    n_seeds: int | Sequence[int], interval: str, rule: str, command: str, diverged: bool = False
-) -> str:
-    """What a reader needs to judge a figure: seeds, the interval's kind, the rule, the command.
-
-    n_seeds: seeds per point, or (fewest, most) where points differ; interval such as
-    "95 % Student-t"; rule: the comparison rule, such as "equal epochs, lr proportional to batch";
-    diverged: whether the figure has hollow markers, which are then explained.
-    """
-    if isinstance(n_seeds, int):
-        n = f"{n_seeds} paired seed{'' if n_seeds == 1 else 's'}"
-    else:
-        n = f"{min(n_seeds)} to {max(n_seeds)} paired seeds"
-    hollow = " Hollow: some runs diverged; they count at chance error." if diverged else ""
-    return (
-        f"Mean over {n}; bars: {interval} interval.{hollow} Compared at {rule}. Made by: {command}"
     )
 
 

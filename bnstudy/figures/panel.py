@@ -5,6 +5,7 @@ and fonts follow from that. The same panels give the same bytes, the CSV beside 
 alternative text.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,16 +17,17 @@ from bnstudy.figures.style import Style
 Source = Literal["measured", "published", "digitised", "unconfirmed"]
 Kind = Literal["curves", "dots"]
 Scale = Literal["log2", "log10", "linear", "names"]
+COLUMNS = ("x", "mean", "low", "high")  # that the points of a curve have
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tables have no single answer to ==
 class Curve:
     """One arm of a panel.
 
     label:  what stands beside it.
     points: a row per x with columns x, mean, low, high (NaN where unknown), in the unit of the
             axis; `n` and `diverged` where known.
-    style:  color and marker: `style_of` for a normalization, `series` or `ramp` for the rest.
+    style:  color and marker: `style_of` for a normalization, `hue` or `ramp` for the rest.
     mode:   key of MODES, the source of statistics, which chooses the line.
     runs:   a row per run with columns x, seed, value, in the unit of the axis; None: no dots.
     source: others' numbers are drawn hollow and dashed, without bars, and are said to be so.
@@ -48,7 +50,7 @@ class Band:
     label: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
     """One set of axes.
 
@@ -59,8 +61,10 @@ class Panel:
     x:       scale of the x axis; "names": x are words, in the order of their first occurrence.
     y:       scale of the values.
     floor, ceiling: the values' possible range: 0 and 100 for an error in percent. The axis begins
-             at a floor of 0, and nothing is drawn beyond either.
-    zero:    whether the line of no difference is drawn: then values are differences.
+             at a floor of 0, and nothing is drawn beyond either: intervals are cut off there, and a
+             mean or a run that lies beyond is refused.
+    zero:    whether the line of no difference is drawn: then values are differences, and a floor
+             of 0 does not hold.
     bands:   what to compare with.
     claim:   name of the claim that the panel shows: its verdict is written below the title.
     """
@@ -77,3 +81,10 @@ class Panel:
     zero: bool = False
     bands: Sequence[Band] = field(default=())
     claim: str = ""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Floor and ceiling; infinite where there is none."""
+        floor = None if self.zero and self.floor == 0 else self.floor
+        low = -math.inf if floor is None else floor
+        return low, math.inf if self.ceiling is None else self.ceiling

@@ -1,94 +1,174 @@
-"""Panels that several studies draw."""
+"""Curves of a study's figures: means, intervals and the dots of seeds, from a table of runs.
 
+The only place where figures compute. Errors in tables are fractions and are drawn in percent
+(`percent`); whatever is drawn is in the unit of its axis. Bars of single arms are Student-t
+intervals, those of paired differences invert the sign-flip test, as verdicts do.
+"""
+
+import math
 from collections.abc import Mapping
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from bnstudy import figures, stats
-from bnstudy.studies.kit import extended
-
-ONE_GROUP = "_all"
-
-
-def interval(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One row: mean, low and high of a column over the seeds."""
-    return stats.summarize(extended(table[["seed", column]], {ONE_GROUP: 0}), ONE_GROUP, column)
-
-
-def across(table: pd.DataFrame, columns: Mapping[float, str]) -> pd.DataFrame:
-    """Columns as a curve: rows of x, mean, low, high over the seeds, of the columns there are."""
-    frames = [
-        interval(table, column).assign(x=x)
-        for x, column in columns.items()
-        if column in table and table[column].notna().any()
-    ]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=["x", "mean", "low", "high"])
+from bnstudy.errors import did_you_mean
+from bnstudy.figures import Curve, Style
+from bnstudy.studies.kit import Published
+from bnstudy.studies.old_drawing import (  # noqa: F401  until all studies state panels
+    bars,
+    decomposition,
+    finish,
+    interval,
+    values_behind,
+    zero,
+)
 
 
-def course(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The columns `name/01`, `name/02`, ... as a curve over checkpoints."""
-    own = sorted(c for c in table if c.startswith(f"{name}/"))
-    return across(table, {float(c.rpartition("/")[2]): c for c in own})
+def curve(
+    rows: pd.DataFrame,
+    x: str,
+    metric: str,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    label: str = "",
+    mode: str = "population",
+    percent: bool = True,
+) -> Curve:
+    """One arm over a column of settings: mean and interval for each x, a dot for each run.
 
-
-def finish(ax: Axes, title: str, fontsize: float = 6.5, room: float | None = None) -> None:
-    """Legend and title; `room` above and below the curves, as a part of their height."""
-    if room is not None:
-        ax.margins(y=room)
-    ax.legend(fontsize=fontsize)
-    ax.set_title(title)
-
-
-def zero(ax: Axes) -> None:
-    """The line of no difference."""
-    ax.axhline(0, color="black", linewidth=0.7)
-
-
-def bars(ax: Axes, numbers: Mapping[str, float], limits: tuple[float, float], xlabel: str) -> None:
-    """Published numbers as horizontal bars."""
-    ax.barh(range(len(numbers)), list(numbers.values()), color="#0072B2")
-    ax.set_yticks(range(len(numbers)), list(numbers))
-    ax.set_xlim(*limits)
-    ax.set_xlabel(xlabel)
-
-
-def decomposition(ax: Axes, table: pd.DataFrame, axis: str, xlabel: str) -> None:
-    """What training loses to the noise of batch statistics, and what evaluation loses to them.
-
-    Training noise: training error with batch statistics. Mismatch: test error by exponential
-    average minus that by PreciseBN (a stale average), and minus that by batch statistics of the
-    training size (another normalization than in training).
+    rows:    one row per run, one run of each seed and x; runs that lack the metric (NaN) leave a
+             gap.
+    x:       column of the settings, numbers or words.
+    metric:  column of what is drawn, by its full name, such as test_error_precise.
+    norm:    normalization whose style and label the curve has, unless they are given.
+    style:   of what is no normalization: `figures.hue`, `figures.ramp`.
+    mode:    key of MODES: chooses the line only, not the metric.
+    percent: values are fractions and are drawn times 100.
+    Raises ValueError for a missing column, for several runs of one seed and x, and without norm and
+    style.
     """
-    stale = table["test_error"] - table["test_error_precise"]
-    other = table["test_error"] - table["test_error_batch"]
-    table = extended(table, {"stale": stale, "other": other})
-    _curves(ax, table, axis, xlabel, "error, difference (%, pp)", percent=True, columns={
-        "training error, batch statistics": "train_error",
-        "exponential average minus PreciseBN": "stale",
-        "exponential average minus batch statistics": "other",
-    })  # fmt: skip
-    zero(ax)
-    ax.margins(y=0.25)
-    ax.set_title("training noise and evaluation mismatch")
+    factor = 100.0 if percent else 1.0
+    ordered = rows.sort_values([x, "seed"]) if pd.api.types.is_numeric_dtype(rows[x]) else rows
+    found = stats.summarize(ordered, x, metric).rename(columns={x: "x"})
+    found[["mean", "low", "high"]] *= factor
+    if "diverged_at" in rows:
+        hit = rows["diverged_at"].notna().groupby(rows[x], dropna=False).sum()
+        found["diverged"] = found["x"].map(hit)
+    runs = pd.DataFrame({"x": rows[x], "seed": rows["seed"], "value": factor * rows[metric]})
+    return _made(found.drop(columns="sd"), runs, norm, style, label, mode)
 
 
-def values_behind(ax: Axes, table: pd.DataFrame, axis: str, xlabel: str) -> None:
-    """m = B * H * W of the layer with the fewest, and the least effective m, against an axis."""
-    _curves(ax, table, axis, xlabel, "values (smallest layer)", columns={
-        "m (values behind a statistic)": "smallest_m", "effective m": "effective_m",
-    })  # fmt: skip
-    ax.set_yscale("log", base=2)
-    ax.set_title("values behind a statistic")
+def across(
+    rows: pd.DataFrame,
+    columns: Mapping[float, str],
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    label: str = "",
+    mode: str = "population",
+    percent: bool = True,
+) -> Curve:
+    """One arm over several columns of the table, such as errors at several test lengths.
+
+    rows:    one row per run, one run of each seed.
+    columns: x -> column; columns that the table lacks, or that no run has, are left out.
+    The rest as in `curve`. Raises ValueError where none is left.
+    """
+    own = {x: c for x, c in columns.items() if c in rows and rows[c].notna().any()}
+    if not own:
+        near = did_you_mean(next(iter(columns.values()), ""), map(str, rows))
+        raise ValueError(
+            f"the table has no column {', '.join(columns.values()) or '(none)'}.{near}"
+        )
+    kept = [name for name in ("seed", "diverged_at") if name in rows]
+    long = [rows[kept].assign(x=x, value=rows[column]) for x, column in own.items()]
+    return curve(pd.concat(long, ignore_index=True), "x", "value", norm=norm, style=style,
+                 label=label, mode=mode, percent=percent)  # fmt: skip
 
 
-def _curves(
-    ax: Axes, table: pd.DataFrame, axis: str, xlabel: str, ylabel: str,
-    columns: Mapping[str, str], percent: bool = False,
-) -> None:  # fmt: skip
-    drawn: dict[str, Any] = {
-        label: stats.summarize(table, axis, column) for label, column in columns.items()
-    }
-    figures.series(ax, drawn, axis, percent=percent, xlabel=xlabel, ylabel=ylabel)
-    ax.legend(fontsize=6.5)
+def course(
+    rows: pd.DataFrame,
+    name: str,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    label: str = "",
+    mode: str = "population",
+    percent: bool = True,
+) -> Curve:
+    """One arm over the columns name/01, name/02, ...: over checkpoints, time steps or lengths.
+
+    Without dots, which would hide its many points. The rest as in `across`.
+    """
+    own = sorted(str(c) for c in rows if str(c).startswith(f"{name}/"))
+    if not own:
+        near = did_you_mean(name, {str(c).rpartition("/")[0] for c in rows if "/" in str(c)})
+        raise ValueError(f"the table has no column {name}/01, {name}/02, ....{near}")
+    columns = {float(c.rpartition("/")[2]): c for c in own}
+    found = across(rows, columns, norm=norm, style=style, label=label, mode=mode, percent=percent)
+    return Curve(found.label, found.points, found.style, mode)
+
+
+def cited(
+    published: Published,
+    name: str,
+    over: str,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    label: str = "",
+    mode: str = "population",
+    factor: float = 1,
+) -> Curve:
+    """Others' numbers as a curve: `published[name]` times factor, over `published[over]`."""
+    numbers = pd.DataFrame({"x": published[over], "mean": published[name]}).dropna()
+    numbers["mean"] = numbers["mean"].astype(float) * factor
+    if pd.api.types.is_numeric_dtype(numbers["x"]):
+        numbers = numbers.sort_values("x")
+    found = numbers.assign(low=np.nan, high=np.nan)
+    made = _made(found, None, norm, style, label or ("" if norm else name), mode)
+    return Curve(made.label, made.points, made.style, mode, None, published.kind)  # type: ignore[arg-type]
+
+
+def gaps(
+    label: str, values: Mapping[float, Mapping[int, float]], *, style: Style | None = None
+) -> Curve:
+    """Paired differences over x: their means, the intervals that verdicts have, seeds as dots.
+
+    values: x -> seed -> difference, in the unit of the axis; a lost seed (NaN) makes its mean NaN.
+    style:  the first of `figures.hue` by default.
+    """
+    rows, runs = [], []
+    for x, own in values.items():
+        differences = list(own.values())
+        found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
+        ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
+        rows.append((x, *ends, int(np.isfinite(differences).sum())))
+        runs += [(x, seed, difference) for seed, difference in own.items()]
+    return Curve(
+        label,
+        pd.DataFrame(rows, columns=["x", "mean", "low", "high", "n"]),
+        style or figures.hue(0),
+        runs=pd.DataFrame(runs, columns=["x", "seed", "value"]).dropna(),
+    )
+
+
+def gap(label: str, values: Mapping[int, float], *, style: Style | None = None) -> Curve:
+    """A paired difference as one dot (kind "dots"): seed -> difference; the rest as in `gaps`."""
+    return gaps(label, {0: values}, style=style)
+
+
+def _made(
+    points: pd.DataFrame, runs: pd.DataFrame | None, norm: str, style: Style | None, label: str,
+    mode: str,
+) -> Curve:  # fmt: skip
+    """A curve with the style and label of its norm where it is not given others."""
+    if style is None and not norm:
+        raise ValueError("a curve needs a norm or a style (figures.hue, figures.ramp)")
+    look = style or figures.style_of(norm)
+    text = label or look.label or norm
+    if not label and mode != "population":
+        text = f"{text}, {figures.MODES[mode].label}"
+    return Curve(text, points, look, mode, None if runs is None else runs.dropna())

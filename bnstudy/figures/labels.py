@@ -1,0 +1,150 @@
+"""Names beside their curves, kept apart; a legend where they do not fit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox, offset_copy
+
+from bnstudy.figures.axes import Name, folded, ink
+
+CHARACTERS = 16  # of a line of a name
+LINE = 1.2  # height of a line of text, in type sizes
+NARROW = 10.0  # type sizes: axes narrower than this have no room for names beside them
+CORNERS = ("upper right", "upper left", "lower right", "lower left", "center right", "center left",
+           "upper center", "lower center", "center")  # fmt: skip
+
+
+class Labels:
+    """The names of one panel: first beside their curves, as wide as they will be; then in place."""
+
+    def __init__(self, ax: Axes, names: Sequence[Name], size: float) -> None:
+        self.ax, self.size = ax, size
+        self.names = sorted((name for name in names if name.text), key=lambda name: name.y)
+        self.artists: list[Any] = []
+        self._write([0.5] * len(self.names))
+
+    def settle(self) -> bool:
+        """Move the names to the ends of their curves; False where a legend takes their place.
+
+        Needs a figure that is laid out. A legend lies where it hides nothing, else below the axes.
+        """
+        box = self.ax.get_window_extent()
+        per_point = self.ax.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+        height, width = box.height / per_point, box.width / per_point
+        texts = [folded(name.text, CHARACTERS) for name in self.names]
+        heights = [LINE * self.size * (1 + t.count("\n")) / height for t in texts]
+        ends = [self._place(name.y) for name in self.names]
+        for artist in self.artists:
+            artist.remove()
+        if sum(heights) > 1 or width < NARROW * self.size:
+            self.artists = []
+            return False
+        self._write(apart(ends, heights))
+        return True
+
+    def _place(self, y: float) -> float:
+        """A value as a part of the height of the axes."""
+        display = self.ax.transData.transform((self.ax.get_xlim()[0], y))
+        return float(self.ax.transAxes.inverted().transform(display)[1])
+
+    def _write(self, places: Sequence[float]) -> None:
+        ax, figure = self.ax, self.ax.figure
+        self.artists = []
+
+        def beside(points: float) -> Any:
+            return offset_copy(ax.transAxes, figure, points, 0, units="points")  # type: ignore[arg-type]
+
+        for name, place in zip(self.names, places, strict=True):
+            start = 0.35 * self.size
+            if name.marker:
+                self._lead(name, place)
+                self.artists += ax.plot([1], [place], transform=beside(0.9 * self.size),
+                                        clip_on=False, color=name.color, **name.marker)  # fmt: skip
+                start = 1.6 * self.size
+            text = ax.text(1, place, folded(name.text, CHARACTERS), transform=beside(start),
+                           va="center", linespacing=LINE - 0.1, color=ink(name.color))  # fmt: skip
+            self.artists.append(text)
+
+    def _lead(self, name: Name, place: float) -> None:
+        """A thin line from the end of a curve to its name, where that is not beside it."""
+        line = self.ax.annotate(
+            "", (name.x, name.y), (1, place), xycoords="data", textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "color": name.color, "linewidth": 0.06 * self.size,
+                        "alpha": 0.6, "shrinkA": 0, "shrinkB": 0},
+            annotation_clip=False, zorder=1.4,
+        )  # fmt: skip
+        line.set_in_layout(False)
+        self.artists.append(line)
+
+    def legend(self) -> None:
+        """A legend where it hides nothing, else below the axes."""
+        handles = [
+            Line2D([], [], color=name.color, label=folded(name.text, 2 * CHARACTERS), **name.marker)
+            for name in reversed(self.names)
+        ]
+        taken = _occupied(self.ax)
+        for corner in CORNERS:
+            legend = self.ax.legend(handles=handles, loc=corner)
+            box = legend.get_window_extent()
+            if not _hides(box, taken) and _within(box, self.ax.get_window_extent()):
+                return
+        # clear of the tick labels and the label of the axis
+        box = self.ax.get_window_extent()
+        below = self.ax.xaxis.get_tightbbox()
+        down = (box.y0 - below.y0) / box.height if below else 0.2
+        self.ax.legend(handles=handles, loc="upper center", ncols=2 if len(handles) > 3 else 1,
+                       bbox_to_anchor=(0.5, -down), columnspacing=1.0)  # fmt: skip
+
+
+def apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Ascending places, moved as little as keeps texts of these heights apart, between 0 and 1.
+
+    Least squares: isotonic regression of the places less what stands below them (pool adjacent
+    violators, Ayer et al. 1955).
+    """
+    if not places:
+        return []
+    own = np.asarray(heights, dtype=float)
+    stacked = np.concatenate([[0.0], np.cumsum((own[1:] + own[:-1]) / 2)])
+    blocks: list[list[float]] = []  # sum and number
+    for place in np.asarray(places, dtype=float) - stacked:
+        blocks.append([float(place), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, number = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += number
+    level = np.concatenate([np.full(int(number), total / number) for total, number in blocks])
+    level = np.clip(level, own[0] / 2, 1 - own[-1] / 2 - stacked[-1])
+    return [float(place) for place in level + stacked]
+
+
+def _occupied(ax: Axes) -> np.ndarray:
+    """Points of the display where something is drawn."""
+    found = []
+    for line in ax.get_lines():
+        if line.get_transform().contains_branch(ax.transData):
+            points = line.get_transform().transform(np.column_stack(line.get_data()).astype(float))
+            points = points[np.isfinite(points).all(axis=1)]
+            if len(points) > 1 and line.get_linestyle() != "None":
+                place = np.arange(0, len(points) - 1, 0.05)
+                points = np.column_stack([
+                    np.interp(place, np.arange(len(points)), axis) for axis in points.T
+                ])  # fmt: skip
+            found.append(points)
+    for bars in ax.collections:
+        for path in bars.get_paths():
+            found.append(ax.transData.transform(path.interpolated(20).vertices))
+    return np.concatenate(found) if found else np.empty((0, 2))
+
+
+def _hides(box: Bbox, points: np.ndarray) -> bool:
+    (x0, y0), (x1, y1) = box.min - 3, box.max + 3
+    x, y = points.T
+    return bool(((x0 < x) & (x < x1) & (y0 < y) & (y < y1)).any())
+
+
+def _within(box: Bbox, outer: Bbox) -> bool:
+    return bool((box.min >= outer.min - 1).all() and (box.max <= outer.max + 1).all())
