@@ -22,11 +22,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bnstudy import numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -130,7 +133,7 @@ def direction(claim: dict[str, Any]) -> str:
     if claim["verdict"] == "invalid" or None in ends:
         return "not judged"
     sides = {math.copysign(1, end) * math.copysign(1, published) if end else 0.0 for end in ends}
-    return {(1.0,): "yes", (-1.0,): "no"}.get(tuple(sides), "open: the interval holds zero")
+    return {(1.0,): "yes", (-1.0,): "no"}.get(tuple(sides), "open: the interval includes zero")
 
 
 def figure_of(result: Result) -> str:
@@ -177,7 +180,8 @@ def counts() -> str:
     words = Counter(str(claim["verdict"]) for claim in present)
     found = ", ".join(f"{number} {word}" for word, number in words.most_common())
     earlier = sum(not r.present for r in results())
-    rest = f"; {earlier} results are {EARLIER}" if earlier else ""
+    be = "result is" if earlier == 1 else "results are"
+    rest = f"; {earlier} {be} {EARLIER}" if earlier else ""
     return f"Primary claims judged by the present studies: {len(present)} ({found}){rest}."
 
 
@@ -296,26 +300,34 @@ BLOCKS = {
 
 def filled(text: str) -> str:
     """A page with its blocks as the results have them; KeyError for a block that nobody makes."""
-    return BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m['name']]()}\n\n{m[3]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m['name']]()}\n{m[3]}", text)
 
 
 def pages() -> list[Path]:
+    """The files that may have blocks."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def draw() -> None:
-    """docs/images/headline.svg, and beside it what it draws."""
-    import matplotlib
-
+    """docs/images/headline.svg, and beside it the points that it draws."""
     from bnstudy import figures
 
-    panels = [panel for _, panel in headline_panels()]
-    verdicts = {claim["name"]: measured(claim) for r in results() for claim in r.claims}
+    shown = headline_panels()
+    verdicts = {
+        claim["name"]: f"{claim['verdict']}: {measured(claim)}"
+        for result, _ in shown if result for claim in result.claims
+    }  # fmt: skip
+    figure = figures.draw([panel for _, panel in shown], verdicts=verdicts)
     IMAGES.mkdir(exist_ok=True)
-    with matplotlib.rc_context(figures.rc()):
-        figure = figures.draw(panels, verdicts=verdicts)
-        figure.savefig(IMAGES / "headline.svg")
-    figures.points(panels).to_csv(IMAGES / "headline.csv", index=False)
+    (IMAGES / "headline.svg").write_bytes(figures.content(figure, "svg"))
+    headline_points().to_csv(IMAGES / "headline.csv", index=False)
+
+
+def headline_points() -> "pd.DataFrame":
+    """What the headline draws."""
+    from bnstudy import figures
+
+    return figures.points([panel for _, panel in headline_panels()])
 
 
 def main(check: bool = False) -> int:

@@ -218,7 +218,7 @@ MISTAKES = {
     ("tune", "batch_size", "sync"): "name one study",
     ("tune", "batch_sise"): "Did you mean 'batch_size'",
     ("tune", "batch_size", "scale=smoke", "tune=auto"): "takes no tune=",
-    ("tune", "batch_size", "scale=smoke", "optimizer.lr=0.1"): "optimizer.lr is tuned by this command",
+    ("tune", "batch_size", "scale=smoke", "optimizer.lr=0.1"): "optimizer.lr is tuned by",
     ("tune", "sync", "scale=smoke"): "states nothing to tune",
     ("power", "batch_size", "scale=smoke"): "give --effect X",
     ("power", "batch_size", "scale=smoke", "--effect", "2", "seeds=2"): "would be pilots",
