@@ -58,7 +58,7 @@ REFUSED = [
     ("seeds=[1,-2]", "not [1, -2]"),
     ("seeds=abc", "30..41", "not abc"),
     ("seeds=3,7", "seeds=[3,7]"),
-    ("seeds=3,4", "seeds=[3,4]", "every cell has them all"),
+    ("seeds=3,4", "seeds=[3,4]", "every cell has all of them"),
     ("seeds=range(2,5)", "seeds=[2,3,4]"),
     # what cannot be an axis
     ("workers=1,2", "workers=1,2", "cannot be an axis"),
