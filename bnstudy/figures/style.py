@@ -157,7 +157,7 @@ def rc(look: str = "page") -> dict[Any, Any]:
         "ytick.labelsize": size - 0.5,
         "legend.fontsize": size - 0.5,
         "legend.frameon": False,
-        "legend.handlelength": 2.6,
+        "legend.handlelength": 2.0,
         "axes.linewidth": 0.7 * scale,
         "axes.spines.top": False,
         "axes.spines.right": False,

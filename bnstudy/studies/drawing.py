@@ -35,6 +35,7 @@ def curve(
     label: str = "",
     mode: str = "population",
     percent: bool = True,
+    dots: bool = True,
 ) -> Curve:
     """One arm over a column of settings: mean and interval for each x, a dot for each run.
 
@@ -46,6 +47,7 @@ def curve(
     style:   of what is no normalization: `figures.hue`, `figures.ramp`.
     mode:    key of MODES: chooses the line only, not the metric.
     percent: values are fractions and are drawn times 100.
+    dots:    one for each run; False where they are shown elsewhere or would hide the curves.
     Raises ValueError for a missing column, for several runs of one seed and x, and without norm and
     style.
     """
@@ -57,7 +59,7 @@ def curve(
         hit = rows["diverged_at"].notna().groupby(rows[x], dropna=False).sum()
         found["diverged"] = found["x"].map(hit)
     runs = pd.DataFrame({"x": rows[x], "seed": rows["seed"], "value": factor * rows[metric]})
-    return _made(found.drop(columns="sd"), runs, norm, style, label, mode)
+    return _made(found.drop(columns="sd"), runs if dots else None, norm, style, label, mode)
 
 
 def across(
@@ -69,6 +71,7 @@ def across(
     label: str = "",
     mode: str = "population",
     percent: bool = True,
+    dots: bool = True,
 ) -> Curve:
     """One arm over several columns of the table, such as errors at several test lengths.
 
@@ -85,7 +88,7 @@ def across(
     kept = [name for name in ("seed", "diverged_at") if name in rows]
     long = [rows[kept].assign(x=x, value=rows[column]) for x, column in own.items()]
     return curve(pd.concat(long, ignore_index=True), "x", "value", norm=norm, style=style,
-                 label=label, mode=mode, percent=percent)  # fmt: skip
+                 label=label, mode=mode, percent=percent, dots=dots)  # fmt: skip
 
 
 def course(
@@ -107,8 +110,8 @@ def course(
         near = did_you_mean(name, {str(c).rpartition("/")[0] for c in rows if "/" in str(c)})
         raise ValueError(f"the table has no column {name}/01, {name}/02, ....{near}")
     columns = {float(c.rpartition("/")[2]): c for c in own}
-    found = across(rows, columns, norm=norm, style=style, label=label, mode=mode, percent=percent)
-    return Curve(found.label, found.points, found.style, mode)
+    return across(rows, columns, norm=norm, style=style, label=label, mode=mode, percent=percent,
+                  dots=False)  # fmt: skip
 
 
 def cited(
@@ -133,7 +136,11 @@ def cited(
 
 
 def gaps(
-    label: str, values: Mapping[float, Mapping[int, float]], *, style: Style | None = None
+    label: str,
+    values: Mapping[float, Mapping[int, float]],
+    *,
+    style: Style | None = None,
+    dots: bool = True,
 ) -> Curve:
     """Paired differences over x: their means, the intervals that verdicts have, seeds as dots.
 
@@ -151,7 +158,7 @@ def gaps(
         label,
         pd.DataFrame(rows, columns=["x", "mean", "low", "high", "n"]),
         style or figures.hue(0),
-        runs=pd.DataFrame(runs, columns=["x", "seed", "value"]).dropna(),
+        runs=pd.DataFrame(runs, columns=["x", "seed", "value"]).dropna() if dots else None,
     )
 
 
