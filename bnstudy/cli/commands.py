@@ -167,6 +167,7 @@ def study(
 @config_dir_option
 @dry_run_option
 @click.option("--metric", default="test_error", show_default=True, help="Column of the table.")
+@click.option("--figure", is_flag=True, help="Draw the comparison, too.")
 @overrides_argument
 @click.pass_context
 def compare(
@@ -175,9 +176,13 @@ def compare(
     config_dir: tuple[str, ...],
     dry_run: bool,
     metric: str,
+    figure: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32.
+
+    Prints the table of means and paired differences to the first arm, and writes it as text, CSV,
+    Markdown and LaTeX.
 
     Arms with settings of their own are norms with settings, ; in between:
     bnstudy compare arms='batch; group num_groups=2; group num_groups=8'.
@@ -200,7 +205,7 @@ def compare(
             result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
-        arms.show(request, result.plan, metric)
+        arms.show(request, result.plan, metric, figure)
         present.chosen(request)
         ctx.exit(result.exit_code)
 
