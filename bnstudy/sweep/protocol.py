@@ -59,6 +59,7 @@ class Execution(BaseModel):
     save_weights: bool = False
     tracker: TrackerConfig = TrackerConfig()
     study: str = ""
+    scale: str = ""
     command: str = ""
     launcher: str = ""  # how the workers begin: in_process, forked, spawned, or Hydra's name
     deadline: float | None = None  # seconds since the epoch; no stack begins after it
