@@ -14,22 +14,21 @@ NAME is a key of `BLOCKS`. tests/test_pages.py compares the pages with the resul
 
 import json
 import math
-import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import yaml
 
-from bnstudy import numbers
-
-if TYPE_CHECKING:
-    import pandas as pd
+from bnstudy import figures, numbers
+from bnstudy.figures import Panel
+from bnstudy.studies import batch_size, drawing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -38,6 +37,7 @@ GROUPS = ("batches", "statistics", "recurrent", "pixels", "benefits", "today", "
 EARLIER = "of an earlier version"
 NONE = "\N{EN DASH}"
 PHOTOGRAPHS = "batch_size-cifar10"  # shown instead of the digits where it has been run
+SOURCE = "Wu & He 2018"  # of the headline's published panel
 PAPER = re.compile(r"^\D+ \d{4}(?!\d)")  # "Wu & He 2018" of "Wu & He 2018, table 2"
 BLOCK = re.compile(r"(<!-- results: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -234,8 +234,6 @@ def _sources(result: Result) -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 def headline() -> str:
     """README: the figure, and the verdict of each of its panels."""
-    from bnstudy import figures
-
     shown = headline_panels()
     lines = [f"![{figures.alt([panel for _, panel in shown])}](docs/images/headline.svg)", ""]
     for result, panel in shown:
@@ -253,29 +251,49 @@ def _finding(result: Result, claim: dict[str, Any]) -> str:
     )
 
 
-def headline_panels() -> "list[tuple[Result | None, Any]]":
+def headline_panels() -> list[tuple[Result | None, Panel]]:
     """Published, photographs (digits until they have been run), vectors: panels of `batch_size`.
 
     Results of earlier versions are not shown.
     """
-    import pandas as pd
-
-    from bnstudy.studies import batch_size
-
-    found: dict[str, list[Any]] = {}
-    present = {r.folder: r for r in results() if r.present}
-    for folder in ("batch_size", PHOTOGRAPHS):
-        if folder in present:
-            runs = pd.read_csv(RESULTS / folder / "table.csv", low_memory=False)
-            found[folder] = batch_size.headline(runs)
-    if not found:
+    present = {result.folder: result for result in results() if result.present}
+    maps = present.get(PHOTOGRAPHS) or present.get("batch_size")
+    if maps is None:
         return []
-    published, *measured_here = next(iter(found.values()))
-    maps = PHOTOGRAPHS if PHOTOGRAPHS in found else "batch_size"
-    chosen: list[tuple[Result | None, Any]] = [(None, published), (present[maps], found[maps][1])]
-    if "batch_size" in found and len(measured_here) > 1:
-        chosen.append((present["batch_size"], measured_here[-1]))
-    return chosen
+    published = batch_size.PUBLISHED
+    curves = [drawing.cited(published, norm, "batch_size", norm=norm)
+              for norm in ("batch", "group")]  # fmt: skip
+    first = Panel("published: ResNet-50, ImageNet", curves, "images per GPU", claim=SOURCE)
+    shown: list[tuple[Result | None, Panel]] = [(None, first)]
+    difference, errors, *_ = batch_size.headline(_runs(maps))
+    shown.append((maps, _plain(errors, difference.claim)))
+    if "batch_size" in present:
+        _, _, *vectors = batch_size.headline(_runs(present["batch_size"]))
+        shown += [(present["batch_size"], _plain(panel, panel.claim)) for panel in vectors[:1]]
+    return shown
+
+
+def _plain(panel: Panel, claim: str) -> Panel:
+    """Without the dots of seeds, which the study has: one far run would set the axis."""
+    return replace(panel, curves=[replace(own, runs=None) for own in panel.curves], claim=claim)
+
+
+def _verdicts(shown: Sequence[tuple[Result | None, Panel]]) -> dict[str, str]:
+    """What stands below the panels' titles."""
+    found = {}
+    for result, panel in shown:
+        for claim in result.claims if result else ():
+            if claim["name"] == panel.claim:
+                least = f" (at least {claim['threshold']:g} {claim['unit']})"
+                word = claim["verdict"] + (least if claim["kind"] == "greater" else "")
+                found[panel.claim] = f"{word}: {measured(claim)}"
+                if claim["published"]:
+                    found.setdefault(SOURCE, claim["published"])
+    return found
+
+
+def _runs(result: Result) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / result.folder / "table.csv", low_memory=False)
 
 
 def advice() -> str:
@@ -310,23 +328,15 @@ def pages() -> list[Path]:
 
 def draw() -> None:
     """docs/images/headline.svg, and beside it the points that it draws."""
-    from bnstudy import figures
-
     shown = headline_panels()
-    verdicts = {
-        claim["name"]: f"{claim['verdict']}: {measured(claim)}"
-        for result, _ in shown if result for claim in result.claims
-    }  # fmt: skip
-    figure = figures.draw([panel for _, panel in shown], verdicts=verdicts)
+    figure = figures.draw([panel for _, panel in shown], verdicts=_verdicts(shown))
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / "headline.svg").write_bytes(figures.content(figure, "svg"))
     headline_points().to_csv(IMAGES / "headline.csv", index=False)
 
 
-def headline_points() -> "pd.DataFrame":
+def headline_points() -> pd.DataFrame:
     """What the headline draws."""
-    from bnstudy import figures
-
     return figures.points([panel for _, panel in headline_panels()])
 
 
@@ -343,5 +353,4 @@ def main(check: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MPLBACKEND", "Agg")
     sys.exit(main("--check" in sys.argv[1:]))
