@@ -35,7 +35,10 @@ class StudyResult:
 
     @property
     def figure(self) -> Path:
-        """The figure as PNG; figure.svg and figure.pdf lie beside it."""
+        """The figure as PNG, as wide as a page; figure.svg and figure.pdf are beside it.
+
+        `bnstudy figure FOLDER --look slide` redraws it for a talk, `--look column` for a paper.
+        """
         return self.folder / "figure.png"
 
 

@@ -147,6 +147,8 @@ MODULES = {
     ".studies.planned": HEAVY,
     ".studies.population_estimate": HEAVY,
     ".studies.results": HEAVY,
+    ".studies.sheets": HEAVY,
+    ".studies.old_drawing": HEAVY,
     ".studies.sync": HEAVY,
     ".studies.length_generalization": HEAVY,
     ".studies.recurrent_gradient": HEAVY,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, records, tools, tuning
+from bnstudy.cli import completion, figure, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -158,7 +158,9 @@ def study(
             worst = max(worst, result.exit_code)
             if result.signal is not None:
                 break
-            execute.finish_study(request, result.plan)
+            options = [word for folder in config_dir for word in ("--config-dir", folder)]
+            words = ["study", request.study.name, *options, *rest]
+            execute.finish_study(request, result.plan, execute.command_line(words))
     ctx.exit(worst)
 
 
@@ -226,7 +228,13 @@ def report(overrides: tuple[str, ...]) -> None:
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
-for command in (*tuning.commands, *records.commands, *tools.commands, completion.completion):
+for command in (
+    *tuning.commands,
+    *records.commands,
+    *tools.commands,
+    figure.figure,
+    completion.completion,
+):
     main.add_command(command)
 
 

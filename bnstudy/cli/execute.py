@@ -301,9 +301,12 @@ def protocol_of(request: "Request", plan: Plan, form: dict[str, Any]) -> "Protoc
     )
 
 
-def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], Path]:
+def finish_study(
+    request: "Request", plan: Plan, command: str = ""
+) -> tuple[list[dict[str, Any]], Path]:
     """Write a study's results where they are not there yet, print its verdicts and their paths.
 
+    command: that runs this study alone, where the one that was typed runs several.
     Returns the verdicts and the folder of the results.
     """
     assert request.study is not None
@@ -323,7 +326,7 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
             scale=scale,
             cells=plan.cells,
             planned=plan.runs,
-            command=command_of(request),
+            command=command or command_of(request),
             protocol=protocol_of(request, plan, form),
         )
         told = json.loads((folder / "study.json").read_text())

@@ -21,6 +21,7 @@ LANES = 0.4  # of the distance between neighbouring x: curves stand beside each 
 LANE = 0.16  # of that distance, at most, for one curve
 DENSE = 16  # points of a curve from which intervals are an area and most markers are left out
 ROW_WIDTH = 15.0  # type sizes of the text above a dot, at most
+MANY = 10  # values of x, from which ticks stand at round numbers instead
 GREY = "#666666"
 OTHERS = (0, (2, 1.5))  # line of others' numbers
 # behind text on a panel: lines stop there, dots do not
@@ -154,6 +155,8 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
         color, marker = curve.style.color, _marker(curve)
         every = max(1, len(own) // 8) if len(own) >= DENSE else 1
         line = OTHERS if curve.source != "measured" else MODES[curve.mode].linestyle
+        if places.words:  # between words there is nothing
+            line = "none"
         ax.plot(where, _inside(mean, bottom, top), color=color, linestyle=line, zorder=4,
                 markevery=every, clip_on=False, **marker)  # fmt: skip
         if curve.source == "measured":
@@ -339,15 +342,26 @@ def _x_axis(ax: Axes, panel: Panel, places: Places) -> None:
     if panel.x in BASE:
         ax.set_xscale("log", base=BASE[panel.x])
         ax.xaxis.set_minor_locator(NullLocator())
-    if panel.x != "linear" or len(places.values) <= 8:
+    if places.words or len(places.values) <= MANY:
         ax.xaxis.set_major_locator(FixedLocator(places.values))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: places.text(value)))
+    elif panel.x in BASE:
+        ax.xaxis.set_major_locator(FixedLocator(_round_ticks(panel.x, places.values)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: places.text(value)))
     if places.values:
         wide = places.u[-1] - places.u[0]
         room = max(0.05 * wide, 0.6 * LANES * places.gap)
         ends = np.array([places.u[0] - room, places.u[-1] + room])
         base = BASE.get(panel.x)
         ax.set_xlim(*(base**ends if base else ends))
+
+
+def _round_ticks(scale: str, values: Sequence[float]) -> list[float]:
+    """Powers of two, or 1, 2, 5 times powers of ten, between the first and the last of many x."""
+    powers = range(math.floor(math.log(values[0], BASE[scale])),
+                   math.ceil(math.log(values[-1], BASE[scale])) + 1)  # fmt: skip
+    every = [step * BASE[scale] ** power for power in powers
+             for step in ((1,) if scale == "log2" else (1, 2, 5))]  # fmt: skip
+    return [tick for tick in every if values[0] <= tick <= values[-1]]
 
 
 def _value_axis(axis: Any, panel: Panel, limits: Sequence[float]) -> None:
