@@ -41,11 +41,12 @@ ALLOWED: dict[str, set[str]] = {
               "work", *LEAVES},
     "doctor": {"config", "data", *LEAVES},
     "figures": {"config", "stats", *LEAVES},
+    "advice": {"config", *LEAVES},
     "comparison": {"figures", "stats", *LEAVES},
     "report": {"config", "figures", "stats", *LEAVES},
     "studies": {"config", "entry", "figures", "stats", *LEAVES},
 }  # fmt: skip
-WITHOUT_TORCH = {"studies", "figures", "report", "comparison"}
+WITHOUT_TORCH = {"studies", "figures", "report", "comparison", "advice"}
 FRONT = {"cli", "api", "__main__"}  # the doors of the house, from a shell and from Python
 HEAVY = {"torch", "torchvision", "wandb", "sklearn"}
 
@@ -157,6 +158,7 @@ MODULES = {
     ".studies.step_statistics": HEAVY,
     ".report": HEAVY,
     ".comparison": HEAVY,
+    ".advice": HEAVY | {"pandas"},
     ".figures": HEAVY,
 }
 

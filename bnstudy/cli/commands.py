@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import completion, figure, records, tools, tuning
+from bnstudy.cli import advise, completion, figure, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -232,6 +232,7 @@ for command in (
     *tuning.commands,
     *records.commands,
     *tools.commands,
+    advise.advise,
     figure.figure,
     completion.completion,
 ):
