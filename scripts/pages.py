@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bnstudy import advice as advised
 from bnstudy import figures, numbers
 from bnstudy.figures import Panel
 from bnstudy.studies import batch_size, drawing
@@ -298,9 +299,8 @@ def _runs(result: Result) -> pd.DataFrame:
 
 def advice() -> str:
     """README: the strongest lines of `bnstudy advise`, with their evidence."""
-    from bnstudy import advice as advised
-
-    return "\n".join(f"- {line}" for line in advised.strongest(RESULTS))
+    lines = advised.strongest(RESULTS)
+    return "\n".join(f"- {line.limits}: **{line.text}**; {line.evidence}." for line in lines)
 
 
 BLOCKS = {
