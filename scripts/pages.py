@@ -266,10 +266,10 @@ def headline_panels() -> list[tuple[Result | None, Panel]]:
               for norm in ("batch", "group")]  # fmt: skip
     first = Panel("published: ResNet-50, ImageNet", curves, "images per GPU", claim=SOURCE)
     shown: list[tuple[Result | None, Panel]] = [(None, first)]
-    difference, errors, *_ = batch_size.headline(_runs(maps))
+    difference, errors, *_ = _drawn(maps.folder)
     shown.append((maps, _plain(errors, difference.claim)))
     if "batch_size" in present:
-        _, _, *vectors = batch_size.headline(_runs(present["batch_size"]))
+        _, _, *vectors = _drawn("batch_size")
         shown += [(present["batch_size"], _plain(panel, panel.claim)) for panel in vectors[:1]]
     return shown
 
@@ -293,8 +293,10 @@ def _verdicts(shown: Sequence[tuple[Result | None, Panel]]) -> dict[str, str]:
     return found
 
 
-def _runs(result: Result) -> pd.DataFrame:
-    return pd.read_csv(RESULTS / result.folder / "table.csv", low_memory=False)
+@cache
+def _drawn(folder: str) -> list[Panel]:
+    """The panels of a result of `batch_size`: difference, errors on maps, errors on vectors."""
+    return batch_size.headline(pd.read_csv(RESULTS / folder / "table.csv", low_memory=False))
 
 
 def advice() -> str:
