@@ -103,7 +103,7 @@ def test_colors_and_markers_of_norms_are_for_norms_only():
 def test_a_ramp_is_ordered_in_grey_and_seen_on_white():
     light = [lab(style.color)[0] for style in ramp(6)]
     assert all(np.diff(light) < -4)
-    assert light[0] < 75
+    assert light[0] < 65
     assert ramp(1)[0].color == ramp(6)[-1].color
 
 
