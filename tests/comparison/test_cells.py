@@ -47,6 +47,11 @@ def test_p_is_adjusted_for_all_differences_shown(table, axes):
     # differences -19, -19, -20: 2 / 8; +2, 0, +4 percent: a zero ties, 4 / 8
     assert p == pytest.approx([0.25, 0.5])
     assert got["p_holm"].dropna().to_numpy() == pytest.approx([0.5, 0.5])
+    # all of one sign at both sizes: 2 / 8 each, so both are doubled
+    higher = table["test_error"] + 0.01 * (table["norm.name"] == "group")
+    alike = compare(table.assign(test_error=higher), axes).dropna(subset=["p"])
+    assert alike["p"].to_numpy() == pytest.approx([0.25, 0.25])
+    assert alike["p_holm"].to_numpy() == pytest.approx([0.5, 0.5])
     alone = compare(table[table["train.batch_size"] == 2], {"norm.name": ["batch", "group"]})
     assert alone["p_holm"].dropna().to_numpy() == pytest.approx([0.25])
 
