@@ -185,7 +185,7 @@ def compare(
 
 
 def _values(frame: "pd.DataFrame", column: str) -> list[Any]:
-    """The values of a column in order of appearance; of a column that is not there, none."""
+    """The values of a column in order of appearance; none of a column that the table lacks."""
     return list(frame[column].unique()) if column in frame else []
 
 
