@@ -29,7 +29,8 @@ TESTS = "Intervals of claims: sign-flip tests of paired differences, inverted."
 FILES = ("table.csv", "points.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json",
          "study.json")  # fmt: skip
 FUNCTIONS = ("headline", "claims")  # of a study's module; `details` may be a third
-SHARED = ("kit", "words", "drawing", "looks", "results", "sheets")  # code that draws and judges all studies
+# code that draws and judges all studies
+SHARED = ("kit", "words", "drawing", "looks", "results", "sheets")
 STAMP = "complete"  # holds the hash of what the files beside it were made from
 STATED = {
     "name",
@@ -248,6 +249,7 @@ def _write(
         **standing,
         "registered": registered,
         "looks": _looked(looks),
+        "power": _power(study, scale),
         "created_with": {
             "bnstudy": __version__,
             "python": platform.python_version(),
@@ -283,13 +285,22 @@ def _looked(looks: "Sequence[Look]") -> dict[str, Any]:
     return {"of": last.of, "taken": taken, "level": last.level, "stopped": last.stopped}
 
 
+def _power(study: StudyConfig, scale: str) -> dict[str, Any]:
+    """For study.json: what pilots said of the number of seeds, where the YAML has it."""
+    grid = study.scales.get(scale)
+    return grid.power.model_dump() if grid and grid.power else {}
+
+
 def _failures(study: StudyConfig, table: "pd.DataFrame", folder: Path) -> list[str]:
-    """Write failures.csv, how many runs of each cell failed; the cells where any did, in words."""
+    """Write failures.csv, how many runs of each cell failed; the cells where any did, in words.
+
+    A network that is looked at before its training has not failed to train.
+    """
     from bnstudy.studies import kit
 
     axes = dict.fromkeys(axis for grid in study.scales.values() for axis in grid.axes)
     by = [name for axis in axes for name in (axis, f"{axis}.name") if name in table] or ["cell"]
-    found = kit.failures(table, by)
+    found = kit.failures(table[table["steps"] > 0], by)
     write_atomically(folder / "failures.csv", found.to_csv(index=False))
     shown = [name for name in by if table[name].nunique(dropna=False) > 1]
     return [
