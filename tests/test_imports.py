@@ -128,6 +128,7 @@ MODULES = {
     ".api": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".cli": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".config": HEAVY | {"pandas", "hydra", "matplotlib"},
+    ".advice": HEAVY | {"pandas", "hydra", "matplotlib"},
     ".config.compose": HEAVY,
     ".store": HEAVY | {"pandas"},
     ".data": HEAVY,
@@ -156,7 +157,6 @@ MODULES = {
     ".studies.step_statistics": HEAVY,
     ".report": HEAVY,
     ".comparison": HEAVY,
-    ".advice": HEAVY | {"pandas"},
     ".figures": HEAVY,
 }
 
