@@ -35,7 +35,10 @@ class StudyResult:
 
     @property
     def figure(self) -> Path:
-        """The figure as PNG; figure.svg and figure.pdf lie beside it."""
+        """The figure as PNG, as wide as a page; figure.svg and figure.pdf are beside it.
+
+        `bnstudy figure FOLDER --look slide` redraws it for a talk, `--look column` for a paper.
+        """
         return self.folder / "figure.png"
 
 
@@ -182,7 +185,7 @@ def compare(
 
 
 def _values(frame: "pd.DataFrame", column: str) -> list[Any]:
-    """The values of a column in order of appearance; of a column that is not there, none."""
+    """The values of a column in order of appearance; none of a column that the table lacks."""
     return list(frame[column].unique()) if column in frame else []
 
 

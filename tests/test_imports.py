@@ -149,6 +149,7 @@ MODULES = {
     ".studies.planned": HEAVY,
     ".studies.population_estimate": HEAVY,
     ".studies.results": HEAVY,
+    ".studies.sheets": HEAVY,
     ".studies.sync": HEAVY,
     ".studies.length_generalization": HEAVY,
     ".studies.recurrent_gradient": HEAVY,

@@ -21,7 +21,7 @@ def interleaved(
 
     Args:
         ways: name -> what is timed.
-        rounds: how often each is timed; the order is drawn anew (seeded) for each, and one untimed
+        rounds: how often each is timed; the order is redrawn (seeded) for each, and one untimed
             call comes first: what a way finds in the caches must not be its predecessor's doing.
         least: seconds that one timing lasts at least: short calls are repeated within it.
         warmup: calls before the first round.

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import bnstudy
-from bnstudy.cli import advise, completion, records, tools, tuning
+from bnstudy.cli import advise, completion, figure, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -158,7 +159,9 @@ def study(
             worst = max(worst, result.exit_code)
             if result.signal is not None:
                 break
-            execute.finish_study(request, result.plan)
+            options = [word for folder in config_dir for word in ("--config-dir", folder)]
+            words = ["study", request.study.name, *options, *rest]
+            execute.finish_study(request, result.plan, execute.command_line(words))
     ctx.exit(worst)
 
 
@@ -211,18 +214,36 @@ def compare(
 
 
 @main.command()
+@click.option(
+    "--folder",
+    metavar="DIR",
+    help="Report the studies below DIR instead, such as the committed ones; write DIR/report.html.",
+)
 @overrides_argument
-def report(overrides: tuple[str, ...]) -> None:
+def report(overrides: tuple[str, ...], folder: str | None) -> None:
     """Write one self-contained HTML page of all studies that have results."""
+    from bnstudy import advice
     from bnstudy import report as page
     from bnstudy.atomic import write_atomically
 
-    results = results_dir(overrides)
-    path = results / "runs" / "report.html"
-    found = page.collect(results / "runs" / "studies")
-    writable(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.render(found))
+    if folder is None:
+        evidence = results_dir(overrides)
+        place = evidence / "runs"
+        searched = place / "studies"
+    elif overrides:
+        raise UserError(f"--folder {folder} says where results are: '{overrides[0]}' is too much")
+    else:
+        evidence = place = searched = Path(folder)
+        if not place.is_dir():
+            raise UserError(f"--folder {folder}: there is no such folder")
+    found = page.collect(searched)
+    writable(place)
+    try:
+        lines, unadvised = advice.strongest(evidence), ""
+    except UserError as error:  # a result that is damaged hides no other: the page says so
+        lines, unadvised = [], f"No advice: {error}."
+    path = place / "report.html"
+    write_atomically(path, page.render(found, lines, place, unadvised))
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
@@ -231,6 +252,7 @@ for command in (
     *records.commands,
     *tools.commands,
     advise.advise,
+    figure.figure,
     completion.completion,
 ):
     main.add_command(command)

@@ -13,7 +13,7 @@ from click.shell_completion import (
 
 from bnstudy.errors import UserError
 
-OF_STUDIES = ("study", "tune", "power")  # commands whose first word is a study
+OF_STUDIES = ("study", "tune", "power", "figure")  # commands whose first word is a study
 LAUNCHERS = ("basic", "joblib", "local", "submitit_local", "submitit_slurm")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.cli import present
+from bnstudy.cli import mirror, present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
 from bnstudy.config import Config
@@ -100,6 +100,7 @@ def train_missing(
         watch,
         present.note,
     )
+    mirror.heed(outcome)
     present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
@@ -168,7 +169,7 @@ class _Bill:
 
 
 def check_device(request: "Request", plan: Plan) -> None:
-    """Refuse a device that is not there, or a precision that it does not have."""
+    """Refuse a device that this machine lacks, or a precision that the device does not support."""
     from bnstudy.work.trainer import device, precision
 
     where = device(request.settings.device)
@@ -187,6 +188,7 @@ def execution_of(request: "Request", launcher: str) -> Execution:
         save_weights=settings.save_weights,
         tracker=settings.tracker,
         study=request.study.name if request.study else "",
+        scale=settings.scale.name,
         command=command_of(request),
         launcher=launcher,
         deadline=time.time() + 60 * minutes if minutes else None,
@@ -299,9 +301,12 @@ def protocol_of(request: "Request", plan: Plan, form: dict[str, Any]) -> "Protoc
     )
 
 
-def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], Path]:
+def finish_study(
+    request: "Request", plan: Plan, command: str = ""
+) -> tuple[list[dict[str, Any]], Path]:
     """Write a study's results where they are not there yet, print its verdicts and their paths.
 
+    command: that runs this study alone, where the one that was typed runs several.
     Returns the verdicts and the folder of the results.
     """
     assert request.study is not None
@@ -321,7 +326,7 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
             scale=scale,
             cells=plan.cells,
             planned=plan.runs,
-            command=command_of(request),
+            command=command or command_of(request),
             protocol=protocol_of(request, plan, form),
         )
         told = json.loads((folder / "study.json").read_text())
@@ -337,6 +342,7 @@ def finish_study(request: "Request", plan: Plan) -> tuple[list[dict[str, Any]], 
     names = ("figure.png", "table.csv", "claims.json")
     for line in (*lines, *(folder / name for name in names)):
         present.line(line)
+    mirror.study(request, folder)
     return verdicts, folder
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bnstudy.cli import execute, present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.execute import Result
+from bnstudy.numbers import estimate
 
 if TYPE_CHECKING:
     from bnstudy.config.compose import Composer, Request
@@ -87,8 +88,8 @@ def study(
         if primary is None:
             return "no claim needs more seeds"
         return (
-            f"{primary.verdict}, level {look.level:.3g}: {primary.mean:.2f} "
-            f"[{primary.low:.2f}, {primary.high:.2f}] {primary.unit}"
+            f"{primary.verdict}, level {look.level:.3g}: "
+            f"{estimate(primary.mean, primary.low, primary.high, primary.unit)}"
         )
 
     return train(request, composer, dry_run, judges, alone, looked, told)

@@ -84,11 +84,12 @@ class StudyConfig(Part):
     title: str
     claim: str
     source: str
+    papers: dict[str, str] = Field({}, description="name of a source -> its address")
     rule: str
     cost: str
     expected: str
     notes: list[str] = Field([])
-    entry: str = Field("", description="module with figure and claims; default: bnstudy.studies")
+    entry: str = Field("", description="module with headline and claims; default: bnstudy.studies")
     fixed: dict[str, Any] = Field({})
     exclude: list[dict[str, Any]] = Field([])
     tune: Tune | None = None
@@ -178,7 +179,7 @@ def path_of(override: str) -> str:
     """The path in an override of one of PATHS: all after the first `=`, with `~` as the home."""
     key, _, value = override.partition("=")
     if not value:
-        raise UserError(f"{key}= names no place: write {key}=DIR")
+        raise UserError(f"{key}= is empty: write {key}=DIR")
     return os.path.expanduser(value)
 
 

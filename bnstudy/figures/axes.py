@@ -1,7 +1,6 @@
 """One panel as artists: curves over x, or dots with intervals; limits that the values can have."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from bnstudy.figures.lines import folded, number_of
 from bnstudy.figures.panel import COLUMNS, Curve, Panel
 from bnstudy.figures.style import MODES
-from bnstudy.numbers import MINUS, estimate
+from bnstudy.numbers import ABSENT, MINUS, estimate
 
 LANES = 0.4  # of the distance between neighbouring x: curves stand beside each other within it
 LANE = 0.16  # of that distance, at most, for one curve
 DENSE = 16  # points of a curve from which intervals are an area and most markers are left out
-ROW_CHARACTERS = 22  # of a line of a dot's name: its number stands in the same line
+ROW_WIDTH = 15.0  # type sizes of the text above a dot, at most
+MANY = 10  # values of x, from which ticks stand at round numbers instead
 GREY = "#666666"
 OTHERS = (0, (2, 1.5))  # line of others' numbers
+# behind text on a panel: lines stop there, dots do not
+CLEAR: dict[str, Any] = {"zorder": 1.9, "bbox": {"facecolor": "white", "edgecolor": "none",
+                                                 "alpha": 0.8, "pad": 0.8}}  # fmt: skip
+# ticks of a logarithmic axis within a power of ten: the first that gives three of them
+TICKS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
 BASE = {"log2": 2.0, "log10": 10.0}
 
 
@@ -35,6 +41,7 @@ class Name:
     y: float
     color: str
     marker: dict[str, Any]  # as `Axes.plot` takes it; empty for a band
+    line: Any = "-"
 
 
 class Places:
@@ -48,7 +55,9 @@ class Places:
             raise ValueError(f"panel '{panel.title}': x must be above zero on a {panel.x} axis")
         self.values = sorted({self.value(x) for x in every})
         self.u = [self.place(value) for value in self.values]
-        self.gap = float(np.diff(self.u).min()) if len(self.u) > 1 else 1.0
+        wide = self.u[-1] - self.u[0] if self.u else 0.0
+        # two places are as far apart as the panel is wide: their curves stay closer together
+        self.gap = min(float(np.diff(self.u).min()), wide / 3) if wide else 1.0
 
     def value(self, x: Any) -> float:
         """x as a number: of words, their place."""
@@ -131,7 +140,9 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
     places = Places(panel)
     lanes = [curve for curve in panel.curves if curve.source == "measured"]
     width = min(LANE, LANES / max(len(lanes), 1)) if len(lanes) > 1 else 0.0
-    names = [Name(b.label, math.nan, (b.low + b.high) / 2, GREY, {}) for b in panel.bands]
+    names = [
+        Name(b.label, math.nan, (b.low + b.high) / 2, GREY, {}, (0, (4, 2))) for b in panel.bands
+    ]
     _behind(ax, panel, ax.axhline, ax.axhspan)
     if panel.y == "log10":
         ax.set_yscale("log")
@@ -144,6 +155,8 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
         color, marker = curve.style.color, _marker(curve)
         every = max(1, len(own) // 8) if len(own) >= DENSE else 1
         line = OTHERS if curve.source != "measured" else MODES[curve.mode].linestyle
+        if places.words:  # between words there is nothing
+            line = "none"
         ax.plot(where, _inside(mean, bottom, top), color=color, linestyle=line, zorder=4,
                 markevery=every, clip_on=False, **marker)  # fmt: skip
         if curve.source == "measured":
@@ -153,7 +166,7 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
         known = np.flatnonzero(np.isfinite(mean))
         if len(known):
             last = known[-1]
-            names.append(Name(label_of(curve), where[last], mean[last], color, marker))
+            names.append(Name(label_of(curve), where[last], mean[last], color, marker, line))
     _x_axis(ax, panel, places)
     _value_axis(ax.yaxis, panel, (bottom, top))
     ax.set_ylim(bottom, top)
@@ -236,11 +249,12 @@ def _dots(ax: Axes, panel: Panel) -> list[Name]:
     limits = span(panel)
     down = 1.2 if any(band.label for band in panel.bands) else 0.0
     for band in panel.bands:
-        ax.text((band.low + band.high) / 2, 0.5, band.label, color=GREY, ha="center", va="center")
+        ax.text((band.low + band.high) / 2, 0.5, band.label, color=GREY, ha="center", va="center",
+                **CLEAR)  # fmt: skip
     for curve in panel.curves:
-        name = folded(label_of(curve), ROW_CHARACTERS)
-        down += name.count("\n") + 1.7
-        _dot_row(ax, panel, curve, name, down, limits)
+        text = folded(f"{label_of(curve)}: {_number(curve, panel)}", ROW_WIDTH * _size())
+        down += number_of(text) + 0.7
+        _row(ax, curve, text, down, limits)
         down += 0.7
     ax.set_ylim(down, 0)
     ax.set_yticks([])
@@ -251,24 +265,36 @@ def _dots(ax: Axes, panel: Panel) -> list[Name]:
     return []
 
 
-def _dot_row(
-    ax: Axes, panel: Panel, curve: Curve, name: str, y: float, limits: tuple[float, float]
-) -> None:
+def _number(curve: Curve, panel: Panel) -> str:
+    """Mean and interval of a dot; of others' numbers the mean as it is."""
+    mean, low, high = (float(curve.points[column].iloc[0]) for column in ("mean", "low", "high"))
+    if curve.source == "measured" and math.isfinite(low + high):
+        return estimate(mean, low, high, signed=panel.zero)
+    if not math.isfinite(mean):
+        return ABSENT
+    return ("+" if panel.zero and mean > 0 else "") + plain(float(f"{mean:.4g}"))
+
+
+def _row(ax: Axes, curve: Curve, text: str, y: float, limits: tuple[float, float]) -> None:
     mean, low, high = (float(curve.points[column].iloc[0]) for column in ("mean", "low", "high"))
     measured, color = curve.source == "measured", curve.style.color
     if math.isfinite(mean):
-        ax.plot(mean, y, color=color, linestyle="none", zorder=4, clip_on=False, **_marker(curve))
-    if measured and math.isfinite(low) and math.isfinite(high):
+        size = 1.3 * matplotlib.rcParams["lines.markersize"]
+        ax.plot(mean, y, color=color, linestyle="none", markersize=size, zorder=4, clip_on=False,
+                **_marker(curve))  # fmt: skip
+    if measured and math.isfinite(low + high):
         ends = _inside(np.array([low, high]), *limits)
         ax.plot(ends, [y, y], color=color, marker="|", zorder=3, clip_on=False)
     if measured and curve.runs is not None and len(curve.runs):
         values = curve.runs.sort_values("seed")["value"]
         ax.plot(values, y + np.linspace(-0.4, 0.4, len(values)), ".", color=color, **_dot())
-    number = estimate(mean, *((low, high) if measured else (None, None)), signed=panel.zero)
-    for x, text, side in ((0, name, "left"), (1, number, "right")):
-        ax.annotate(text, (x, y), (0, 0.6 * matplotlib.rcParams["font.size"]), ha=side,
-                    xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="bottom",
-                    color=ink(color), linespacing=1.1, annotation_clip=False)  # fmt: skip
+    ax.annotate(text, (0, y), (0, 0.6 * _size()), xycoords=ax.get_yaxis_transform(), va="bottom",
+                textcoords="offset points", color=ink(color), linespacing=1.1, **CLEAR,
+                annotation_clip=False)  # fmt: skip
+
+
+def _size() -> float:
+    return float(matplotlib.rcParams["font.size"])
 
 
 # --- both ----------------------------------------------------------------------------------------
@@ -296,12 +322,6 @@ def span(panel: Panel) -> tuple[float, float]:
     return (0.0 if floor == 0 else max(low - room, floor)), min(high + room, ceiling)
 
 
-def folded(text: str, characters: int) -> str:
-    """A text in lines of so many characters at most, words kept whole."""
-    lines = str(text).splitlines()
-    return "\n".join(textwrap.fill(line, characters, break_long_words=False) for line in lines)
-
-
 def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values within the axis; unknown ones stay unknown."""
     return np.where(np.isfinite(values), np.clip(values, low, high), np.nan)
@@ -322,15 +342,26 @@ def _x_axis(ax: Axes, panel: Panel, places: Places) -> None:
     if panel.x in BASE:
         ax.set_xscale("log", base=BASE[panel.x])
         ax.xaxis.set_minor_locator(NullLocator())
-    if panel.x != "linear" or len(places.values) <= 8:
+    if places.words or len(places.values) <= MANY:
         ax.xaxis.set_major_locator(FixedLocator(places.values))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: places.text(value)))
+    elif panel.x in BASE:
+        ax.xaxis.set_major_locator(FixedLocator(_round_ticks(panel.x, places.values)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: places.text(value)))
     if places.values:
         wide = places.u[-1] - places.u[0]
-        room = max(0.05 * wide, min(0.6 * LANES * places.gap, 0.08 * wide) if wide else 0.5)
+        room = max(0.05 * wide, 0.6 * LANES * places.gap)
         ends = np.array([places.u[0] - room, places.u[-1] + room])
         base = BASE.get(panel.x)
         ax.set_xlim(*(base**ends if base else ends))
+
+
+def _round_ticks(scale: str, values: Sequence[float]) -> list[float]:
+    """Powers of two, or 1, 2, 5 times powers of ten, between the first and the last of many x."""
+    powers = range(math.floor(math.log(values[0], BASE[scale])),
+                   math.ceil(math.log(values[-1], BASE[scale])) + 1)  # fmt: skip
+    every = [step * BASE[scale] ** power for power in powers
+             for step in ((1,) if scale == "log2" else (1, 2, 5))]  # fmt: skip
+    return [tick for tick in every if values[0] <= tick <= values[-1]]
 
 
 def _value_axis(axis: Any, panel: Panel, limits: Sequence[float]) -> None:
@@ -339,7 +370,11 @@ def _value_axis(axis: Any, panel: Panel, limits: Sequence[float]) -> None:
     if panel.y != "log10":
         return
     first, last = (math.floor(math.log10(end)) for end in limits)
-    steps = (1, 2, 5) if last - first < 3 else (1,)
-    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-    axis.set_major_locator(FixedLocator([t for t in ticks if limits[0] <= t <= limits[1]]))
+    ticks: list[float] = []
+    for steps in TICKS:
+        every = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        ticks = [tick for tick in every if limits[0] <= tick <= limits[1]]
+        if len(ticks) > 2:
+            break
+    axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())

@@ -68,9 +68,10 @@ def _points(curve: Curve, panel: Panel) -> list[str]:
 
 def _point(row: dict, panel: Panel) -> str:
     bounded = _bounded(row)
-    places = decimals(row["low"], row["high"]) if bounded else decimals(0, abs(row["mean"]))
-    text = fixed(row["mean"], places, signed=panel.zero)
+    text = plain(float(f"{row['mean']:.4g}"))
     if bounded:
+        places = decimals(row["low"], row["high"])
+        text = fixed(row["mean"], places, signed=panel.zero)
         low, high = panel.bounds
         ends = max(row["low"], low), min(row["high"], high)
         text += f" [{', '.join(fixed(end, places) for end in ends)}]"

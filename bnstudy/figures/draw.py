@@ -3,22 +3,27 @@
 No statistics here: means and intervals arrive computed. A figure needs no pyplot and no display.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from bnstudy.figures.axes import folded, onto
-from bnstudy.figures.labels import LINE, Labels
+from bnstudy.figures.axes import onto
+from bnstudy.figures.labels import Labels
+from bnstudy.figures.lines import HEIGHT, folded, number_of
+from bnstudy.figures.lines import width as widest
 from bnstudy.figures.panel import Panel
 from bnstudy.figures.style import Look, look_of, rc
 
 CURVES = 2.3  # inches of a row of panels with curves, at 9 pt, without its titles
 ROW, ROWLESS = 0.42, 0.6  # inches of a dot's row, and of what is around the rows
-CHARACTER = 0.56  # of the type size: mean width of a character
+GAP = 0.5  # type sizes between axes and what stands above them
+DESCENT = 0.25  # type sizes that letters of a title reach below its line
+MARGIN = 6.0  # points to the right of a title
 
 
 def draw(
@@ -41,98 +46,125 @@ def draw(
     if not panels:
         raise ValueError("a figure needs a panel, and there is none")
     across = min(columns, style.columns, len(panels))
+    rows = [panels[i : i + across] for i in range(0, len(panels), across)]
     with matplotlib.rc_context(rc(look)):
         # few panels: not as wide as a page, or they would be flat
         width = style.width * (across / style.columns) ** 0.6
-        figure = Figure(layout="constrained")
-        rows = [panels[i : i + across] for i in range(0, len(panels), across)]
-        titles = [_titles(row, verdicts or {}, style, width / across) for row in rows]
-        heights = [_height(row, own, style) for row, own in zip(rows, titles, strict=True)]
-        top = folded(heading, int(72 * width / (1.15 * CHARACTER * style.type))) if heading else ""
-        above = 1.6 * style.type / 72 * (1 + top.count("\n")) if top else 0.0
-        figure.set_size_inches(width, sum(heights) + above)
-        if top:
-            figure.suptitle(top, x=0.01, ha="left", fontsize=1.1 * style.type, fontweight="bold")
-        grid = figure.add_gridspec(len(rows), across, height_ratios=heights)
-        labels = []
+        bodies = [_body(row, style) for row in rows]
+        figure = Figure((width, sum(bodies)), layout="constrained")
+        grid = figure.add_gridspec(len(rows), across)
+        every, names = [], []
         for i, row in enumerate(rows):
-            for j, panel in enumerate(row):
-                ax = figure.add_subplot(grid[i, j])
-                names = onto(ax, panel)
-                _write(ax, *titles[i][j], titles[i], style)
-                labels.append(Labels(ax, names, style.type - 0.5))
-        _settle(figure, labels)
+            every.append([figure.add_subplot(grid[i, j]) for j in range(len(row))])
+            pairs = zip(every[-1], row, strict=True)
+            names.append([Labels(ax, onto(ax, panel), style.type - 0.5) for ax, panel in pairs])
+            _share(every[-1], row)
+        _lay_out(figure)  # now it is known how much room the titles have
+        above = [
+            _titles(axes, row, verdicts or {}, style) for axes, row in zip(every, rows, strict=True)
+        ]
+        heights = [body + extra for body, extra in zip(bodies, above, strict=True)]
+        top = _heading(figure, heading, style)
+
+        def resize() -> None:
+            grid.set_height_ratios(heights)
+            figure.set_size_inches(width, sum(heights) + top)
+            _lay_out(figure)
+
+        resize()
+        crowded = [[own for own in row if not own.settle()] for row in names]
+        if any(crowded):
+            _lay_out(figure)  # without the names that are no longer there
+            below = [max([own.legend() for own in row], default=0.0) for row in crowded]
+            heights = [height + extra for height, extra in zip(heights, below, strict=True)]
+            resize()
+        for own in (own for row in names for own in row):
+            _thin(own.ax, own.size)
     return figure
 
 
-def _settle(figure: Figure, labels: Sequence[Labels]) -> None:
-    """What depends on where the axes come to lie: names, legends, ticks that have room."""
-    figure.draw_without_rendering()
-    crowded = [own for own in labels if not own.settle()]
-    if crowded:
-        figure.draw_without_rendering()
-        for own in crowded:
-            own.legend()
-        figure.draw_without_rendering()
-    for own in labels:
-        _thin(own.ax, own.size)
+def _lay_out(figure: Figure) -> None:
+    """Give axes their places, as drawing does, without drawing."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+
+
+def _body(row: Sequence[Panel], style: Look) -> float:
+    """Inches of a row of panels without its titles."""
+    dots = [
+        ROWLESS + ROW * (len(panel.curves) + 0.5 * any(band.label for band in panel.bands))
+        for panel in row
+        if panel.kind == "dots"
+    ]
+    curves = [CURVES] * (len(dots) < len(row))
+    return style.scale * max(dots + curves)
+
+
+def _share(axes: Sequence[Axes], row: Sequence[Panel]) -> None:
+    """One label of y for neighbours that have the same."""
+    for ax, (before, panel) in zip(axes[1:], pairwise(row), strict=True):
+        if before.kind == panel.kind == "curves" and before.ylabel == panel.ylabel:
+            ax.set_ylabel("")
+
+
+def _heading(figure: Figure, heading: str, style: Look) -> float:
+    """Write the line over all panels; its height in inches."""
+    size = 1.1 * style.type
+    text = folded(heading, 71 * figure.get_size_inches()[0], size, bold=True)
+    if not text:
+        return 0.0
+    figure.suptitle(text, x=0.01, ha="left", fontsize=size, fontweight="bold")
+    return (0.5 + HEIGHT * number_of(text)) * size / 72
+
+
+def _titles(
+    axes: Sequence[Axes], row: Sequence[Panel], verdicts: Mapping[str, str], style: Look
+) -> float:
+    """Write the titles of a row, and the verdicts below them, at one height; inches they take.
+
+    They may be as long as there is room up to the next panel. Their widths do not narrow the axes.
+    """
+    size = style.type
+    texts = []
+    for panel, points in zip(row, _rooms(axes), strict=True):
+        verdict = verdicts.get(panel.claim, "")
+        texts.append((folded(panel.title, points, size, bold=True), folded(verdict, points, size)))
+    below = max(number_of(verdict) for _, verdict in texts)
+    for ax, (title, verdict) in zip(axes, texts, strict=True):
+        ax.set_title(title, loc="left", fontweight="bold", linespacing=HEIGHT - 0.1,
+                     pad=(GAP + below * HEIGHT + bool(below) * DESCENT) * size)  # fmt: skip
+        if verdict:
+            up = (GAP + DESCENT + (below - number_of(verdict)) * HEIGHT) * size
+            text = ax.annotate(verdict, (0, 1), (0, up), xycoords="axes fraction", va="baseline",
+                               textcoords="offset points", linespacing=HEIGHT - 0.1)  # fmt: skip
+            text.set_in_layout(False)
+    lines = below + max(number_of(title) for title, _ in texts)
+    return (GAP + bool(below) * DESCENT + HEIGHT * lines) * size / 72
+
+
+def _rooms(axes: Sequence[Axes]) -> list[float]:
+    """Points from the left of each of these axes to the next one's labels, or the right margin."""
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    lefts = [ax.get_window_extent().x0 for ax in axes]
+    ends = [ax.get_tightbbox().x0 for ax in axes[1:]]  # type: ignore[union-attr]
+    pairs = zip(lefts, [*ends, figure.bbox.x1], strict=True)
+    return [72 * (end - left) / figure.dpi - MARGIN for left, end in pairs]
 
 
 def _thin(ax: Axes, size: float) -> None:
     """Leave out ticks of x that would run into the one before."""
-    locator = ax.xaxis.get_major_locator()
-    if not isinstance(locator, FixedLocator):
+    locator, text = ax.xaxis.get_major_locator(), ax.xaxis.get_major_formatter()
+    figure = ax.get_figure(root=True)
+    if not isinstance(locator, FixedLocator) or figure is None:
         return
-    width = 72 * ax.get_window_extent().width / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
-    ticks = [float(t) for t in locator.locs]
-    spots = ax.transAxes.inverted().transform(
-        ax.transData.transform([(t, ax.get_ylim()[0]) for t in ticks])
-    )[:, 0]
-    text = ax.xaxis.get_major_formatter()
     kept: list[float] = []
-    free = -np.inf  # where the label before ends
-    for tick, spot in zip(ticks, spots, strict=True):
-        half = 0.5 * CHARACTER * 1.15 * size * len(text(tick)) / width
+    free = -math.inf  # where the label before ends, in points
+    for tick in map(float, locator.locs):
+        spot = 72 * float(ax.transData.transform((tick, ax.get_ylim()[1]))[0]) / figure.dpi
+        half = 0.5 * widest(text(tick), size)
         if spot - half > free:
             kept.append(tick)
-            free = spot + half + 0.4 * size / width
+            free = spot + half + 0.4 * size
     ax.xaxis.set_major_locator(FixedLocator(kept))
-
-
-def _titles(
-    row: Sequence[Panel], verdicts: Mapping[str, str], style: Look, width: float
-) -> list[tuple[str, str]]:
-    """Title and verdict of each panel of a row, in lines as long as a panel is wide."""
-    characters = int(72 * (width - 0.35 * style.scale) / (CHARACTER * style.type))
-    return [
-        (folded(panel.title, characters), folded(verdicts.get(panel.claim, ""), characters))
-        for panel in row
-    ]
-
-
-def _lines(text: str) -> int:
-    return text.count("\n") + 1 if text else 0
-
-
-def _height(row: Sequence[Panel], titles: Sequence[tuple[str, str]], style: Look) -> float:
-    """Inches of a row of panels."""
-    body = max(
-        ROWLESS + ROW * (len(panel.curves) + any(band.label for band in panel.bands))
-        if panel.kind == "dots"
-        else CURVES
-        for panel in row
-    )
-    lines = max(_lines(title) for title, _ in titles) + max(_lines(v) for _, v in titles)
-    return body * style.scale + LINE * style.type * lines / 72
-
-
-def _write(ax: Axes, title: str, verdict: str, row: Sequence[tuple[str, str]], style: Look) -> None:
-    """Title and verdict of a panel: at the same height in the whole row."""
-    below = max(_lines(verdict) for _, verdict in row)
-    room = 0.5 * style.type
-    ax.set_title(title, loc="left", fontweight="bold", linespacing=LINE - 0.05,
-                 pad=room + below * LINE * style.type)  # fmt: skip
-    if verdict:
-        ax.annotate(verdict, (0, 1), (0, room + (below - _lines(verdict)) * LINE * style.type),
-                    xycoords="axes fraction", textcoords="offset points", va="bottom",
-                    linespacing=LINE - 0.1)  # fmt: skip

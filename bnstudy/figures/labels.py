@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox, offset_copy
 
-from bnstudy.figures.axes import Name, folded, ink
+from bnstudy.figures.axes import Name, ink
+from bnstudy.figures.lines import HEIGHT as LINE
+from bnstudy.figures.lines import folded, number_of
 
-CHARACTERS = 16  # of a line of a name
-LINE = 1.2  # height of a line of text, in type sizes
-NARROW = 10.0  # type sizes: axes narrower than this have no room for names beside them
+WIDE = 7.0  # type sizes of a line of a name, at most
+NARROW = 8.0  # type sizes: axes narrower than this have no room for names beside them
 CORNERS = ("upper right", "upper left", "lower right", "lower left", "center right", "center left",
            "upper center", "lower center", "center")  # fmt: skip
 
@@ -23,19 +24,18 @@ class Labels:
     def __init__(self, ax: Axes, names: Sequence[Name], size: float) -> None:
         self.ax, self.size = ax, size
         self.names = sorted((name for name in names if name.text), key=lambda name: name.y)
+        self.texts = [folded(name.text, WIDE * size, size) for name in self.names]
         self.artists: list[Any] = []
         self._write([0.5] * len(self.names))
 
     def settle(self) -> bool:
         """Move the names to the ends of their curves; False where a legend takes their place.
 
-        Needs a figure that is laid out. A legend lies where it hides nothing, else below the axes.
+        Needs a figure that is laid out.
         """
         box = self.ax.get_window_extent()
-        per_point = self.ax.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
-        height, width = box.height / per_point, box.width / per_point
-        texts = [folded(name.text, CHARACTERS) for name in self.names]
-        heights = [LINE * self.size * (1 + t.count("\n")) / height for t in texts]
+        height, width = 72 * box.height / self._dpi, 72 * box.width / self._dpi
+        heights = [LINE * self.size * number_of(t) / height for t in self.texts]
         ends = [self._place(name.y) for name in self.names]
         for artist in self.artists:
             artist.remove()
@@ -57,16 +57,15 @@ class Labels:
         def beside(points: float) -> Any:
             return offset_copy(ax.transAxes, figure, points, 0, units="points")  # type: ignore[arg-type]
 
-        for name, place in zip(self.names, places, strict=True):
+        for name, text, place in zip(self.names, self.texts, places, strict=True):
             start = 0.35 * self.size
             if name.marker:
                 self._lead(name, place)
                 self.artists += ax.plot([1], [place], transform=beside(0.9 * self.size),
                                         clip_on=False, color=name.color, **name.marker)  # fmt: skip
                 start = 1.6 * self.size
-            text = ax.text(1, place, folded(name.text, CHARACTERS), transform=beside(start),
-                           va="center", linespacing=LINE - 0.1, color=ink(name.color))  # fmt: skip
-            self.artists.append(text)
+            self.artists.append(ax.text(1, place, text, transform=beside(start), va="center",
+                                        linespacing=LINE - 0.1, color=ink(name.color)))  # fmt: skip
 
     def _lead(self, name: Name, place: float) -> None:
         """A thin line from the end of a curve to its name, where that is not beside it."""
@@ -79,24 +78,36 @@ class Labels:
         line.set_in_layout(False)
         self.artists.append(line)
 
-    def legend(self) -> None:
-        """A legend where it hides nothing, else below the axes."""
+    def legend(self) -> float:
+        """A legend where it hides nothing, else below the axes; inches that it takes there."""
+        axes, dpi = self.ax.get_window_extent(), self._dpi
+        room = 72 * axes.width / dpi - 4 * self.size  # for names, beside their lines
         handles = [
-            Line2D([], [], color=name.color, label=folded(name.text, 2 * CHARACTERS), **name.marker)
+            Line2D([], [], color=name.color, label=folded(name.text, room, self.size),
+                   linestyle=name.line, **name.marker)
             for name in reversed(self.names)
-        ]
+        ]  # fmt: skip
         taken = _occupied(self.ax)
         for corner in CORNERS:
-            legend = self.ax.legend(handles=handles, loc=corner)
-            box = legend.get_window_extent()
-            if not _hides(box, taken) and _within(box, self.ax.get_window_extent()):
-                return
-        # clear of the tick labels and the label of the axis
-        box = self.ax.get_window_extent()
-        below = self.ax.xaxis.get_tightbbox()
-        down = (box.y0 - below.y0) / box.height if below else 0.2
-        self.ax.legend(handles=handles, loc="upper center", ncols=2 if len(handles) > 3 else 1,
-                       bbox_to_anchor=(0.5, -down), columnspacing=1.0)  # fmt: skip
+            box = self.ax.legend(handles=handles, loc=corner).get_window_extent()
+            if not _hides(box, taken) and _within(box, axes):
+                return 0.0
+        labels = self.ax.xaxis.get_tightbbox()  # of the ticks and of the axis
+        down = (axes.y0 - labels.y0) / axes.height if labels else 0.0
+        for columns in (2, 1):
+            box = self.ax.legend(
+                handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -down), ncols=columns,
+                columnspacing=1.0,
+            ).get_window_extent()  # fmt: skip
+            if box.width <= axes.width:
+                break
+        return float(box.height / dpi)
+
+    @property
+    def _dpi(self) -> float:
+        figure = self.ax.get_figure(root=True)
+        assert figure is not None
+        return float(figure.dpi)
 
 
 def apart(places: Sequence[float], heights: Sequence[float]) -> list[float]:

@@ -88,9 +88,9 @@ _SHAPES: tuple[Any, ...] = (
     ((-1, -0.8), (0.4, -0.8), (1, 0.8), (-0.4, 0.8), (-1, -0.8)),  # leaning
     (3, 1, 180),
 )
-# ColorBrewer's BuPu (colorbrewer2.org, safe for the color-blind), from its fourth step: the lighter
+# ColorBrewer's BuPu (colorbrewer2.org, safe for the color-blind), from its fifth step: the lighter
 # ones vanish on white. Lightness falls steadily, so that order is seen in grey as well.
-_RAMP = ("#9ebcda", "#8c96c6", "#8c6bb1", "#88419d", "#810f7c", "#4d004b")
+_RAMP = ("#8c96c6", "#8c6bb1", "#88419d", "#810f7c", "#4d004b")
 
 
 def hue(i: int) -> Style:
@@ -157,7 +157,7 @@ def rc(look: str = "page") -> dict[Any, Any]:
         "ytick.labelsize": size - 0.5,
         "legend.fontsize": size - 0.5,
         "legend.frameon": False,
-        "legend.handlelength": 2.6,
+        "legend.handlelength": 2.0,
         "axes.linewidth": 0.7 * scale,
         "axes.spines.top": False,
         "axes.spines.right": False,

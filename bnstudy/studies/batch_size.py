@@ -7,14 +7,16 @@ noise in training. Networks in which BN sees vectors are judged beside it: they 
 reason. Written before the first run of the seeds in configs/study/batch_size.yaml.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from bnstudy import figures, stats
+from bnstudy import figures
+from bnstudy.figures import Curve, Panel
 from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies import kit
+from bnstudy.studies.drawing import cited, curve, gap, gaps
 from bnstudy.studies.kit import (
     EMA,
     FAILURES,
@@ -22,11 +24,11 @@ from bnstudy.studies.kit import (
     NORM,
     PRECISE,
     TRAINING,
-    Panel,
     Published,
     comparable,
     extended,
     filled,
+    in_order,
     panels,
     select,
     sequence,
@@ -35,9 +37,12 @@ from bnstudy.studies.kit import (
 
 B = "train.batch_size"
 XLABEL = "batch size"
+PER_GPU = "batch size (published: per GPU)"
 MAIN = ("contrast_digits", "resnet")  # chosen by pilots, see the YAML
 VECTORS = ("mlp", "lenet")  # networks with norms that see vectors
 PARTLY = "lenet_maps"  # LeNet whose norms follow its convolutions only
+
+Arms = kit.Panel  # the runs of one data set and model; figures have panels of their own
 
 PUBLISHED = Published(
     "published", "Wu & He 2018, tables 1 and 2",
@@ -49,7 +54,6 @@ PUBLISHED = Published(
     },
 )  # fmt: skip
 SOURCE = "Wu & He 2018, table 2"
-SHADES = ("#111111", "#666666", "#333333", "#999999")  # grey: color belongs to a norm
 
 # thresholds in pp, written before any seed of a claim was trained
 MORE = 2.4  # half of the pilots' loss of 4.75, see the YAML; a fifth of the published one
@@ -64,19 +68,19 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     return extended(table, {MODEL: table[MODEL].mask(where, PARTLY)})
 
 
-def found_panels(table: pd.DataFrame) -> list[Panel]:
+def found_panels(table: pd.DataFrame) -> list[Arms]:
     """The panels of a table, the one of the primary claim first."""
     return panels(prepared(table), data=MAIN[0], model=MAIN[1])
 
 
-def control_of(panel: Panel) -> str:
+def control_of(panel: Arms) -> str:
     """The arm that BN is compared with: group norm in the ResNet, layer norm elsewhere."""
     present = set(panel.rows[NORM])
     wanted = "group" if panel.model == "resnet" else "layer"
     return wanted if wanted in present else "group"
 
 
-def ends(panel: Panel) -> tuple[int, int]:
+def ends(panel: Arms) -> tuple[int, int]:
     """The small and the reference batch of a panel: 2 on maps, 4 on vectors, and the largest.
 
     Two vectors normalized by their own statistics are a pure sign, which is no finding.
@@ -89,148 +93,105 @@ def ends(panel: Panel) -> tuple[int, int]:
 # --- figures -------------------------------------------------------------------------------------
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Published, measured on maps and, where there are some, on vectors."""
-    return 1, 1 + len(_shown(table))
+def headline(table: pd.DataFrame) -> list[Panel]:
+    """What BN loses more than its control, published beside measured; the errors behind it."""
+    every = found_panels(table)
+    main = every[0]
+    vectors = [own for own in every[1:] if own.model in VECTORS]
+    shown = [main, *sorted(vectors, key=lambda own: VECTORS.index(own.model))[:1]]
+    curves = [_published_gap(), _measured_gap(main, figures.hue(0))]
+    claims_of = {own.key: f"{own.key}: BN loses more" if len({*ends(own)}) > 1 else ""
+                 for own in shown}  # fmt: skip
+    first = Panel(
+        f"batch norm minus {control_of(main)} norm", curves, PER_GPU, "test error, difference (pp)",
+        zero=True, claim=claims_of[main.key],
+    )  # fmt: skip
+    return [first, *(
+        Panel(own.title, _errors(own), XLABEL, ceiling=100,
+              claim="" if own is main or len({*ends(own)}) == 1 else claims_of[own.key])
+        for own in shown
+    )]  # fmt: skip
 
 
-def _shown(table: pd.DataFrame) -> list[Panel]:
-    """The panel of the primary claim, and the first one on vectors."""
-    found = found_panels(table)
-    return [*found[:1], *[p for p in found[1:] if p.model in VECTORS][:1]]
+def details(table: pd.DataFrame) -> list[Panel]:
+    """Every arm: test error, training loss, BN's evaluation modes; then paired differences."""
+    every = found_panels(table)
+    found = []
+    for own in every:
+        found += [
+            Panel(f"{own.title}: all arms", _by_norm(own, "test_error"), XLABEL, ceiling=100),
+            Panel(f"{own.title}: training", _by_norm(own, "train_loss"), XLABEL,
+                  "training loss (nats)", y="log10"),
+            Panel(f"{own.title}: BN by source of statistics", _modes(own), XLABEL, ceiling=100),
+        ]  # fmt: skip
+    measured = [own for own in every if control_of(own) in set(own.rows[NORM])]
+    gaps = [_measured_gap(own, figures.hue(i)) for i, own in enumerate(measured)]
+    found.append(Panel("BN minus its control", [_published_gap(), *gaps], PER_GPU,
+                       "test error, difference (pp)", zero=True))  # fmt: skip
+    return [*(panel for panel in found if panel.curves), _growth(measured)]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Error against batch size: published, on maps, on vectors; seeds as dots."""
-    lines = figures.Lines(axes[0, 0])
-    for norm in ("batch", "group"):
-        lines.draw(PUBLISHED.curve(norm, "batch_size", x=B), None, B, norm, percent=False)
-    _title(axes[0, 0], "published: ResNet-50, ImageNet", "group", 2, 32, _signed(_published_loss()))
-    lines.finish("images per GPU", 40)
-    for ax, panel in zip(axes[0, 1:], _shown(table), strict=True):
-        lines = figures.Lines(ax)
-        control = control_of(panel)
-        for norm in ("batch", control):
-            runs = select(panel.rows, {NORM: norm})
-            lines.draw(stats.summarize(runs, [B], "test_error"), runs, B, norm, metric="test_error")
-        runs = select(panel.rows, {NORM: "batch"})
-        if "test_error_precise" in runs:
-            lines.draw(stats.summarize(runs, [B], "test_error_precise"), None, B, "batch",
-                       mode="precise", label="PreciseBN")  # fmt: skip
-        small, large = ends(panel)
-        values = list(_more(panel, control, small, large).values())
-        interval = stats.sign_flip_interval(values)
-        mean, *bounds = (_signed(value) for value in interval)
-        _title(ax, f"measured: {panel.title}", control, small, large, mean, bounds)
-        top = 100 * panel.rows[panel.rows[NORM].isin(["batch", control])]["test_error"].max()
-        lines.finish(XLABEL, min(100.0, 1.15 * top))
-    axes[0, 0].set_ylabel("error (%)")
-
-
-def _title(
-    ax: Axes, what: str, control: str, small: int, large: int, growth: str,
-    bounds: Sequence[str] = (),
-) -> None:  # fmt: skip
-    """What a panel shows, and how much more BN's error grows in it than its control's."""
-    interval = f" [{', '.join(bounds)}]" if bounds else ""
-    compared = f"batch minus {control}, from {large} to {small}:"
-    ax.set_title(f"{what}\n{compared}\n{growth} pp{interval}", loc="left")
-
-
-def details_shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set and model, one for what is compared across them."""
-    return len(found_panels(table)) + 1, 3
-
-
-def details(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Every arm: test error, training loss, BN's evaluation modes; paired differences below."""
-    table = extended(table, {"diverged": table["diverged_at"].notna()})
-    found = found_panels(table)
-    for row, panel in zip(axes, found, strict=False):
-        draw(row[0], panel.rows, "test_error", "test error (%)", panel.title)
-        draw(row[1], panel.rows, "train_loss", "training loss (nats)", panel.title)
-        modes(row[2], select(panel.rows, {NORM: "batch"}), f"{panel.title}\nBN by evaluation mode")
-    difference, counts, empty = axes[-1]
-    empty.set_axis_off()
-    lines = zip(found, ("-", "--", "-.", ":") * 3, strict=False)
-    for i, (panel, linestyle) in enumerate(lines):
-        line = {"linestyle": linestyle, "color": SHADES[i % len(SHADES)], "marker": "."}
-        frame = gap(panel)
-        label = panel.title
-        if frame.empty:
-            label += "\n(without a control: no difference)"
-        else:
-            bars = [frame["mean"] - frame["low"], frame["high"] - frame["mean"]]
-            where = frame[B] * 2 ** (figures.DODGE * (i - 1.5))
-            difference.errorbar(where, frame["mean"], yerr=bars, capsize=1.8, elinewidth=0.9,
-                                label=label, **line)  # fmt: skip
-        smallest = select(panel.rows, {NORM: "batch"}).groupby(B)["smallest_m"].min()
-        # networks that share m would hide each other: a hair's breadth apart
-        counts.plot(smallest.index, smallest * 1.06**i, label=label, **line)
-    for ax in (difference, counts):
-        figures.batch_axis(ax, sorted(table[B].unique()))
-        ax.set_xlabel(XLABEL)
-    difference.axhline(0, color="black", linewidth=0.8)
-    difference.set_ylabel("BN minus its control, test error (pp)")
-    difference.set_title("paired difference: above zero BN is worse")
-    counts.set_yscale("log", base=2)
-    counts.yaxis.set_major_formatter("{x:g}")
-    counts.set_ylabel("values behind a statistic, m")
-    counts.set_title("smallest m of any BN layer")
-    handles, labels = counts.get_legend_handles_labels()  # in either panel it would hide curves
-    empty.legend(handles, labels, loc="center left", title="in both panels of this row")
-    figures.legend(axes[0, 0].figure, axes[:-1, :2].ravel())
-
-
-def draw(ax: Axes, table: pd.DataFrame, metric: str, label: str, title: str) -> None:
-    """One metric against batch size, one curve per norm."""
-    summary = stats.summarize(table, [NORM, B], metric)
-    hit = table.groupby([NORM, B])["diverged"].sum().rename("diverged").reset_index()
-    summary = summary.merge(hit, on=[NORM, B])
-    figures.curves(ax, summary, B, percent="error" in metric, xlabel=XLABEL, ylabel=label)
-    ax.set_title(title)
-    if "error" in metric:
-        limit_errors(ax, summary)
-
-
-def limit_errors(ax: Axes, summary: pd.DataFrame) -> None:
-    """A log axis around the means; an interval that reaches zero runs off its lower end."""
-    means = 100 * summary["mean"].dropna()
-    ax.set_ylim(0.6 * means.min(), min(100.0, 1.6 * means.max()))
-    figures.error_axis(ax)
-
-
-def modes(ax: Axes, table: pd.DataFrame, title: str) -> None:
-    """BN's test error by the source of the statistics it is evaluated with."""
-    ax.set_title(title)
-    if table.empty:
-        ax.text(0.5, 0.5, "no BN arm", ha="center", transform=ax.transAxes)
-        return
-    frames = [
-        stats.summarize(table, [B], "test_error" + mode.suffix).assign(mode=name)
-        for name, mode in figures.MODES.items()
-        if "test_error" + mode.suffix in table
+def _errors(own: Arms) -> list[Curve]:
+    """BN, read in two ways, and its control."""
+    batch = select(own.rows, {NORM: "batch"})
+    control = control_of(own)
+    return [
+        curve(batch, B, "test_error", norm="batch"),
+        curve(batch, B, "test_error_precise", norm="batch", mode="precise", dots=False),
+        curve(select(own.rows, {NORM: control}), B, "test_error", norm=control),
     ]
-    summary = pd.concat(frames)
-    figures.curves(ax, summary, B, dash="mode", norm="batch", percent=True,
-                   xlabel=XLABEL, ylabel="test error (%)")  # fmt: skip
-    limit_errors(ax, summary)
-    ax.legend(fontsize=6.5)
 
 
-def gap(panel: Panel) -> pd.DataFrame:
-    """BN minus its control in pp by batch size, with the 95 % interval of paired seeds."""
-    rows = []
-    for size in sorted(panel.rows[B].unique()):
-        pair = [panel.cell("test_error", {NORM: n, B: size}) for n in ("batch", control_of(panel))]
-        if all(pair):
-            interval = stats.t_interval(list(paired_differences(*pair).values()))
-            rows.append({B: size, **interval._asdict()})
-    return pd.DataFrame(rows, columns=[B, "mean", "low", "high"])
+def _by_norm(own: Arms, metric: str) -> list[Curve]:
+    """All arms."""
+    return [
+        curve(select(own.rows, {NORM: norm}), B, metric, norm=norm, percent="error" in metric,
+              dots=False)
+        for norm in in_order(own.rows[NORM])
+    ]  # fmt: skip
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+def _modes(own: Arms) -> list[Curve]:
+    """BN's test error by the source of the statistics it is evaluated with."""
+    batch = select(own.rows, {NORM: "batch"})
+    return [
+        curve(batch, B, f"test_error{mode.suffix}", norm="batch", mode=name, label=mode.label,
+              dots=False)
+        for name, mode in figures.MODES.items()
+        if f"test_error{mode.suffix}" in batch and len(batch)
+    ]  # fmt: skip
+
+
+def _measured_gap(own: Arms, style: figures.Style) -> Curve:
+    """BN minus its control by batch size; the seeds are beside it, in the errors."""
+    pairs = {
+        size: [own.cell("test_error", at(norm, size)) for norm in ("batch", control_of(own))]
+        for size in sorted(int(size) for size in own.rows[B].unique())
+    }
+    return gaps(
+        own.title, {size: paired_differences(*pair) for size, pair in pairs.items() if all(pair)},
+        style=style, dots=False,
+    )  # fmt: skip
+
+
+def _published_gap() -> Curve:
+    """Published: BN minus GN by batch size."""
+    pairs = zip(PUBLISHED["batch"], PUBLISHED["group"], strict=True)
+    values = {**PUBLISHED.values, "gap": [round(b - g, 6) for b, g in pairs]}
+    own = replace(PUBLISHED, values=values)
+    return cited(own, "gap", "batch_size", style=figures.hue(3), label="ImageNet, ResNet-50")
+
+
+def _growth(measured: list[Arms]) -> Panel:
+    """What BN loses more than its control from the reference batch to the small one."""
+    lost = pd.DataFrame({"x": [0], "mean": _published_loss(), "low": np.nan, "high": np.nan})
+    rows = [Curve("ImageNet, ResNet-50, 32 to 2", lost, figures.hue(3), source="published")]
+    for i, own in enumerate(measured):
+        small, large = ends(own)
+        values = _more(own, control_of(own), small, large)
+        rows.append(gap(f"{own.title}, {large} to {small}", values, style=figures.hue(i)))
+    return Panel("BN's growth of error minus its control's", rows, kind="dots", zero=True,
+                 ylabel="test error, difference (pp)")  # fmt: skip
 
 
 # --- claims --------------------------------------------------------------------------------------
@@ -251,11 +212,11 @@ def at(norm: str, size: int) -> dict[str, object]:
     return {NORM: norm, B: size}
 
 
-def _change(panel: Panel, norm: str, small: int, large: int) -> dict[int, float]:
+def _change(panel: Arms, norm: str, small: int, large: int) -> dict[int, float]:
     return panel.difference(at(norm, small), at(norm, large))
 
 
-def _more(panel: Panel, control: str, small: int, large: int) -> dict[int, float]:
+def _more(panel: Arms, control: str, small: int, large: int) -> dict[int, float]:
     """How much more BN's error grows than the control's, in pp by seed."""
     return paired_differences(*(_change(panel, n, small, large) for n in ("batch", control)))
 
@@ -266,13 +227,13 @@ def _published_loss() -> float:
     return lost[0] - lost[1]
 
 
-def _ready(panel: Panel, *cells: tuple[str, int]) -> list[tuple[str, bool, str]]:
+def _ready(panel: Arms, *cells: tuple[str, int]) -> list[tuple[str, bool, str]]:
     """Reference cells have trained in every seed, and all runs are comparable."""
     ready = [trained(select(panel.rows, at(*c)), "{} at batch {}".format(*c)) for c in cells]
     return [*ready, comparable(panel.rows)]
 
 
-def _on_maps(panel: Panel) -> list[Claim]:
+def _on_maps(panel: Arms) -> list[Claim]:
     """What BN loses on feature maps; on the main panel as a sequence that the primary begins."""
     small, large = ends(panel)
     control = control_of(panel)
@@ -328,14 +289,14 @@ def _on_maps(panel: Panel) -> list[Claim]:
     return found
 
 
-def _training(panel: Panel, control: str, small: int, large: int) -> dict[int, float]:
+def _training(panel: Arms, control: str, small: int, large: int) -> dict[int, float]:
     changes = (
         panel.difference(at(n, small), at(n, large), "train_error") for n in ("batch", control)
     )
     return paired_differences(*changes)
 
 
-def _on_vectors(panel: Panel) -> list[Claim]:
+def _on_vectors(panel: Arms) -> list[Claim]:
     """What BN loses on vectors: at four and more; at two its output is a pure sign."""
     small, large = ends(panel)
     control = control_of(panel)
@@ -361,7 +322,7 @@ def _on_vectors(panel: Panel) -> list[Claim]:
     return found
 
 
-def _vectors_or_maps(others: list[Panel]) -> list[Claim]:
+def _vectors_or_maps(others: list[Arms]) -> list[Claim]:
     """LeNet with BN everywhere against LeNet with BN behind its convolutions only."""
     lenets = {(p.data, p.model): p for p in others}
     found = []

@@ -5,24 +5,18 @@ The only place where figures compute. Errors in tables are fractions and are dra
 intervals, those of paired differences invert the sign-flip test, as verdicts do.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.errors import did_you_mean
-from bnstudy.figures import Curve, Style
+from bnstudy.figures import Band, Curve, Panel, Style
+from bnstudy.stats import Claim
 from bnstudy.studies.kit import Published
-from bnstudy.studies.old_drawing import (  # noqa: F401  until all studies state panels
-    bars,
-    decomposition,
-    finish,
-    interval,
-    values_behind,
-    zero,
-)
 
 
 def curve(
@@ -35,6 +29,7 @@ def curve(
     label: str = "",
     mode: str = "population",
     percent: bool = True,
+    dots: bool = True,
 ) -> Curve:
     """One arm over a column of settings: mean and interval for each x, a dot for each run.
 
@@ -46,18 +41,21 @@ def curve(
     style:   of what is no normalization: `figures.hue`, `figures.ramp`.
     mode:    key of MODES: chooses the line only, not the metric.
     percent: values are fractions and are drawn times 100.
+    dots:    one for each run; False where they are shown elsewhere or would hide the curves.
     Raises ValueError for a missing column, for several runs of one seed and x, and without norm and
     style.
     """
     factor = 100.0 if percent else 1.0
-    ordered = rows.sort_values([x, "seed"]) if pd.api.types.is_numeric_dtype(rows[x]) else rows
-    found = stats.summarize(ordered, x, metric).rename(columns={x: "x"})
+    numeric = x in rows and pd.api.types.is_numeric_dtype(rows[x])
+    # words keep the order of their first occurrence
+    rows = rows.sort_values([x, "seed"] if numeric else "seed", kind="stable")
+    found = stats.summarize(rows, x, metric).rename(columns={x: "x"})
     found[["mean", "low", "high"]] *= factor
     if "diverged_at" in rows:
         hit = rows["diverged_at"].notna().groupby(rows[x], dropna=False).sum()
         found["diverged"] = found["x"].map(hit)
     runs = pd.DataFrame({"x": rows[x], "seed": rows["seed"], "value": factor * rows[metric]})
-    return _made(found.drop(columns="sd"), runs, norm, style, label, mode)
+    return _made(found.drop(columns="sd"), runs if dots else None, norm, style, label, mode)
 
 
 def across(
@@ -69,6 +67,7 @@ def across(
     label: str = "",
     mode: str = "population",
     percent: bool = True,
+    dots: bool = True,
 ) -> Curve:
     """One arm over several columns of the table, such as errors at several test lengths.
 
@@ -85,7 +84,7 @@ def across(
     kept = [name for name in ("seed", "diverged_at") if name in rows]
     long = [rows[kept].assign(x=x, value=rows[column]) for x, column in own.items()]
     return curve(pd.concat(long, ignore_index=True), "x", "value", norm=norm, style=style,
-                 label=label, mode=mode, percent=percent)  # fmt: skip
+                 label=label, mode=mode, percent=percent, dots=dots)  # fmt: skip
 
 
 def course(
@@ -107,8 +106,8 @@ def course(
         near = did_you_mean(name, {str(c).rpartition("/")[0] for c in rows if "/" in str(c)})
         raise ValueError(f"the table has no column {name}/01, {name}/02, ....{near}")
     columns = {float(c.rpartition("/")[2]): c for c in own}
-    found = across(rows, columns, norm=norm, style=style, label=label, mode=mode, percent=percent)
-    return Curve(found.label, found.points, found.style, mode)
+    return across(rows, columns, norm=norm, style=style, label=label, mode=mode, percent=percent,
+                  dots=False)  # fmt: skip
 
 
 def cited(
@@ -133,7 +132,11 @@ def cited(
 
 
 def gaps(
-    label: str, values: Mapping[float, Mapping[int, float]], *, style: Style | None = None
+    label: str,
+    values: Mapping[float, Mapping[int, float]],
+    *,
+    style: Style | None = None,
+    dots: bool = True,
 ) -> Curve:
     """Paired differences over x: their means, the intervals that verdicts have, seeds as dots.
 
@@ -142,7 +145,7 @@ def gaps(
     """
     rows, runs = [], []
     for x, own in values.items():
-        differences = list(own.values())
+        differences = [own[seed] for seed in sorted(own)]  # flips are drawn in this order
         found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
         ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
         rows.append((x, *ends, int(np.isfinite(differences).sum())))
@@ -151,13 +154,49 @@ def gaps(
         label,
         pd.DataFrame(rows, columns=["x", "mean", "low", "high", "n"]),
         style or figures.hue(0),
-        runs=pd.DataFrame(runs, columns=["x", "seed", "value"]).dropna(),
+        runs=pd.DataFrame(runs, columns=["x", "seed", "value"]).dropna() if dots else None,
     )
 
 
 def gap(label: str, values: Mapping[int, float], *, style: Style | None = None) -> Curve:
     """A paired difference as one dot (kind "dots"): seed -> difference; the rest as in `gaps`."""
     return gaps(label, {0: values}, style=style)
+
+
+def reported(
+    published: Published,
+    label: str,
+    value: float,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    mode: str = "population",
+) -> Curve:
+    """One number of others' as a dot, in the unit of the axis; the rest as in `cited`."""
+    number = dataclasses.replace(published, values={"x": [0], "value": [value]})
+    return cited(number, "value", "x", norm=norm, style=style, label=label, mode=mode)
+
+
+def differences(
+    title: str,
+    rows: Mapping[str, Mapping[int, float]],
+    styles: Sequence[Style] = (),
+    *,
+    ylabel: str = "test error, difference (pp)",
+    beside: Sequence[Curve] = (),
+    bands: Sequence[Band] = (),
+    claim: str = "",
+) -> Panel:
+    """Paired differences as dots, one for each label, beside the line of no difference.
+
+    rows:   label -> seed -> difference, from the top down.
+    styles: one for each row; `figures.hue(0)` for all by default.
+    beside: further dots below them, such as others' numbers.
+    """
+    looks = styles or [figures.hue(0)] * len(rows)
+    dots = [gap(label, own, style=s) for (label, own), s in zip(rows.items(), looks, strict=True)]
+    return Panel(title, [*dots, *beside], ylabel=ylabel, kind="dots", floor=None, zero=True,
+                 bands=bands, claim=claim)  # fmt: skip
 
 
 def _made(
@@ -172,3 +211,34 @@ def _made(
     if not label and mode != "population":
         text = f"{text}, {figures.MODES[mode].label}"
     return Curve(text, points, look, mode, None if runs is None else runs.dropna())
+
+
+def effects(
+    claims: Sequence[Claim],
+    labels: Mapping[str, str],
+    published: Published | None = None,
+    where: str = "",
+) -> list[Curve]:
+    """The differences that claims judge as dots, and below each the number of its source.
+
+    labels: name of a claim -> what stands beside it; names that no claim has are left out.
+    published, where: of the sources' numbers, and what stands beside them; None: only ours.
+    """
+    found, by = [], {claim.name: claim for claim in claims}
+    own = {name: label for name, label in labels.items() if name in by}
+    for i, (name, label) in enumerate(own.items()):
+        style, effect = figures.hue(i), by[name].published_effect
+        found.append(gap(label, by[name].values, style=style))
+        if published is not None and effect is not None:
+            found.append(reported(published, where, effect, style=style))
+    return found
+
+
+def medians(rows: pd.DataFrame, columns: Mapping[float, str], *, style: Style, label: str) -> Curve:
+    """Medians over the runs, and quartiles in the place of an interval; x -> column.
+
+    For values that a mean cannot use, such as the logarithm of a gradient that underflows.
+    """
+    low, median, high = rows[list(columns.values())].quantile([0.25, 0.5, 0.75]).to_numpy()
+    points = pd.DataFrame({"x": list(columns), "mean": median, "low": low, "high": high})
+    return Curve(label, points, style)

@@ -1,26 +1,28 @@
 """Whether a study can judge a grid, and what it will ask, before anything is trained.
 
 A *stand-in* has a row for every planned run, with the columns that the table will have and
-plausible numbers in them; the study's own `shape` and `claims` are called on it. What they lack
-there they would lack after hours of training. And what they compute there says what they are,
-however they are written: two texts of `claims` that give the same values of the same stand-ins ask
-the same of the runs.
+plausible numbers in them; the study's own `headline`, `details` and `claims` are called on it. What
+they lack there they would lack after hours of training. And what the claims compute there says what
+they are, however they are written: two texts of `claims` that give the same values of the same
+stand-ins ask the same of the runs.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bnstudy.config import Config, StudyConfig, digest, flatten
-from bnstudy.errors import UserError
+from bnstudy.errors import UserError, did_you_mean
+from bnstudy.figures import Panel
 from bnstudy.stats import UNCOUNTED, Claim
 from bnstudy.studies.kit import FAILURES, arms
 from bnstudy.studies.results import module
+from bnstudy.studies.sheets import panels_of
 
 CLASSES = 10  # of a stand-in
 TENTH = 1677722 / 2**24  # 0.1
@@ -91,9 +93,8 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
     found, form = module(study), Form()
     table = stand_in(cells, seeds)
     try:
-        found.shape(table)
         claims = found.claims(table)
-        problems = _gaps(claims, seeds)
+        problems = [*_gaps(claims, seeds), *_strays(panels_of(found, table), claims)]
         form = canonical(claims, [found.claims(t) for t in _where_runs_fail(cells, seeds)])
     except Exception as error:  # whatever it is, it would end the study after its training
         problems = [_told(error)]
@@ -244,6 +245,22 @@ def _gaps(claims: Sequence[Claim], seeds: Sequence[int]) -> list[str]:
         elif not any(values) and claim.estimand != FAILURES:  # of the stand-in none failed
             found.append(f"claim '{claim.name}' compares an arm with itself")
     return found
+
+
+def _strays(sheets: Mapping[str, Sequence[Panel]], claims: Sequence[Claim]) -> list[str]:
+    """Panels that show a claim which the study does not make."""
+    names = {claim.name for claim in claims}
+    strays = [
+        panel
+        for panels in sheets.values()
+        for panel in panels
+        if panel.claim and panel.claim not in names
+    ]
+    return [
+        f"panel '{panel.title}' shows '{panel.claim}', which is no claim of the study"
+        + (f".{hint}" if (hint := did_you_mean(panel.claim, names)) else "")
+        for panel in strays
+    ]
 
 
 def _told(error: Exception) -> str:

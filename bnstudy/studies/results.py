@@ -16,22 +16,33 @@ from bnstudy import __version__, entry
 from bnstudy.atomic import write_atomically, write_json
 from bnstudy.config import HERE, Config, StudyConfig, digest
 from bnstudy.errors import UserError, count
+from bnstudy.studies import sheets
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from bnstudy.stats import Verdict
     from bnstudy.studies.looks import Look
 
 INTERVAL = "95 % Student-t"  # of the bars in figures
 TESTS = "Intervals of claims: sign-flip tests of paired differences, inverted."
-FILES = ("table.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json", "study.json")
-DETAILS = ("details.svg", "details.pdf", "details.png")  # of a study that has them
-FUNCTIONS = ("shape", "figure", "claims")  # of a study's module
-DETAILED = ("details", "details_shape")  # of one whose figure is a headline
+FILES = ("table.csv", "points.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json",
+         "study.json")  # fmt: skip
+FUNCTIONS = ("headline", "claims")  # of a study's module; `details` may be a third
+SHARED = ("kit", "words", "drawing", "looks", "results", "sheets")  # code that draws and judges all studies
 STAMP = "complete"  # holds the hash of what the files beside it were made from
-STATED = {"name", "title", "claim", "source", "rule", "cost", "expected", "notes"}
+STATED = {
+    "name",
+    "group",
+    "title",
+    "claim",
+    "source",
+    "papers",
+    "rule",
+    "cost",
+    "expected",
+    "notes",
+}
 
 
 @dataclass(frozen=True)
@@ -62,50 +73,23 @@ class Protocol:
 def module(study: StudyConfig) -> ModuleType:
     """The figure and claims of a study; a module of the user's may lie in the working directory.
 
-    Raises UserError when the module does not import or lacks one of the three functions, or has
-    one of `details` and `details_shape` without the other.
+    It has `headline(table)`, a list of one to three `figures.Panel`, `claims(table)`, a list of
+    `stats.Claim`, and perhaps `details(table)`, further panels. The table has one row per run.
+    Raises UserError when the module does not import or lacks one of the two functions.
     """
     name = study.entry or f"bnstudy.studies.{study.name}"
     if not study.entry and importlib.util.find_spec(name) is None:
         raise UserError(
             f"study {study.name}: its YAML does not say where its figure and claims are: add a "
-            "line like `entry: my_study`, a module with the functions shape, figure and claims"
+            "line like `entry: my_study`, a module with the functions headline and claims"
         )
 
-    def check(functions: Sequence[str]) -> ModuleType:
-        try:
-            for function in functions:
-                entry.locate(f"{name}:{function}", "entry")
-        except UserError as error:
-            raise UserError(f"study {study.name}: {error}") from None
-        return sys.modules[name]
-
-    found = check(FUNCTIONS)
-    return check(DETAILED) if any(hasattr(found, function) for function in DETAILED) else found
-
-
-def drawn(found: ModuleType, table: "pd.DataFrame") -> "dict[str, Figure]":
-    """The figures of a study's module, by the stem of their files.
-
-    "figure", and "details" where the module has `details`: then `figure` is a headline of one row
-    of panels, as wide as a page.
-    """
-    import matplotlib
-
-    from bnstudy import figures
-
-    with matplotlib.rc_context(figures.rc()):
-        rows, columns = found.shape(table)
-        if not hasattr(found, "details"):
-            figure, axes = figures.canvas(columns, rows)
-            found.figure(table, axes)
-            return {"figure": figure}
-        headline, axes = figures.page(columns)
-        found.figure(table, axes)
-        rows, columns = found.details_shape(table)
-        details, axes = figures.canvas(columns, rows)
-        found.details(table, axes)
-        return {"figure": headline, "details": details}
+    try:
+        for function in FUNCTIONS:
+            entry.locate(f"{name}:{function}", "entry")
+    except UserError as error:
+        raise UserError(f"study {study.name}: {error}") from None
+    return sys.modules[name]
 
 
 def results_of(
@@ -131,7 +115,7 @@ def results_of(
     table:    gives their table, one row per run; asked only when something is to be written.
     cells:    of the grid, for the comparison rule in the caption.
     planned:  number of runs of the whole grid.
-    command:  the command line, for the caption.
+    command:  the command line that runs this study alone, for the caption and study.json.
     protocol: looks, registration and tuning.
     Raises UserError when the store holds no run, or too few for the study's figure and claims.
     """
@@ -142,8 +126,7 @@ def results_of(
         digest([sources(study), sorted(records.items()), protocol.stamp()]),
     )
     held = stamp.exists() and stamp.read_text() == made_from
-    files = FILES + (DETAILS if hasattr(module(study), "details") else ())
-    if not held or not all((folder / name).exists() for name in files):
+    if not held or not all((folder / name).exists() for name in _files(folder)):
         stamp.unlink(missing_ok=True)
         try:
             complete = _write(study, table(), folder, scale, cells, command, protocol)
@@ -166,22 +149,11 @@ def lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
     for verdict in verdicts:
         primary = "primary  " if verdict["primary"] else "         "
         status = f" {verdict['status']}" if verdict.get("status") else ""
-        found.append(
-            f"{verdict['verdict']:<13}{primary}{verdict['text']}{_numbers(verdict)}{status}"
-        )
+        told = ": ".join(part for part in (verdict["text"], sheets.numbers(verdict)) if part)
+        found.append(f"{verdict['verdict']:<13}{primary}{told}{status}")
         found += [f"{'':<22}{reason}" for reason in verdict["reasons"]]
     reasons = {v["status_reason"]: None for v in verdicts if v.get("status") == "exploratory"}
     return [*found, *(f"exploratory: {reason}" for reason in reasons)]
-
-
-def _numbers(verdict: dict[str, Any]) -> str:
-    """Mean and interval of a verdict; nothing where the kind of claim has none."""
-    if verdict.get("kind") == "identical" or verdict["level"] is None:
-        return ""
-    return (
-        f" [{_signed(verdict['mean'])}, {100 * verdict['level']:.3g} % interval "
-        f"{_signed(verdict['low'])} to {_signed(verdict['high'])} {verdict['unit']}]"
-    )
 
 
 def rule_of(cells: Sequence[Config]) -> str:
@@ -195,7 +167,7 @@ def sources(study: StudyConfig) -> str:
     own = HERE / "studies" / f"{study.name}.py"
     if study.entry:
         own = Path(module(study).__file__ or own)
-    shared = [HERE / "studies" / f"{name}.py" for name in ("kit", "drawing", "looks", "results")]
+    shared = [HERE / "studies" / f"{name}.py" for name in SHARED]
     rooms = [path for room in ("figures", "stats") for path in sorted((HERE / room).glob("*.py"))]
     texts = [path.read_text() for path in (own, *shared, *rooms) if path.exists()]
     return digest([study.model_dump(mode="json"), *texts])
@@ -224,6 +196,13 @@ def judged(
     return found
 
 
+def _files(folder: Path) -> list[str]:
+    """The files of complete results, with those of each figure that study.json describes."""
+    described = folder / "study.json"
+    stems = json.loads(described.read_text())["alt"] if described.exists() else {}
+    return [*FILES, *(f"{stem}.{kind}" for stem in stems for kind in sheets.KINDS)]
+
+
 def _write(
     study: StudyConfig,
     table: "pd.DataFrame",
@@ -245,16 +224,14 @@ def _write(
     status, reason, registered = protocol.stands(table)
     standing = {"status": status, "status_reason": reason}
     folder.mkdir(parents=True, exist_ok=True)
-    for name in DETAILS:  # of an earlier version of the study
-        (folder / name).unlink(missing_ok=True)
-    for stem, figure in drawn(found, table).items():
-        figures.save(figure, folder, stem)
+    plainly = [{**v.to_dict(), **standing} for v in verdicts]
+    alt = sheets.write(sheets.panels_of(found, table), plainly, folder)
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     diverged = int(table["diverged_at"].notna().sum())
     published = getattr(found, "PUBLISHED", {})
     caption = figures.caption(len(seeds), INTERVAL, rule_of(cells), command, diverged > 0)
     write_atomically(folder / "table.csv", table.to_csv(index=False))
-    write_json(folder / "claims.json", [{**v.to_dict(), **standing} for v in verdicts])
+    write_json(folder / "claims.json", plainly)
     failed = _failures(study, table, folder)
     level = looks[-1].level if looks else stats.ALPHA
     description = {
@@ -266,6 +243,7 @@ def _write(
         "failed_runs": failed,
         "command": command,
         "coverage": stats.coverage.sentence(len(seeds), level, protocol.looks),
+        "alt": alt,
         "caption": f"{caption} {TESTS} Verdicts are {status}: {reason}.",
         **standing,
         "registered": registered,
@@ -327,8 +305,3 @@ def _place(row: dict[Any, Any], names: Sequence[str]) -> str:
     """The settings of a cell that are set, in front of what is said of it."""
     own = " ".join(f"{name}={row[name]}" for name in names if row[name] == row[name])
     return f"{own}: " if own else ""
-
-
-def _signed(value: float | None) -> str:
-    """A number with its sign; ? when there is none."""
-    return "?" if value is None else f"{value:+.2f}"

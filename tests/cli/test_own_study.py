@@ -7,13 +7,13 @@ __all__ = ["own_folder"]
 
 MODULE = """
 from helper import PRIMARY
+from bnstudy.figures import Panel
 from bnstudy.stats import Claim
+from bnstudy.studies.drawing import curve
 
-def shape(table):
-    return 1, 1
-
-def figure(table, axes):
-    axes[0, 0].plot(table["seed"], table["test_error"])
+def headline(table):
+    return [Panel("own", [curve(rows, "train.batch_size", "test_error", norm=name)
+                          for name, rows in table.groupby("norm.name")])]
 
 def claims(table):
     arms = {name: rows.set_index("seed")["test_error"] for name, rows in table.groupby("norm.name")}
@@ -64,7 +64,13 @@ def test_show_of_ones_own_study():
 
 BROKEN = {  # file, its text -> what the one message holds
     ("mine.py", None): ["study mine", "importing 'mine' failed", "working directory"],
-    ("mine.py", "def shape(table):\n    return 1, 1\n"): ["study mine", "has no 'figure'"],
+    ("mine.py", "def headline(table):\n    return []\n"): ["study mine", "has no 'claims'"],
+    ("mine.py", MODULE.replace('"test_error", norm', '"test_eror", norm')): [
+        "cannot judge", "no column test_eror", "Did you mean 'test_error'",
+    ],
+    ("mine.py", MODULE.replace('("norm.name")])]', '("norm.name")], claim="wors")]', 1)): [
+        "cannot judge", "'wors', which is no claim of the study", "Did you mean 'worse'",
+    ],
     ("mine.py", MODULE.replace("[\"batch\"]", "[\"bath\"]")): ["cannot judge", "bath"],
     ("helper.py", None): ["study mine", "importing 'mine' failed", "helper"],
     ("conf/study/mine.yaml", STATED.replace("claim:", "clam:")): [

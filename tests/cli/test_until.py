@@ -15,14 +15,14 @@ from bnstudy.stats.looks import levels
 __all__ = ["own_folder"]
 
 MODULE = """
+from bnstudy.figures import Panel
 from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies.drawing import curve
 from bnstudy.studies.kit import values
 
-def shape(table):
-    return 1, 1
-
-def figure(table, axes):
-    axes[0, 0].plot(table["seed"], table["test_error"])
+def headline(table):
+    return [Panel("own", [curve(rows, "train.batch_size", "test_error", norm=name)
+                          for name, rows in table.groupby("norm.name")])]
 
 def claims(table):
     arms = [values(table, "test_error", {"norm.name": name}) for name in ("batch", "group")]
@@ -101,7 +101,7 @@ def test_an_easy_claim_is_decided_at_its_first_look(monkeypatch):
     planted = trains(monkeypatch, easy)
     text = study()
     level = levels(LOOKS)[0]
-    assert f"look 1 of 3 (8 seeds): supported, level {level:.3g}: 10.81" in text
+    assert f"look 1 of 3 (8 seeds): supported, level {level:.3g}: +10.81 pp [" in text
     assert "look 2" not in text
     assert sum(map(len, planted.launched)) == 2 * 8
     found = read("study.json")
@@ -220,6 +220,21 @@ def test_edited_claims_are_exploratory_and_edited_back_confirmatory(monkeypatch,
     assert reason in read("study.json")["caption"]
     assert f"exploratory: {reason}" in said(bnstudy_("show", "mine", "--config-dir", "conf",
                                                      "until=conclusive"))  # fmt: skip
+
+
+def test_each_of_several_studies_records_the_command_of_its_own(monkeypatch, mine):
+    trains(monkeypatch, easy)
+    conf = Path("conf") / "study"
+    (conf / "other.yaml").write_text((conf / "mine.yaml").read_text())
+    said(bnstudy_("study", "mine", "other", *COMMAND, "until=conclusive"))
+    for name in ("mine", "other"):
+        (folder,) = Path("results/runs/studies", name).iterdir()
+        told = json.loads((folder / "study.json").read_text())
+        assert told["command"] == (
+            f"bnstudy study {name} --config-dir conf tracker.mode=disabled workers=1 "
+            "until=conclusive"
+        )
+        assert told["command"] in told["caption"]
 
 
 def _module(text: str):

@@ -1,10 +1,8 @@
 """What studies state, their figures, and that committed results follow from committed tables."""
 
-import io
 import json
 from functools import cache
 
-import matplotlib
 import pandas as pd
 import pytest
 import yaml
@@ -13,7 +11,7 @@ from bnstudy import figures, stats
 from bnstudy.config import CONFIGS, StudyConfig
 from bnstudy.config.compose import hydra_session
 from bnstudy.config.settings import seed_list
-from bnstudy.studies import module, planned, results
+from bnstudy.studies import module, planned, sheets
 from bnstudy.studies.kit import Published
 from tests.support.committed import EARLIER, RESULTS, stated
 
@@ -103,22 +101,36 @@ def test_committed_verdicts_follow_from_the_committed_table(study):
         assert ours["mean"] == pytest.approx(theirs["mean"], rel=1e-9, abs=1e-9)
 
 
-def svg(sheet) -> bytes:
-    """As `figures.save` writes it; PDF and PNG take twice as long and draw the same."""
-    written = io.BytesIO()
-    with matplotlib.rc_context(figures.rc()):
-        sheet.savefig(written, format="svg", metadata={"Date": None})
-    return written.getvalue()
-
-
 def test_figures_are_drawn_from_the_table_alone_and_alike(study, table_of):
     found = module(described(study))
     rows = table_of(study)
     shuffled = rows.sample(frac=1, random_state=0)  # the order of rows does not matter
-    first, second = ({k: svg(sheet) for k, sheet in results.drawn(found, table).items()}
-                     for table in (rows, shuffled))  # fmt: skip
+    first, second = (
+        {stem: figures.content(sheets.drawn(panels, [], stem), "svg")
+         for stem, panels in sheets.panels_of(found, table).items()}
+        for table in (rows, shuffled)
+    )  # fmt: skip
     assert first == second
     assert not [stem for stem, page in first.items() if b"nan" in page.lower()]
+
+
+def test_panels_of_committed_tables_keep_the_rules(study):
+    """Drawn at least once: limits, widths, names; a headline of one to three panels."""
+    if not (RESULTS / study / "table.csv").exists():
+        pytest.skip("no committed table")
+    table = pd.read_csv(RESULTS / study / "table.csv", low_memory=False)
+    found = module(described(study))
+    names = {claim.name for claim in found.claims(table)}
+    norms = {style.color for style in figures.STYLES.values()}
+    for stem, panels in sheets.panels_of(found, table).items():
+        assert sheets.drawn(panels, [], stem).get_size_inches()[0] <= 8.5
+        for panel in panels:
+            assert panel.claim in names | {""}
+            assert panel.title
+            assert panel.ylabel
+            for curve in panel.curves:  # colors of norms come with their markers
+                own = [s for s in figures.STYLES.values() if s.color == curve.style.color]
+                assert curve.style.color not in norms or own[0].marker == curve.style.marker
 
 
 def test_published_numbers_say_where_they_come_from(study):

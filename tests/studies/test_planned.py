@@ -86,9 +86,9 @@ def test_settings_that_follow_from_an_axis_are_no_axes_of_their_own(composer):
     assert "train.epochs" not in str(refused.value)
 
 
-@pytest.mark.parametrize("lost", ["shape", "figure", "claims"])
+@pytest.mark.parametrize("lost", ["headline", "claims"])
 def test_a_module_that_lacks_a_function_is_refused(composer, tmp_path, monkeypatch, lost):
-    given = [f for f in ("shape", "figure", "claims") if f != lost]
+    given = [f for f in ("headline", "claims") if f != lost]
     code = "".join(f"def {name}(*args):\n    return 1, 1\n\n" for name in given)
     (tmp_path / f"without_{lost}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -103,13 +103,31 @@ def test_whatever_a_study_of_ones_own_stumbles_over_is_one_message(
     composer, tmp_path, monkeypatch, claims
 ):
     name = f"stumbles_{abs(hash(claims))}"
-    code = "def shape(table):\n    return 1, 1\ndef figure(table, axes):\n    pass\n"
+    code = (
+        "from bnstudy.figures import Panel\ndef headline(table):\n    return [Panel('empty', [])]\n"
+    )
     (tmp_path / f"{name}.py").write_text(f"{code}def claims(table):\n    {claims}\n")
     monkeypatch.syspath_prepend(tmp_path)
     request = composer.request([], study=composer.study("sync"))
     own = request.study.model_copy(update={"entry": name})
     with pytest.raises(UserError, match="study sync cannot judge this grid: "):
         planned.check(own, request.cells, request.seeds)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ("def headline(table):\n    return 4 * [Panel('a', [])]\n", "one to 3 panels, not 4"),
+        ("def details(table):\n    return table['no_such']\n", "no column no_such"),
+        (
+            "def details(table):\n    return [Panel('a', [], claim='wors')]\n",
+            "Did you mean 'worse'",
+        ),
+    ],
+)
+def test_what_figures_lack_is_said_before_training(asks, own, told):
+    with pytest.raises(UserError, match=told):
+        asks("def claims(", f"{own}\ndef claims(")
 
 
 def test_every_probe_says_which_columns_it_adds():
@@ -143,14 +161,12 @@ def test_the_command_refuses_such_a_grid_before_it_trains(tmp_path, monkeypatch)
 
 
 CLAIMS = """
+from bnstudy.figures import Panel
 from bnstudy.stats import Claim, paired_differences
 from bnstudy.studies.kit import failed, trained, values, select
 
-def shape(table):
-    return 1, 1
-
-def figure(table, axes):
-    pass
+def headline(table):
+    return [Panel("empty", [])]
 
 def claims(table):
     "Batch norm against group norm."
@@ -184,8 +200,8 @@ def asks(composer, tmp_path, monkeypatch):
 
 
 WORDING = [("batch norm is worse", "other words"), ("Batch norm against", "A docstring about"),
-           ('"worse"', '"w"'), ("every arm", "all arms"), ("    pass", "    print(axes)"),
-           ("return 1, 1", "return 2, 2"), ("arms", "pair")]  # fmt: skip
+           ('"worse"', '"w"'), ("every arm", "all arms"), ('"empty"', '"other title"'),
+           ("[])]", "[], 'x label'), Panel('second', [])]"), ("arms", "pair")]  # fmt: skip
 ASKED = [
     ('"test_error", {', '"test_loss", {'),  # the number
     ('_size": 2', '_size": 8'),  # the cell

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -13,23 +14,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnstudy import figures, stats, studies
+from bnstudy import stats, studies
 from bnstudy.config import Config, Grid, StudyConfig
 from bnstudy.errors import UserError
-from bnstudy.studies import results
+from bnstudy.numbers import estimate
+from bnstudy.studies import results, sheets
 
 ROOT = Path(__file__).parents[2]
 MODULE = """
+from bnstudy.figures import Panel
 from bnstudy.stats import Claim
+from bnstudy.studies.drawing import curve
 from bnstudy.studies.kit import Published
 
 PUBLISHED = Published("published", "A 2020", "error in %", {"error": [1.0, float("nan")]})
 
-def shape(table):
-    return 1, 1
-
-def figure(table, axes):
-    axes[0, 0].plot(table["seed"], table["test_error"])
+def headline(table):
+    return [Panel("own", [curve(table, "data.name", "test_error", norm="batch")], x="names",
+                  claim="low")]
 
 def claims(table):
     values = dict(zip(table["seed"], table["test_error"]))
@@ -105,21 +107,15 @@ def test_results_that_do_not_hold_are_written_again(own, tmp_path, what):
 
 
 DETAILED = """
-def details_shape(table):
-    return 2, 1
-
-def details(table, axes):
-    axes[1, 0].set_title("every arm")
+def details(table):
+    return [Panel("every arm", headline(table)[0].curves, x="names")] * 4
 """
 
 
-def test_a_study_with_details_has_a_headline_as_wide_as_a_page_and_a_second_figure(own, tmp_path):
+def test_a_study_with_details_has_a_second_figure(own, tmp_path):
     folder, path = tmp_path / "results", tmp_path / f"{own.entry}.py"
     path.write_text(MODULE + DETAILED)
     write(own, folder)
-    sheets = results.drawn(studies.module(own), table())
-    for stem, blank in {"figure": figures.page(1), "details": figures.canvas(1, 2)}.items():
-        assert list(sheets[stem].get_size_inches()) == list(blank[0].get_size_inches())
     assert (folder / "details.png").read_bytes() != (folder / "figure.png").read_bytes()
     before = times(folder)
     write(own, folder)
@@ -127,19 +123,54 @@ def test_a_study_with_details_has_a_headline_as_wide_as_a_page_and_a_second_figu
     (folder / "details.svg").unlink()
     write(own, folder)
     assert (folder / "details.svg").exists()
+    points = pd.read_csv(folder / "points.csv")
+    assert points["figure"].value_counts().to_dict() == {"details": 4, "headline": 1}
+    told = json.loads((folder / "study.json").read_text())["alt"]
+    assert set(told) == {"figure", "details"}
+    assert told["details"].count("every arm") == 4
     path.write_text(MODULE)  # without details
     importlib.invalidate_caches()
     del sys.modules[own.entry]
     write(own, folder)
-    assert not [name for name in results.DETAILS if (folder / name).exists()]
+    assert not list(folder.glob("details.*"))
 
 
-@pytest.mark.parametrize("lost", results.DETAILED)
-def test_details_and_their_shape_come_together(own, tmp_path, lost):
+def test_points_are_the_means_and_intervals_of_the_table(own, tmp_path):
+    write(own, tmp_path / "results")
+    (point,) = pd.read_csv(tmp_path / "results" / "points.csv").to_dict("records")
+    interval = stats.t_interval(100 * table()["test_error"])
+    assert [point[name] for name in ("mean", "low", "high")] == pytest.approx(list(interval))
+    assert (point["panel"], point["curve"], point["n"]) == ("own", "batch", 6)
+
+
+def test_the_headline_says_the_verdict_with_its_number(own, tmp_path):
+    verdicts = write(own, tmp_path / "results")
+    panels = sheets.panels_of(studies.module(own), table())["figure"]
+    told = sheets.drawn(panels, [{**verdicts[0], "published": "+2 pp (published)"}])
+    number = estimate(*(verdicts[0][k] for k in ("mean", "low", "high", "unit")))
+    assert (
+        told.get_suptitle().replace("\n", " ") == f"supported: {number}, n = 6; +2 pp (published)"
+    )
+    assert f"supported: {number}" in [t.get_text() for t in told.axes[0].texts]
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_headline_has_one_to_three_panels(own, tmp_path, number):
     path = tmp_path / f"{own.entry}.py"
-    path.write_text(MODULE + DETAILED.replace(f"def {lost}(", "def other("))
-    with pytest.raises(UserError, match=f"has no '{lost}'"):
-        studies.module(own)
+    path.write_text(
+        MODULE + f"\nfirst = headline\ndef headline(t):\n    return first(t) * {number}\n"
+    )
+    with pytest.raises(ValueError, match=f"one to 3 panels, not {number}"):
+        sheets.panels_of(studies.module(own), table())
+
+
+def test_study_json_says_group_papers_and_alternative_text(own, tmp_path):
+    own = own.model_copy(update={"group": "batches", "papers": {"A 2020": "https://a.b/c"}})
+    write(own, tmp_path / "results")
+    told = json.loads((tmp_path / "results" / "study.json").read_text())
+    assert (told["group"], told["papers"]) == ("batches", {"A 2020": "https://a.b/c"})
+    assert told["alt"]["figure"].startswith("own: test error (%). batch: 1")
+    assert told["command"] == "bnstudy study own"
 
 
 def test_the_coverage_of_intervals_at_these_seeds_is_told(own, tmp_path):
@@ -189,16 +220,17 @@ def test_a_broken_study_is_not_called_an_unfinished_grid(own, tmp_path):
 
 def test_lines_give_each_verdict_and_its_reasons(own, tmp_path):
     line, why = studies.lines(write(own, tmp_path / "results"))
-    assert line.startswith("supported    primary  the error is above zero [+0.10, 95 % interval")
-    assert line.endswith("] exploratory")
+    number = r"\+0\.10\d\d pp \[0\.10\d\d, 0\.10\d\d\] \(95 % interval, detectable 0\.00\d\d\)"
+    wanted = f"supported    primary  the error is above zero: {number} exploratory"
+    assert re.fullmatch(wanted, line)
     assert why == "exploratory: there is no registration"
     told = tmp_path / "registered"
     (line,) = studies.lines(write(own, told, standing=lambda _: ("confirmatory", "why", "line")))
-    assert line.endswith("] confirmatory")
+    assert line.endswith(") confirmatory")
     lost = {"verdict": "invalid", "primary": False, "text": "t", "mean": None, "level": 0.9,
             "low": None, "high": None, "unit": "pp", "reasons": ["lost cell"]}  # fmt: skip
     first, second = studies.lines([lost])
-    assert first.endswith("[?, 90 % interval ? to ? pp]")
+    assert first.endswith("t: ? pp (90 % interval)")
     assert second.strip() == "lost cell"
 
 
@@ -274,13 +306,13 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
                      "registration.json", "details.svg", "details.png"):  # fmt: skip
             (folder / name).write_text(grid)
         os.utime(folder, (i, i))  # the other grid is the newer one
-    (runs / "report.html").write_text("page")
     command = tmp_path / "bin" / "bnstudy"
     command.parent.mkdir()
     command.write_text(
         "#!/bin/sh\nif [ $1 = study ]; then echo 'supported    primary  words'\n"
         "echo results/runs/studies/sync/quick-planned/table.csv\n"
         "echo results/runs/studies/sync/quick-planned/claims.json; fi\n"
+        "if [ \"$*\" = 'report --folder results' ]; then echo page > results/report.html; fi\n"
     )
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
@@ -291,4 +323,4 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
     for name in ("registration.json", "details.svg", "details.png"):
         assert (copied / name).exists()
     assert not (copied / "tuning.json").exists()
-    assert (tmp_path / "results" / "report.html").read_text() == "page"
+    assert (tmp_path / "results" / "report.html").read_text() == "page\n"

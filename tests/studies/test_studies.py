@@ -6,15 +6,13 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bnstudy import stats
+from bnstudy import figures, stats
 from bnstudy.studies import (
     batch_size,
     ema_vs_precise,
     eval_batch,
     normalization_batch,
-    results,
     sync,
 )
 
@@ -110,60 +108,50 @@ def test_another_grid_has_a_primary_claim_of_its_own():
     ]
 
 
-def means_drawn(ax) -> list[list[float]]:
-    """The values of all curves of two points."""
-    return [list(line.get_ydata()) for line in ax.lines if len(line.get_ydata()) == 2]
-
-
 def test_batch_size_draws_the_means_and_the_published_numbers():
     table = batch_table(
         lambda n, b: 0.2 + (0.1 if (n, b) == ("batch", 2) else 0),
         data=("digits", "contrast_digits"),
     )
-    sheets = results.drawn(batch_size, table)
-    published, *measured = sheets["figure"].axes
-    curves = [sorted(line.get_ydata()) for line in published.lines]
-    assert sorted(batch_size.PUBLISHED["batch"]) in curves
+    difference, errors = batch_size.headline(table)
+    published, measured = difference.curves
+    assert published.source == "published"
+    assert dict(zip(published.points["x"], published.points["mean"], strict=True)) == {
+        2: 10.6, 4: 3.1, 8: 0.8, 16: -0.5, 32: -0.5
+    }  # fmt: skip
     by = ["data.name", "norm.name", "train.batch_size"]
     means = 100 * table.groupby(by)["test_error"].mean()
     # the panel of the primary claim comes first, in the headline and in the details
-    for ax in (measured[0], sheets["details"].axes[0]):
+    for panel in (errors, batch_size.details(table)[0]):
+        assert panel.title.startswith("contrast digits, ResNet")
         for norm in ("batch", "group"):
-            wanted = means["contrast_digits", norm].to_numpy()
-            assert any(np.allclose(found, wanted) for found in means_drawn(ax))
+            (own,) = (c for c in panel.curves if c.label == norm)
+            np.testing.assert_allclose(own.points["mean"], means["contrast_digits", norm])
+    gap = means["contrast_digits", "batch"] - means["contrast_digits", "group"]
+    np.testing.assert_allclose(measured.points["mean"], gap)
 
 
-def test_the_title_of_the_headline_is_the_verdict_of_the_primary_claim():
+def test_the_headline_shows_the_primary_claim_and_details_its_number():
     table = batch_table(lambda n, b: 0.2 + (0.1 if (n, b) == ("batch", 2) else 0))
     primary = verdicts(batch_size, table)["contrast_digits resnet: BN loses more"]
-    title = results.drawn(batch_size, table)["figure"].axes[1].get_title("left")
-    assert f"{primary.mean:+.1f} pp [{primary.low:+.1f}, {primary.high:+.1f}]" in title
+    assert batch_size.headline(table)[0].claim == primary.name
+    (row,) = (c for c in batch_size.details(table)[-1].curves if c.source == "measured")
+    (found,) = row.points.to_dict("records")
+    assert [found[k] for k in ("mean", "low", "high")] == pytest.approx(
+        [primary.mean, primary.low, primary.high]
+    )
+    assert len(row.runs) == len(SEEDS)
 
 
-def test_titles_of_the_headline_say_what_grew_by_how_much_and_from_where():
-    table = batch_table(lambda n, b: 0.2, sizes=(2, 16))
-    published, measured = results.drawn(batch_size, table)["figure"].axes
-    assert "batch minus group, from 32 to 2:\n+11.1 pp" in published.get_title("left")
-    assert "batch minus group, from 16 to 2:\n" in measured.get_title("left")
-
-
-def test_details_cut_no_title_and_hide_no_curve_behind_a_legend():
+def test_an_arm_without_control_has_no_difference():
     table = batch_table(lambda n, b: 0.2, data=("mnist_small",), models=("mlp", "lenet"))
     partly = table[(table["model.name"] == "lenet") & (table["norm.name"] == "batch")]
     partly = partly.assign(**{"model.normalized": "convolutions"})
-    sheet = results.drawn(batch_size, pd.concat([table, partly]))["details"]
-    FigureCanvasAgg(sheet).draw()
-    for ax in sheet.axes:
-        box = ax.title.get_window_extent()
-        assert 0 <= box.x0 <= box.x1 <= sheet.bbox.width, ax.get_title()
-    difference, counts, beside = sheet.axes[-3:]
-    assert difference.get_legend() is counts.get_legend() is None
-    drawn = [bars.get_label() for bars in difference.containers]
-    assert len(drawn) == 2
-    listed = [text.get_text() for text in beside.get_legend().get_texts()]
-    assert [label for label in listed if label not in drawn] == [
-        "small MNIST, LeNet, norms on maps only\n(without a control: no difference)"
-    ]
+    *_, differences, growth = batch_size.details(pd.concat([table, partly]))
+    assert [c.label for c in differences.curves[1:]] == ["small MNIST, LeNet", "small MNIST, MLP"]
+    assert [c.label.partition(", 32")[0] for c in growth.curves[1:]] == [
+        "small MNIST, LeNet", "small MNIST, MLP"
+    ]  # fmt: skip
 
 
 def ghost_table(train_error, test_error, model="resnet", sizes=(2, 64)):
@@ -192,7 +180,14 @@ def test_normalization_batch_claims_and_figure():
     assert found["digits resnet: training noise"].verdict == "supported"
     assert found["digits resnet: frozen finish"].verdict == "supported"
     assert found["digits resnet: inconsistency"].verdict == "supported"
-    results.drawn(normalization_batch, table)["figure"].canvas.draw()
+    *_, costs = normalization_batch.headline(table)
+    dots = {c.label: c.points["mean"].iloc[0] for c in costs.curves if c.source == "measured"}
+    assert dots == {
+        "training error": pytest.approx(19, abs=0.5),
+        "test error": pytest.approx(20, abs=0.5),
+        "test error, won back": pytest.approx(20, abs=0.5),
+    }
+    figures.draw([*normalization_batch.headline(table), *normalization_batch.details(table)])
 
 
 def test_no_planted_effect_is_not_supported():

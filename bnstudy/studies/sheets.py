@@ -1,0 +1,128 @@
+"""The figures of a study: its panels, the verdicts that are written on them, files and words."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from bnstudy.atomic import write_atomically
+from bnstudy.errors import UserError, unknown
+from bnstudy.numbers import decimals, estimate, fixed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from bnstudy.figures import Panel
+
+STEMS = {"figure": "headline", "details": "details"}  # of files -> function of the module
+KINDS = ("svg", "pdf", "png")
+MOST = 3  # panels of a headline
+
+Verdict = Mapping[str, Any]
+"""As claims.json has it"""
+
+
+def panels_of(found: ModuleType, table: "pd.DataFrame") -> "dict[str, list[Panel]]":
+    """The panels of a study's module by the stem of their files: "figure", and "details" if any.
+
+    Raises ValueError for a headline without a panel or with more than three.
+    """
+    sheets = {"figure": list(found.headline(table))}
+    if not 1 <= len(sheets["figure"]) <= MOST:
+        raise ValueError(f"a headline has one to {MOST} panels, not {len(sheets['figure'])}")
+    if hasattr(found, STEMS["details"]):
+        sheets["details"] = list(found.details(table))
+    return {stem: panels for stem, panels in sheets.items() if panels}
+
+
+def measured(verdict: Verdict) -> str:
+    """`+5.1 pp [2.4, 7.8]`: what a claim's seeds have shown; nothing where a kind has no number."""
+    if verdict.get("kind") == "identical" or verdict["level"] is None:
+        return ""
+    return estimate(verdict["mean"], verdict["low"], verdict["high"], verdict["unit"])
+
+
+def numbers(verdict: Verdict) -> str:
+    """Estimate, kind of interval, threshold and detectable effect, all with the same decimals."""
+    if not measured(verdict):
+        return ""
+    beside = [_beside(verdict, name) for name in ("threshold", "detectable")]
+    parts = [f"{100 * verdict['level']:.3g} % interval", *filter(None, beside)]
+    return f"{measured(verdict)} ({', '.join(parts)})"
+
+
+def told(verdict: Verdict) -> str:
+    """What is written below the title of a panel: verdict, estimate and threshold."""
+    found = ", ".join(filter(None, (measured(verdict), _beside(verdict, "threshold"))))
+    return f"{verdict['verdict']}: {found}" if measured(verdict) else str(verdict["verdict"])
+
+
+def _beside(verdict: Verdict, name: str) -> str:
+    """A number beside an estimate, with its decimals; nothing where it is zero or unknown."""
+    value = verdict.get(name)
+    if not value or not math.isfinite(value):
+        return ""
+    return f"{name} {fixed(value, decimals(verdict['low'], verdict['high']))}"
+
+
+def heading(verdicts: Sequence[Verdict]) -> str:
+    """The primary claim's verdict in a line: what was measured, n, what was published."""
+    for verdict in verdicts:
+        if verdict["primary"]:
+            found = ", ".join(part for part in (measured(verdict), f"n = {verdict['n']}") if part)
+            published = verdict.get("published")
+            return f"{verdict['verdict']}: {found}" + (f"; {published}" if published else "")
+    return ""
+
+
+def drawn(
+    panels: "Sequence[Panel]", verdicts: Sequence[Verdict], stem: str = "figure", look: str = "page"
+) -> "Figure":
+    """Panels with the verdicts of their claims; over the headline the primary claim's."""
+    from bnstudy import figures
+
+    texts = {verdict["name"]: told(verdict) for verdict in verdicts}
+    above = heading(verdicts) if stem == "figure" else ""
+    return figures.draw(panels, look, above, texts)
+
+
+def write(
+    sheets: "Mapping[str, Sequence[Panel]]", verdicts: Sequence[Verdict], folder: Path
+) -> dict[str, str]:
+    """Write all figures and points.csv, what they draw; the alternative texts by stem."""
+    import pandas as pd
+
+    from bnstudy import figures
+
+    tables = []
+    for stem, panels in sheets.items():
+        figures.save(drawn(panels, verdicts, stem), folder, stem)
+        own = figures.points(panels)
+        own.insert(0, "figure", STEMS[stem])
+        tables.append(own)
+    for kind in KINDS:  # of an earlier version of the study
+        if "details" not in sheets:
+            (folder / f"details.{kind}").unlink(missing_ok=True)
+    write_atomically(folder / "points.csv", pd.concat(tables).to_csv(index=False))
+    return {stem: figures.alt(panels) for stem, panels in sheets.items()}
+
+
+def redrawn(found: ModuleType, folder: Path, stem: str = "figure", look: str = "page") -> "Figure":
+    """A figure of a result folder in another look, from its table.csv and claims.json.
+
+    Raises UserError for a folder without them, an unknown look, and details where there are none.
+    """
+    import pandas as pd
+
+    for name in ("table.csv", "claims.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is no result of a study: it has no {name}")
+    if stem not in STEMS:
+        raise unknown("figure", stem, STEMS)
+    sheets = panels_of(found, pd.read_csv(folder / "table.csv", low_memory=False))
+    if stem not in sheets:
+        raise UserError(f"{folder}: this study has no details, only its headline figure")
+    return drawn(sheets[stem], json.loads((folder / "claims.json").read_text()), stem, look)
