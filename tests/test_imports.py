@@ -128,6 +128,7 @@ MODULES = {
     ".api": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".cli": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".config": HEAVY | {"pandas", "hydra", "matplotlib"},
+    ".advice": HEAVY | {"pandas", "hydra", "matplotlib"},
     ".config.compose": HEAVY,
     ".store": HEAVY | {"pandas"},
     ".data": HEAVY,
@@ -157,7 +158,6 @@ MODULES = {
     ".studies.step_statistics": HEAVY,
     ".report": HEAVY,
     ".comparison": HEAVY,
-    ".advice": HEAVY | {"pandas"},
     ".figures": HEAVY,
 }
 
