@@ -7,6 +7,7 @@ intervals, those of paired differences invert the sign-flip test, as verdicts do
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def curve(
 
 def across(
     rows: pd.DataFrame,
-    columns: Mapping[float, str],
+    columns: Mapping[Any, str],
     *,
     norm: str = "",
     style: Style | None = None,
@@ -139,7 +140,7 @@ def cited(
 
 def gaps(
     label: str,
-    values: Mapping[float, Mapping[int, float]],
+    values: Mapping[Any, Mapping[int, float]],
     *,
     style: Style | None = None,
     dots: bool = True,
