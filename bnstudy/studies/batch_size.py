@@ -164,14 +164,13 @@ def _modes(own: Arms) -> list[Curve]:
 
 def _measured_gap(own: Arms, style: figures.Style) -> Curve:
     """BN minus its control by batch size; the seeds are beside it, in the errors."""
-    pairs = {
-        size: [own.cell("test_error", at(norm, size)) for norm in ("batch", control_of(own))]
+    control = control_of(own)
+    differences = {
+        size: own.difference(at("batch", size), at(control, size))
         for size in sorted(int(size) for size in own.rows[B].unique())
+        if own.cell("test_error", at("batch", size)) and own.cell("test_error", at(control, size))
     }
-    return gaps(
-        own.title, {size: paired_differences(*pair) for size, pair in pairs.items() if all(pair)},
-        style=style, dots=False,
-    )  # fmt: skip
+    return gaps(own.title, differences, style=style, dots=False)
 
 
 def _published_gap() -> Curve:

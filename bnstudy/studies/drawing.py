@@ -5,9 +5,12 @@ The only place where figures compute. Errors in tables are fractions and are dra
 intervals, those of paired differences invert the sign-flip test, as verdicts do.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,18 @@ from bnstudy.errors import did_you_mean
 from bnstudy.figures import Band, Curve, Panel, Style
 from bnstudy.stats import Claim
 from bnstudy.studies.kit import Published
+
+_level = ContextVar("level", default=0.95)
+
+
+@contextlib.contextmanager
+def at_level(level: float) -> Iterator[None]:
+    """Within the block intervals of paired differences have this level: that of the verdicts."""
+    token = _level.set(level)
+    try:
+        yield
+    finally:
+        _level.reset(token)
 
 
 def curve(
@@ -60,7 +75,7 @@ def curve(
 
 def across(
     rows: pd.DataFrame,
-    columns: Mapping[float, str],
+    columns: Mapping[Any, str],
     *,
     norm: str = "",
     style: Style | None = None,
@@ -133,7 +148,7 @@ def cited(
 
 def gaps(
     label: str,
-    values: Mapping[float, Mapping[int, float]],
+    values: Mapping[Any, Mapping[int, float]],
     *,
     style: Style | None = None,
     dots: bool = True,
@@ -146,7 +161,8 @@ def gaps(
     rows, runs = [], []
     for x, own in values.items():
         differences = [own[seed] for seed in sorted(own)]  # flips are drawn in this order
-        found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
+        level = _level.get()
+        found = stats.sign_flip_interval(differences, level) if differences else (math.nan,) * 3
         ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
         rows.append((x, *ends, int(np.isfinite(differences).sum())))
         runs += [(x, seed, difference) for seed, difference in own.items()]

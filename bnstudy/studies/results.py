@@ -226,7 +226,9 @@ def _write(
     standing = {"status": status, "status_reason": reason}
     folder.mkdir(parents=True, exist_ok=True)
     plainly = [{**v.to_dict(), **standing} for v in verdicts]
-    alt = sheets.write(sheets.panels_of(found, table), plainly, folder)
+    level = looks[-1].level if looks else stats.ALPHA
+    panels = sheets.panels_of(found, table, 1 - level)
+    alt = sheets.write(panels, plainly, folder, study.title)
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     diverged = int(table["diverged_at"].notna().sum())
     published = getattr(found, "PUBLISHED", {})
@@ -234,7 +236,6 @@ def _write(
     write_atomically(folder / "table.csv", table.to_csv(index=False))
     write_json(folder / "claims.json", plainly)
     failed = _failures(study, table, folder)
-    level = looks[-1].level if looks else stats.ALPHA
     description = {
         **study.model_dump(include=STATED),
         "scale": scale,
