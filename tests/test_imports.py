@@ -156,6 +156,7 @@ MODULES = {
     ".studies.sequence_length": HEAVY,
     ".studies.sequential_mnist": HEAVY,
     ".studies.step_statistics": HEAVY,
+    ".studies.words": HEAVY,
     ".report": HEAVY,
     ".comparison": HEAVY,
     ".figures": HEAVY,
