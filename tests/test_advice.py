@@ -25,16 +25,22 @@ def identified(rule):
 
 
 @pytest.fixture(scope="module")
-def kinds():
-    """(study, claim) -> kind of claim, of all claims that the quick grids of studies have."""
-    found = {}
+def tables():
+    """Study -> the table that its quick grid would give."""
     with hydra_session() as session:
-        for name in session.choices("study"):
-            study = session.study(name)
-            request = session.request(["scale=quick"], study=study)
-            table = planned.stand_in(request.cells, request.seeds[:2])
-            found |= {(name, claim.name): claim.kind for claim in module(study).claims(table)}
-    return found
+        studies = {name: session.study(name) for name in session.choices("study")}
+        requests = {n: session.request(["scale=quick"], study=s) for n, s in studies.items()}
+    return {n: (studies[n], planned.stand_in(r.cells, r.seeds[:2])) for n, r in requests.items()}
+
+
+@pytest.fixture(scope="module")
+def kinds(tables):
+    """(study, claim) -> kind of claim, of all claims that the quick grids of studies have."""
+    return {
+        (name, claim.name): claim.kind
+        for name, (study, table) in tables.items()
+        for claim in module(study).claims(table)
+    }
 
 
 def problems(rule, kinds):
@@ -67,6 +73,21 @@ def test_every_rule_names_a_claim_and_says_what_can_follow(kinds):
     assert found == {}
     twice = [(r.study, r.claim) for r in advice.rules()]
     assert len(set(twice)) == len(twice)
+
+
+def test_every_setting_is_one_that_the_study_has(tables):
+    """Its model and data, and its batch size: a batch, a group, or a process's share of a batch."""
+    for rule in advice.rules():
+        table = tables[rule.study][1]
+        assert rule.where["model"] in set(table["model.name"]), identified(rule)
+        assert rule.where["data"] in set(table["data.name"]), identified(rule)
+        sizes = set(table["train.batch_size"])
+        if "norm.group_size" in table:
+            sizes |= set(table["norm.group_size"].dropna())
+        if "train.processes" in table:
+            shares = table["train.batch_size"] / table["train.processes"].fillna(1)
+            sizes |= set(shares)
+        assert rule.where.get("batch_size", next(iter(sizes))) in sizes, identified(rule)
 
 
 @pytest.mark.parametrize(
