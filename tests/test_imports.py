@@ -148,7 +148,6 @@ MODULES = {
     ".studies.population_estimate": HEAVY,
     ".studies.results": HEAVY,
     ".studies.sheets": HEAVY,
-    ".studies.old_drawing": HEAVY,
     ".studies.sync": HEAVY,
     ".studies.length_generalization": HEAVY,
     ".studies.recurrent_gradient": HEAVY,

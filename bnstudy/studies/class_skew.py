@@ -6,12 +6,13 @@ and two classes a batch are beside it; where an arm does not learn, nothing is c
 before the first run of this version of the study's grid.
 """
 
-import numpy as np
+from collections.abc import Sequence
+
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import bars, finish, zero
+from bnstudy.studies.drawing import across, curve, differences, reported
 from bnstudy.studies.kit import (
     BATCH,
     EMA,
@@ -19,13 +20,14 @@ from bnstudy.studies.kit import (
     Precondition,
     Published,
     arms,
-    chance,
     extended,
     filled,
+    in_order,
     learned,
     panels,
     select,
     sequence,
+    values,
 )
 
 CLASSES = "train.classes_per_batch"
@@ -44,6 +46,14 @@ PUBLISHED = Published(
     },
 )  # fmt: skip
 
+ARMS = (  # of the source: its name, arm, source of statistics, metric
+    ("fair batches", "batch", "population", "test_error"),
+    ("batch, population", "batch", "population", "test_error"),
+    ("batch, equally composed", "batch", "batch", "composition_error"),
+    ("batch, halves", "ghost", "population", "test_error"),
+    ("renorm", "renorm", "population", "test_error"),
+)
+
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
     """With the arm's name; batch norm on halves of the batch is `ghost`."""
@@ -52,28 +62,73 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     return extended(table, {"arm": arms(table).mask(halves, "ghost"), "leak": leak})
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set and model: error, leak, and the published numbers."""
-    return len(panels(table)), 3
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Batch norm's error by both statistics; the difference, the leak, by classes in a batch."""
+    main, *_ = panels(prepared(table))
+    batch = select(main.rows, {"arm": "batch"})
+    skewed = sorted((int(n) for n in batch[CLASSES].unique()), reverse=True)[1:]
+    effect = PUBLISHED["batch, equally composed"] - PUBLISHED["batch, population"]
+    published = reported(PUBLISHED, "ImageNet, 16 classes", effect, norm="batch")
+    return [
+        figures.Panel(
+            f"{main.title}, batch norm",
+            [
+                curve(batch, CLASSES, "test_error", norm="batch", label="exponential average"),
+                curve(batch, CLASSES, "composition_error", norm="batch", mode="batch",
+                      label="equally composed batches"),
+            ],
+            XLABEL, ceiling=100,
+        ),
+        differences(
+            "the leak: their difference",
+            {
+                f"{few} classes" if few > 1 else "1 class":
+                    values(batch, "leak", {CLASSES: few})
+                for few in skewed
+            },
+            figures.ramp(len(skewed)), beside=[published],
+            claim=f"{main.key}: leak, {skewed[0]}",
+        ),
+    ]  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Test error and leak by classes in a batch; published accuracies."""
-    for row, panel in zip(axes, panels(prepared(table)), strict=True):
-        summary = stats.summarize(panel.rows, ["arm", CLASSES], "test_error")
-        figures.curves(row[0], summary, CLASSES, "arm", percent=True, xlabel=XLABEL,
-                       ylabel="test error, population (%)")  # fmt: skip
-        guess = 100 * float(chance(panel.rows).max())
-        row[0].axhline(guess, color="black", linewidth=0.8, linestyle=":", label="chance")
-        finish(row[0], panel.title)
-        leaking = panel.rows[panel.rows["leak"].notna()]
-        summary = stats.summarize(leaking, ["arm", CLASSES], "leak")
-        figures.curves(row[1], summary, CLASSES, "arm", percent=True, xlabel=XLABEL,
-                       ylabel="population minus oracle (pp)")  # fmt: skip
-        zero(row[1])
-        row[1].set_title("leak: oracle = equally composed batches")
-        bars(row[2], PUBLISHED.values, (60, 82), "accuracy (%)")
-        row[2].set_title("published: ImageNet, 16 x 2")
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Error and leak of every arm by classes in a batch; half the classes, here and published."""
+    found = []
+    for panel in panels(prepared(table)):
+        names = in_order(panel.rows["arm"])
+        leaking = [n for n in names if select(panel.rows, {"arm": n})["leak"].notna().any()]
+        found += [
+            figures.Panel(f"{panel.title}: all norms", _by_classes(panel, names, "test_error"),
+                          XLABEL, ceiling=100),
+            figures.Panel(f"{panel.title}: the leak", _by_classes(panel, leaking, "leak"), XLABEL,
+                          "test error, difference (pp)", floor=None, zero=True),
+            _few(panel),
+        ]  # fmt: skip
+    others = [
+        reported(PUBLISHED, name, 100 - PUBLISHED[name], norm=arm, mode=mode)
+        for name, arm, mode, _ in ARMS
+    ]
+    title = "ImageNet, 16 of 1,000 classes"
+    return [*found, figures.Panel(title, others, kind="dots", ceiling=100)]
+
+
+def _few(panel: Panel) -> figures.Panel:
+    """The arms that the source has, at the most classes that are not all."""
+    fair, few, *_ = sorted((int(n) for n in panel.rows[CLASSES].unique()), reverse=True)
+    curves = []
+    for name, arm, mode, metric in ARMS:
+        classes = fair if name == "fair batches" else few
+        rows = select(panel.rows, {"arm": arm, CLASSES: classes})
+        if len(rows):
+            curves.append(across(rows, {0: metric}, norm=arm, mode=mode, label=name))
+    return figures.Panel(f"{panel.title}: {few} of {fair} classes", curves, kind="dots",
+                         ceiling=100)  # fmt: skip
+
+
+def _by_classes(panel: Panel, names: Sequence[str], metric: str) -> list[figures.Curve]:
+    """A metric by classes in a batch, a curve for each arm."""
+    return [curve(select(panel.rows, {"arm": name}), CLASSES, metric, norm=name) for name in names]
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

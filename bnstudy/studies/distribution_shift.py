@@ -6,12 +6,14 @@ have claims of their own: a mean over corruptions would be that of the largest. 
 first run of this version of the study's grid.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import across, finish
+from bnstudy.studies.drawing import across, differences, reported
 from bnstudy.studies.kit import (
     BATCH,
     EMA,
@@ -54,68 +56,132 @@ def adapted(table: pd.DataFrame, name: str, severity: int) -> str:
     return list(sizes(table, name, severity).values())[-1]
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Two rows for each data set and model."""
-    return 2 * len(panels(table)), 4
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Noise by severity and source of statistics; what test statistics gain, by corruption."""
+    main, *_ = panels(table, model="resnet")
+    published = gains_published()
+    others = [
+        reported(PUBLISHED, f"{_word(name)}, ImageNet", published[name], style=figures.hue(i))
+        for i, name in enumerate(CLAIMED) if name in published
+    ]  # fmt: skip
+    return [
+        _severities(main, CLAIMED[0], ("batch", "group")),
+        differences(
+            "training minus test-batch statistics",
+            {_word(name): gain(main.rows, name) for name in CLAIMED},
+            [figures.hue(i) for i in range(len(CLAIMED))], beside=others,
+            claim=f"{main.key}: {CLAIMED[0]}",
+        ),
+    ]  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Error by severity for each corruption; batch size and prior; calibration; published."""
-    for i, panel in enumerate(panels(table)):
-        batch = select(panel.rows, {NORM: "batch"})
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Every corruption by severity; test batch size; calibration; clean cost; group norm."""
+    found, every = [], panels(table, model="resnet")
+    for panel in every:
         norms = in_order(panel.rows[NORM])
-        flat = axes[2 * i : 2 * i + 2].ravel()
-        label = "batch, test statistics"
-        styles = {norm: figures.style_of(norm) for norm in norms}
-        styles[label] = figures.style_of("batch")._replace(label=label)
-        for ax, name in zip(flat, SHOWN, strict=False):
-            plain = {s: f"{name}_{s}_error" for s in SEVERITIES}
-            curves = {norm: across(select(panel.rows, {NORM: norm}), plain) for norm in norms}
-            curves[label] = across(batch, {s: adapted(batch, name, s) for s in SEVERITIES})
-            figures.series(ax, curves, percent=True, log2=False, styles=styles, dashed=[label],
-                           xlabel="severity", ylabel="test error (%)")  # fmt: skip
-            ax.set_title(f"{panel.title}: {name}")
-        flat[0].legend(fontsize=6)
-        _batches(flat[5], batch)
-        _calibration(flat[6], batch)
-        _published(flat[7])
+        found += [_severities(panel, name, norms) for name in SHOWN]
+        found += [_batches(panel), _calibration(panel)]
+    return [*found, _cost(every), *_against_group(every)]
 
 
-def _batches(ax, batch: pd.DataFrame) -> None:
-    """Severity 3: error by test batch size, and with a prior at 16."""
-    curves = {name: across(batch, sizes(batch, name, 3)) for name in CLAIMED}
-    figures.series(ax, curves, percent=True, xlabel="test batch (examples)",
-                   ylabel="test error (%)")  # fmt: skip
-    for name, (color, _) in zip(CLAIMED, figures.SERIES, strict=False):
-        mean = 100 * batch[f"{name}_3_error_prior16"].mean()
-        ax.plot(16, mean, linestyle="none", marker="*", markersize=9, color=color)
-    ax.plot([], [], linestyle="none", marker="*", color="grey", label="16, with prior of 16")
-    finish(ax, "severity 3, by test batch", fontsize=6)
+def _word(name: str) -> str:
+    """A corruption as figures spell it."""
+    return name.upper() if name == "jpeg" else name
 
 
-def _calibration(ax, batch: pd.DataFrame) -> None:
-    """Expected calibration error, mean over the claimed corruptions."""
-    curves = {}
-    for label, column in (
-        ("training statistics", lambda n, s: f"{n}_{s}_ece"),
-        ("test statistics", lambda n, s: adapted(batch, n, s).replace("_error_", "_ece_")),
+def _severities(panel: Panel, name: str, norms: Sequence[str]) -> figures.Panel:
+    """Test error under a corruption: norms with what training left, batch norm adapted."""
+    batch = select(panel.rows, {NORM: "batch"})
+    curves = [
+        across(select(panel.rows, {NORM: norm}), {s: f"{name}_{s}_error" for s in SEVERITIES},
+               norm=norm)
+        for norm in norms if norm in set(panel.rows[NORM])
+    ]  # fmt: skip
+    largest = {s: adapted(batch, name, s) for s in SEVERITIES}
+    curves.append(
+        across(batch, largest, norm="batch", mode="large_batch", label="batch, test statistics")
+    )
+    return figures.Panel(f"{panel.title}: {_word(name)}", curves,
+                         "severity of the corruption", x="linear", ceiling=100)  # fmt: skip
+
+
+def _batches(panel: Panel) -> figures.Panel:
+    """Batch norm's error at severity 3 by the size of test batches."""
+    batch = select(panel.rows, {NORM: "batch"})
+    curves = [
+        across(batch, sizes(batch, name, 3), label=_word(name), style=figures.hue(i))
+        for i, name in enumerate(CLAIMED)
+    ]
+    return figures.Panel(f"{panel.title}: severity 3", curves, "test batch (examples)",
+                         ceiling=100)  # fmt: skip
+
+
+def _calibration(panel: Panel) -> figures.Panel:
+    """Batch norm's expected calibration error, mean over the claimed corruptions."""
+    batch = select(panel.rows, {NORM: "batch"})
+    curves = []
+    for mode, column in (
+        ("population", lambda n, s: f"{n}_{s}_ece"),
+        ("large_batch", lambda n, s: adapted(batch, n, s).replace("_error_", "_ece_")),
     ):
         means = {str(s): batch[[column(n, s) for n in CLAIMED]].mean(axis=1) for s in SEVERITIES}
         rows = extended(batch[["seed"]], means)
-        curves[label] = across(rows, {s: str(s) for s in SEVERITIES})
-    figures.series(ax, curves, percent=True, log2=False, xlabel="severity",
-                   ylabel="calibration error (%)")  # fmt: skip
-    finish(ax, "noise, blur, JPEG: calibration (ECE)", fontsize=6)
+        label = "training statistics" if mode == "population" else "test statistics"
+        curves.append(
+            across(rows, {s: str(s) for s in SEVERITIES}, norm="batch", mode=mode, label=label)
+        )
+    return figures.Panel(f"{panel.title}: noise, blur, JPEG", curves,
+                         "severity of the corruption", "calibration error (%)",
+                         x="linear", ceiling=100)  # fmt: skip
 
 
-def _published(ax) -> None:
-    places = np.arange(len(PUBLISHED["corruption"]))
-    for shift, key, color in ((-0.2, "training statistics", "#D55E00"),
-                              (0.2, "statistics of the shifted data", "#0072B2")):  # fmt: skip
-        ax.bar(places + shift, PUBLISHED[key], 0.38, color=color, label=key)
-    ax.set_xticks(places, PUBLISHED["corruption"])
-    ax.set_ylabel("error (%)")
-    finish(ax, "published: ResNet-50, ImageNet-C", fontsize=6, room=0.3)
+def _cost(every: Sequence[Panel]) -> figures.Panel:
+    """What test-batch statistics cost on clean data, beside the margin of the claim."""
+    rows = {panel.title: clean_cost(select(panel.rows, {NORM: "batch"})) for panel in every}
+    return differences(
+        "clean data: test-batch minus training statistics", rows,
+        claim=f"{every[0].key}: clean",
+        bands=[figures.Band(CLEAN_COST, CLEAN_COST, f"margin {CLEAN_COST:g} pp")],
+    )  # fmt: skip
+
+
+def _against_group(every: Sequence[Panel]) -> list[figures.Panel]:
+    """Group norm against batch norm, plain and adapted, mean over the claimed corruptions."""
+    compared = [panel for panel in every if "group" in set(panel.rows[NORM])]
+    plain, after = {}, {}
+    for panel in compared:
+        batch, group = (select(panel.rows, {NORM: norm}) for norm in ("batch", "group"))
+        others = shifted(group, CLAIMED)
+        plain[panel.title] = paired_differences(shifted(batch, CLAIMED), others)
+        after[panel.title] = paired_differences(others, shifted(batch, CLAIMED, adapt=True))
+    shown = (
+        ("noise, blur, JPEG: batch minus group norm", plain, "group"),
+        ("group norm minus batch norm with test statistics", after, "group against adapted"),
+    )
+    return [
+        differences(title, rows, claim=f"{compared[0].key}: {claim}")
+        for title, rows, claim in shown if rows
+    ]  # fmt: skip
+
+
+def gain(rows: pd.DataFrame, name: str) -> dict[int, float]:
+    """What statistics of test batches take off batch norm's error, mean over severities, in pp."""
+    batch = select(rows, {NORM: "batch"})
+    return paired_differences(shifted(batch, (name,)), shifted(batch, (name,), adapt=True))
+
+
+def clean_cost(batch: pd.DataFrame) -> dict[int, float]:
+    """What statistics of test batches add to batch norm's error on clean data, in pp."""
+    return paired_differences(values(batch, "test_error_large_batch"), values(batch, "test_error"))
+
+
+def gains_published() -> dict[str, float]:
+    """Corruption -> what statistics of the shifted data take off the published error, in pp."""
+    gains = np.subtract(
+        PUBLISHED["training statistics"], PUBLISHED["statistics of the shifted data"]
+    )
+    return dict(zip(PUBLISHED["corruption"], map(float, gains), strict=True))
 
 
 def shifted(rows: pd.DataFrame, names: tuple[str, ...], adapt: bool = False) -> dict[int, float]:
@@ -137,10 +203,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
 
 
 def _claims_of(panel: Panel) -> list[Claim]:
-    gains = np.subtract(
-        PUBLISHED["training statistics"], PUBLISHED["statistics of the shifted data"]
-    )
-    published = dict(zip(PUBLISHED["corruption"], gains, strict=True))
+    published = gains_published()
     batch, group = (select(panel.rows, {NORM: n}) for n in ("batch", "group"))
     claim = panel.claims(
         source=SOURCE, preconditions=[trained(batch, "batch norm"), comparable(panel.rows)]
@@ -149,10 +212,10 @@ def _claims_of(panel: Panel) -> list[Claim]:
         claim(
             name,
             f"test-batch statistics lower batch norm's error under {name}, mean over severities",
-            paired_differences(shifted(batch, (name,)), shifted(batch, (name,), adapt=True)),
+            gain(panel.rows, name),
             primary=panel.main and name == CLAIMED[0], estimand=f"{EMA} minus {BATCH}",
             **(
-                PUBLISHED.cite("{} pp on ImageNet-C", float(published[name]))
+                PUBLISHED.cite("{} pp on ImageNet-C", published[name])
                 if name in published else {}
             ),
         )
@@ -161,10 +224,8 @@ def _claims_of(panel: Panel) -> list[Claim]:
     found.append(
         claim(
             "clean", f"on clean data they cost less than {CLEAN_COST:g} pp",
-            paired_differences(
-                values(batch, "test_error_large_batch"), values(batch, "test_error")
-            ),
-            "not_worse", threshold=CLEAN_COST, estimand=f"{BATCH} minus exponential average",
+            clean_cost(batch), "not_worse", threshold=CLEAN_COST,
+            estimand=f"{BATCH} minus exponential average",
         )
     )  # fmt: skip
     if not len(group):

@@ -5,8 +5,9 @@ The only place where figures compute. Errors in tables are fractions and are dra
 intervals, those of paired differences invert the sign-flip test, as verdicts do.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,9 @@ import pandas as pd
 
 from bnstudy import figures, stats
 from bnstudy.errors import did_you_mean
-from bnstudy.figures import Curve, Style
+from bnstudy.figures import Band, Curve, Panel, Style
+from bnstudy.stats import Claim
 from bnstudy.studies.kit import Published
-from bnstudy.studies.old_drawing import (  # noqa: F401  until all studies state panels
-    bars,
-    decomposition,
-    finish,
-    interval,
-    values_behind,
-    zero,
-)
 
 
 def curve(
@@ -152,7 +146,7 @@ def gaps(
     """
     rows, runs = [], []
     for x, own in values.items():
-        differences = list(own.values())
+        differences = [own[seed] for seed in sorted(own)]  # flips are drawn in this order
         found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
         ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
         rows.append((x, *ends, int(np.isfinite(differences).sum())))
@@ -170,6 +164,42 @@ def gap(label: str, values: Mapping[int, float], *, style: Style | None = None) 
     return gaps(label, {0: values}, style=style)
 
 
+def reported(
+    published: Published,
+    label: str,
+    value: float,
+    *,
+    norm: str = "",
+    style: Style | None = None,
+    mode: str = "population",
+) -> Curve:
+    """One number of others' as a dot, in the unit of the axis; the rest as in `cited`."""
+    number = dataclasses.replace(published, values={"x": [0], "value": [value]})
+    return cited(number, "value", "x", norm=norm, style=style, label=label, mode=mode)
+
+
+def differences(
+    title: str,
+    rows: Mapping[str, Mapping[int, float]],
+    styles: Sequence[Style] = (),
+    *,
+    ylabel: str = "test error, difference (pp)",
+    beside: Sequence[Curve] = (),
+    bands: Sequence[Band] = (),
+    claim: str = "",
+) -> Panel:
+    """Paired differences as dots, one for each label, beside the line of no difference.
+
+    rows:   label -> seed -> difference, from the top down.
+    styles: one for each row; `figures.hue(0)` for all by default.
+    beside: further dots below them, such as others' numbers.
+    """
+    looks = styles or [figures.hue(0)] * len(rows)
+    dots = [gap(label, own, style=s) for (label, own), s in zip(rows.items(), looks, strict=True)]
+    return Panel(title, [*dots, *beside], ylabel=ylabel, kind="dots", floor=None, zero=True,
+                 bands=bands, claim=claim)  # fmt: skip
+
+
 def _made(
     points: pd.DataFrame, runs: pd.DataFrame | None, norm: str, style: Style | None, label: str,
     mode: str,
@@ -182,3 +212,34 @@ def _made(
     if not label and mode != "population":
         text = f"{text}, {figures.MODES[mode].label}"
     return Curve(text, points, look, mode, None if runs is None else runs.dropna())
+
+
+def effects(
+    claims: Sequence[Claim],
+    labels: Mapping[str, str],
+    published: Published | None = None,
+    where: str = "",
+) -> list[Curve]:
+    """The differences that claims judge as dots, and below each the number of its source.
+
+    labels: name of a claim -> what stands beside it; names that no claim has are left out.
+    published, where: of the sources' numbers, and what stands beside them; None: only ours.
+    """
+    found, by = [], {claim.name: claim for claim in claims}
+    own = {name: label for name, label in labels.items() if name in by}
+    for i, (name, label) in enumerate(own.items()):
+        style, effect = figures.hue(i), by[name].published_effect
+        found.append(gap(label, by[name].values, style=style))
+        if published is not None and effect is not None:
+            found.append(reported(published, where, effect, style=style))
+    return found
+
+
+def medians(rows: pd.DataFrame, columns: Mapping[Any, str], *, style: Style, label: str) -> Curve:
+    """Medians over the runs, and quartiles in the place of an interval; x -> column.
+
+    For values that a mean cannot use, such as the logarithm of a gradient that underflows.
+    """
+    low, median, high = rows[list(columns.values())].quantile([0.25, 0.5, 0.75]).to_numpy()
+    points = pd.DataFrame({"x": list(columns), "mean": median, "low": low, "high": high})
+    return Curve(label, points, style)

@@ -7,12 +7,14 @@ were chosen after a first look at an earlier one, with other seeds: the pixel no
 and that late checkpoints are judged at all.
 """
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import across, course, finish
+from bnstudy.studies.drawing import across, course, differences, reported
 from bnstudy.studies.kit import (
     CORRECTED,
     EMA,
@@ -44,7 +46,18 @@ PUBLISHED = Published(
         "test accuracy": [0.807, 0.708, 0.843, 0.853],
     },
 )  # fmt: skip
-EARLY_GAP = Published("digitised", SOURCE, "ResNet-50 on ImageNet, early in training")
+EARLY_GAP = Published(
+    "digitised", SOURCE, "ResNet-50 on ImageNet, early in training, in pp",
+    {"gap": 5.0},
+)  # fmt: skip
+SAMPLES = (64, 256, 1024)  # training examples for PreciseBN
+ENOUGH = 0.5  # pp between PreciseBN of a part and of all
+
+STATISTICS: dict[str, dict[str, Any]] = {  # of errors at checkpoints: how their curves look
+    "ema": {"label": "exponential average", "norm": "batch"},
+    "corrected": {"label": "without its initial values", "style": figures.hue(1)},
+    "precise": {"label": "PreciseBN", "norm": "batch", "mode": "precise"},
+}
 
 
 def arms_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -59,74 +72,130 @@ def arms_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Two rows for each data set: a panel an arm, lag, cloud, samples, the published runs."""
-    return 2 * len(panels(table)), -(-(len(arms_of(table)) + 4) // 2)
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Late checkpoints at the largest rate by both statistics; the gap between them by rate."""
+    main, *_ = panels(table)
+    title, large = next(iter(arms_of(main.rows).items()))
+    return [
+        _course(
+            f"{main.title}, {_rate(title, 'learning rate')}", large, late(large),
+            ("ema", "precise"), y="linear", xlabel="epoch (without the first quarter)",
+        ),
+        _gaps(
+            main, "average minus PreciseBN",
+            reported(EARLY_GAP, "ImageNet, early", EARLY_GAP["gap"], norm="batch"),
+        ),
+    ]  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Error over checkpoints by statistics; lag; cloud of batch means; PreciseBN's examples."""
-    modes = {"exponential average": "ema_error", "without its initial values": "corrected_error",
-             "PreciseBN": "precise_error", "batch statistics": "batch_error"}  # fmt: skip
-    for i, panel in enumerate(panels(table)):
-        row = axes[2 * i : 2 * i + 2].ravel()
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """All checkpoints by statistics, lag, swings, PreciseBN's examples; the published runs."""
+    found = []
+    for panel in panels(table):
         arms = arms_of(panel.rows)
-        for ax, (title, own) in zip(row, arms.items(), strict=False):
-            curves = {label: course(own, column) for label, column in modes.items()}
-            figures.series(ax, curves, percent=True, log2=None, xlabel="checkpoint (epochs)",
-                           ylabel="test error (%)")  # fmt: skip
-            finish(ax, f"{panel.title}: {title}", fontsize=6)
-        for ax in row[len(arms) + 4 :]:
-            ax.set_axis_off()
-        lag, cloud, samples, published = row[len(arms) : len(arms) + 4]
-        curves = {title: course(own, "lag") for title, own in arms.items()}
-        figures.series(lag, curves, log2=None, xlabel="checkpoint (epochs)",
-                       ylabel="s.d. of batch means")  # fmt: skip
-        lag.set_yscale("log")
-        finish(lag, "running mean from mean of batch means", fontsize=6)
-        first, title = next(iter(arms.values())).sort_values("seed"), next(iter(arms))
-        _cloud(cloud, first.iloc[0], title)
-        columns = {float(n): f"precise_{n}_error" for n in (64, 256, 1024)}
-        curves = {title: across(own, columns) for title, own in arms.items()}
-        figures.series(samples, curves, percent=True, xlabel="training examples for PreciseBN",
-                       ylabel="test error (%)")  # fmt: skip
-        finish(samples, "how many examples PreciseBN needs", fontsize=6)
-        _published(published, first, panel.data)
+        found += [_course(f"{panel.title}, {_rate(title, 'learning rate')}", own, checkpoints(own))
+                  for title, own in arms.items()]  # fmt: skip
+        if not panel.main:
+            found.append(_gaps(panel, f"{panel.title}: average minus PreciseBN"))
+        found += [_lag(panel), _swings(panel), _samples(panel)]
+    return [*found, _published(panels(table)[0])]
 
 
-def _cloud(ax, run: pd.Series, title: str) -> None:
-    """32 batch means and the running mean of one run, first against second channel."""
-    points = [[run[c] for c in sorted(run.index) if c.startswith(f"cloud_{a}/")] for a in "xy"]
-    ax.plot(*points, linestyle="none", marker="o", color="#0072B2", label="32 batch means")
-    ax.plot(run["running_x"], run["running_y"], linestyle="none", marker="X", markersize=8,
-            color="#D55E00", label="running mean")  # fmt: skip
-    ax.set_xlabel("first layer, channel 1")
-    ax.set_ylabel("first layer, channel 2")
-    finish(ax, f"last checkpoint, {title}, seed {int(run['seed'])}", fontsize=6, room=0.25)
+def _course(
+    title: str, rows: pd.DataFrame, numbers: Sequence[str],
+    names: Sequence[str] = ("ema", "corrected", "precise"), **axes: Any,
+) -> figures.Panel:  # fmt: skip
+    """Test error at these checkpoints by statistics."""
+    curves = []
+    for name in names:
+        columns = [f"{name}_error/{number}" for number in numbers]
+        curves.append(course(rows[["seed", *columns]], f"{name}_error", **STATISTICS[name]))
+    usual = {"xlabel": "epoch", "x": "linear", "y": "log10", "ceiling": 100}
+    return figures.Panel(title, curves, **{**usual, **axes})
 
 
-def _published(ax, own: pd.DataFrame, data: str) -> None:
-    """The four published runs' test accuracy beside ours at the same learning rate."""
-    accuracy = PUBLISHED["test accuracy"]
-    ax.plot([0] * len(accuracy), [100 * a for a in accuracy], linestyle="none", marker="o",
-            color="#000000")  # fmt: skip
-    for i, (column, color) in enumerate(
-        (("test_error", "#D55E00"), ("test_error_precise", "#0072B2")), start=1
-    ):
-        ax.plot([i] * len(own), 100 * (1 - own[column]), linestyle="none", marker="o", color=color)
-    labels = ["published,\nFashion-MNIST", f"{data},\naverage", "the same,\nPreciseBN"]
-    ax.set_xticks([0, 1, 2], labels, fontsize=6)
-    ax.set_xlim(-0.5, 2.5)
-    ax.set_ylabel("final test accuracy (%), one run each")
-    ax.set_title("published runs at lr 1.0 and ours")
+def _gaps(panel: Panel, title: str, *beside: figures.Curve) -> figures.Panel:
+    """What the average's error has more than PreciseBN's at late checkpoints, by rate."""
+    arms = arms_of(panel.rows)
+    return differences(
+        title, {_rate(name): late_gap(own) for name, own in arms.items()},
+        [figures.hue(i) for i in range(len(arms))], beside=beside,
+        claim=f"{panel.data}: late gap",
+    )  # fmt: skip
+
+
+def _lag(panel: Panel) -> figures.Panel:
+    """How far the running mean is from the mean of batch means."""
+    curves = [
+        course(own, "lag", label=_rate(title), style=figures.hue(i), percent=False)
+        for i, (title, own) in enumerate(arms_of(panel.rows).items())
+    ]
+    return figures.Panel(
+        f"{panel.title}: lag of the running mean", curves, xlabel="epoch", x="linear", y="log10",
+        ylabel="distance (s.d.)",
+    )  # fmt: skip
+
+
+def _swings(panel: Panel) -> figures.Panel:
+    """Standard deviation over checkpoints, exponential average against PreciseBN."""
+    arms = arms_of(panel.rows)
+    return differences(
+        f"{panel.title}: swings, average against PreciseBN",
+        {_rate(title): values(own, "log_sd_ratio", factor=1) for title, own in arms.items()},
+        [figures.hue(i) for i in range(len(arms))],
+        ylabel="ratio of s.d. (octaves)", claim=f"{panel.data}: swings",
+    )  # fmt: skip
+
+
+def _samples(panel: Panel) -> figures.Panel:
+    """PreciseBN from some of the training examples against PreciseBN from all, at the main rate."""
+    own = next(iter(arms_of(panel.rows).values()))
+    every = values(own, "test_error_precise")
+    return differences(
+        f"{panel.title}: PreciseBN, from a part minus from all",
+        {f"{n:,} examples": paired_differences(values(own, f"precise_{n}_error"), every)
+         for n in SAMPLES},
+        figures.ramp(len(SAMPLES)), claim=f"{panel.data}: samples",
+        bands=[figures.Band(-ENOUGH, ENOUGH, f"within {ENOUGH:g} pp")],
+    )  # fmt: skip
+
+
+def _published(panel: Panel) -> figures.Panel:
+    """Final test errors of the four published runs beside ours at the same rate."""
+    own = next(iter(arms_of(panel.rows).values()))
+    measured = [
+        across(own, {0: f"test_error{figures.MODES[mode].suffix}"}, norm="batch", mode=mode,
+               label=figures.MODES[mode].label)
+        for mode in ("population", "precise")
+    ]  # fmt: skip
+    others = [
+        reported(PUBLISHED, run, 100 * (1 - accuracy), norm="batch")
+        for run, accuracy in zip(PUBLISHED["run"], PUBLISHED["test accuracy"], strict=True)
+    ]
+    title = f"{panel.data}, and a notebook on Fashion-MNIST"
+    return figures.Panel(title, [*measured, *others], kind="dots", ceiling=100)
+
+
+def _rate(title: str, word: str = "rate") -> str:
+    """A rate and schedule as figures spell them; a rate that does not decay is constant."""
+    return title.replace("lr", word).removesuffix(", constant")
+
+
+def checkpoints(rows: pd.DataFrame) -> list[str]:
+    """The numbers of the checkpoints that all runs have, as columns spell them."""
+    numbers = sorted(c.rpartition("/")[2] for c in rows if c.startswith("precise_error/"))
+    return [n for n in numbers if rows[f"precise_error/{n}"].notna().all()]
+
+
+def late(rows: pd.DataFrame) -> list[str]:
+    """The checkpoints after the first quarter."""
+    ends = checkpoints(rows)
+    return ends[len(ends) // EARLY :]
 
 
 def late_gap(rows: pd.DataFrame, error: str = "ema_error") -> dict[int, float]:
     """Seed -> mean over late checkpoints of an error minus PreciseBN's, in pp."""
-    numbers = sorted(c.rpartition("/")[2] for c in rows if c.startswith("precise_error/"))
-    ends = [n for n in numbers if rows[f"precise_error/{n}"].notna().all()]
-    late = ends[len(ends) // EARLY :]
-    gaps = [rows[f"{error}/{n}"] - rows[f"precise_error/{n}"] for n in late]
+    gaps = [rows[f"{error}/{n}"] - rows[f"precise_error/{n}"] for n in late(rows)]
     return values(extended(rows, {"gap": sum(gaps) / len(gaps)}), "gap")
 
 
@@ -186,7 +255,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
             paired_differences(
                 values(large, "precise_1024_error"), values(large, "test_error_precise")
             ),
-            "equivalent", threshold=0.5, estimand=PRECISE,
+            "equivalent", threshold=ENOUGH, estimand=PRECISE,
             published="1,000 to 10,000 examples suffice on ImageNet (published)",
             expected="supported; small data: 1,024 is nearly all",
         ),

@@ -7,16 +7,18 @@ residual network at 32, the training batch. Written before the first run of this
 study's grid.
 """
 
-import numpy as np
 import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import across, finish
-from bnstudy.studies.kit import BATCH, EMA, Panel, Published, panels, sequence
+from bnstudy.studies.drawing import across, differences
+from bnstudy.studies.kit import BATCH, EMA, Panel, Published, extended, panels, sequence
 
 SIZES = (32, 16, 8, 4, 2)  # evaluation batches, from that of training downwards
 SMALL, PRIOR = 4, 16
+TRAINING = "train.batch_size"
+XLABEL, PRIOR_LABEL = "evaluation batch (examples)", "weight of the prior (examples)"
+EXCESS = "excess test error (pp)"  # over the population's
 MARGIN = 1.0  # pp: four of 400 test images
 SOURCE = "Schneider et al. 2020, section 3"
 PUBLISHED = Published(
@@ -33,34 +35,66 @@ def numbers(table: pd.DataFrame, before: str, after: str) -> dict[float, str]:
     return dict(sorted((float(n), c) for n, c in named.items() if n.replace(".", "", 1).isdigit()))
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set and model: batch size, prior, share of the example."""
-    return len(panels(table)), 3
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Error by evaluation batch; what each has more than the population's, beside the margin."""
+    main, *_ = panels(table, model="resnet")
+    rows = {f"batch {n}": _above(main, f"batch_{n}_error") for n in SIZES}
+    population = 100 * main.rows["test_error"].mean()
+    return [
+        figures.Panel(
+            f"{main.title}, trained in batches of {int(main.rows[TRAINING].max())}",
+            [across(main.rows, numbers(main.rows, "batch_", "_error"), norm="batch", mode="batch",
+                    label="statistics of the test batch")],
+            XLABEL, ceiling=100, bands=[figures.Band(population, population, "population")],
+        ),
+        differences(
+            "excess over the population", rows, figures.ramp(len(rows))[::-1],
+            bands=[figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} pp")],
+            claim=f"{main.key}: batches of {SIZES[0]}",
+        ),
+    ]  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Three panels a row; dashed: the population's statistics."""
-    for row, panel in zip(axes, panels(table), strict=True):
-        here = panel.rows
-        curves = {"batch statistics": across(here, numbers(here, "batch_", "_error"))}
-        figures.series(row[0], curves, percent=True, xlabel="evaluation batch (examples)",
-                       ylabel="test error (%)")  # fmt: skip
-        curves = {
-            f"batch of {size}": across(here, numbers(here, "prior_", f"_error_at_{size}"))
-            for size in (1, 4)
-        }
-        figures.series(row[1], curves, percent=True, xlabel="prior (examples)",
-                       ylabel="test error (%)")  # fmt: skip
-        curves = {"mixture with the example": across(here, numbers(here, "alpha_", "_error"))}
-        figures.series(row[2], curves, percent=True, log2=False,
-                       xlabel="alpha, the example's share", ylabel="test error (%)")  # fmt: skip
-        population = 100 * here["test_error"].mean()
-        row[0].axhspan(population - MARGIN, population + MARGIN, color="0.9", zorder=0,
-                       label=f"within {MARGIN:g} pp")  # fmt: skip
-        for ax, what in zip(row, ("batch statistics", "with a prior", "example"), strict=True):
-            ax.axhline(population, color="black", linewidth=0.8,
-                       linestyle=(0, (4, 2)), label="population")  # fmt: skip
-            finish(ax, f"{panel.title}: {what}")
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """For every network what other readings have more than the population's statistics."""
+    found = panels(table, model="resnet")
+    curves = [
+        figures.Panel(
+            title, [_excess(panel, *names, figures.hue(i)) for i, panel in enumerate(found)],
+            xlabel, EXCESS, x="linear" if names[0] == "alpha_" else "log2", floor=None, zero=True,
+        )
+        for title, xlabel, names in (
+            ("statistics of the test batch", XLABEL, ("batch_", "_error")),
+            ("one example and a prior", PRIOR_LABEL, ("prior_", "_error_at_1")),
+            (f"batches of {SMALL} and a prior", PRIOR_LABEL, ("prior_", f"_error_at_{SMALL}")),
+            ("a share of the example itself", "share of its statistics", ("alpha_", "_error")),
+        )
+    ]  # fmt: skip
+    margins = [
+        differences(
+            title, {panel.title: _above(panel, metric) for panel in found},
+            [figures.hue(i) for i in range(len(found))], ylabel=EXCESS,
+            bands=[figures.Band(MARGIN, MARGIN, f"margin {MARGIN:g} pp")],
+            claim=f"{found[0].key}: {claim}",
+        )
+        for title, metric, claim in (
+            (f"batches of {SMALL}, prior of {PRIOR}", f"prior_{PRIOR}_error_at_{SMALL}", "prior"),
+            ("a share of 0.1 of the example", "alpha_0.1_error", "own share"),
+        )
+    ]  # fmt: skip
+    return [*curves, *margins]
+
+
+def _excess(panel: Panel, before: str, after: str, style: figures.Style) -> figures.Curve:
+    """The columns `before` n `after` minus the error by the population's statistics, over n."""
+    named = numbers(panel.rows, before, after)
+    own = {column: panel.rows[column] - panel.rows["test_error"] for column in named.values()}
+    return across(extended(panel.rows, own), named, style=style, label=panel.title)
+
+
+def _above(panel: Panel, metric: str) -> dict[int, float]:
+    """What a reading has more than the population's statistics, in pp."""
+    return paired_differences(panel.cell(metric), panel.cell("test_error"))
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -71,17 +105,13 @@ def claims(table: pd.DataFrame) -> list[Claim]:
 def _claims_of(panel: Panel) -> list[Claim]:
     claim = panel.claims(source=SOURCE, preconditions=panel.ready("the network"))
 
-    def above(metric: str) -> dict[int, float]:
-        """What a reading has more than the population's statistics."""
-        return paired_differences(panel.cell(metric), panel.cell("test_error"))
-
     return [
         *sequence(*(
             claim(
                 f"batches of {size}",
                 f"statistics of {size} test examples have an error within {MARGIN:g} pp of the "
                 "population's",
-                above(f"batch_{size}_error"), "equivalent", threshold=MARGIN,
+                _above(panel, f"batch_{size}_error"), "equivalent", threshold=MARGIN,
                 primary=panel.main and size == SIZES[0], estimand=f"{BATCH} minus {EMA}",
                 expected="supported" if size == SIZES[0] else "refuted at the small end",
             )
@@ -90,13 +120,13 @@ def _claims_of(panel: Panel) -> list[Claim]:
         claim(
             "prior",
             f"a prior of {PRIOR} examples makes batches of {SMALL} at most {MARGIN:g} pp worse",
-            above(f"prior_{PRIOR}_error_at_{SMALL}"), "not_worse", threshold=MARGIN,
+            _above(panel, f"prior_{PRIOR}_error_at_{SMALL}"), "not_worse", threshold=MARGIN,
             estimand=f"test error, mixture of batch and population, minus {EMA}",
         ),
         claim(
             "own share",
             f"a share of 0.1 of the example's own statistics is at most {MARGIN:g} pp worse",
-            above("alpha_0.1_error"), "not_worse", threshold=MARGIN,
+            _above(panel, "alpha_0.1_error"), "not_worse", threshold=MARGIN,
             estimand=f"test error, mixture of example and population, minus {EMA}",
             source="Singh & Shrivastava 2019",
         ),

@@ -6,12 +6,11 @@ a demonstration, and its claims are about groups of four. Written before the fir
 version of configs/study/frozen_finish.yaml.
 """
 
-import numpy as np
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import finish
+from bnstudy.studies.drawing import cited, curve, gap, reported
 from bnstudy.studies.kit import EMA, Panel, Published, extended, panels, sequence, smallest_judged
 
 SIZE, FREEZE = "norm.group_size", "norm.freeze_at"
@@ -34,28 +33,54 @@ def main_first(table: pd.DataFrame) -> list[Panel]:
     return panels(table, model="resnet", data="contrast_digits")
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A panel for each data set and model, and one for the published curves."""
-    return 1, len(panels(table)) + 1
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Test error of the main panel by the frozen part, and what the last fifth gains."""
+    panel = main_first(table)[0]
+    return [_errors(panel), _gains(panel, published=True)]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """The other panels, and the published curves."""
+    found = [d for panel in main_first(table)[1:] for d in (_errors(panel), _gains(panel))]
+    curves = [
+        cited(PUBLISHED, name, "group_size", norm="ghost", mode=name, label=label)
+        for name, label in (("population", "never frozen"), ("frozen", "last 20 % frozen"))
+    ]
+    xlabel = "normalization batch (examples)"
+    others = figures.Panel("ResNet-50, ImageNet", curves, xlabel, "error (%)", ceiling=100)
+    return [*found, others]
+
+
+def _errors(panel: Panel) -> figures.Panel:
     """Test error by the frozen part, a curve for each group size."""
-    table = extended(table, {"frozen": 100 * (1 - table[FREEZE])})
-    for ax, panel in zip(axes[0], main_first(table), strict=False):
-        curves = {
-            f"groups of {size}": stats.summarize(rows, "frozen", "test_error")
-            for size, rows in panel.rows.groupby(SIZE)
-        }
-        figures.series(ax, curves, "frozen", percent=True, log2=False, ylabel="test error (%)",
-                       xlabel="frozen end of training (%)")  # fmt: skip
-        finish(ax, panel.title, room=0.3)
-    curves = {
-        "never frozen": PUBLISHED.curve("population", "group_size"),
-        "last 20 % frozen": PUBLISHED.curve("frozen", "group_size"),
-    }
-    figures.series(axes[0, -1], curves, xlabel="normalization batch (examples)", ylabel="error (%)")
-    finish(axes[0, -1], "digitised: ResNet-50, ImageNet")
+    rows = extended(panel.rows, {"frozen": 100 * (1 - panel.rows[FREEZE])})
+    by = list(rows.groupby(SIZE))
+    curves = [
+        curve(own, "frozen", "test_error", style=style, label=f"groups of {size:.0f}")
+        for (size, own), style in zip(by, figures.ramp(len(by)), strict=True)
+    ]
+    return figures.Panel(panel.title, curves, "frozen end of training (%)", x="linear", ceiling=100)
+
+
+def _gains(panel: Panel, published: bool = False) -> figures.Panel:
+    """What freezing the last fifth gains at each group size."""
+    small, _ = smallest_judged(panel.rows[SIZE].unique(), panel.model)
+    sizes = sorted(int(size) for size in panel.rows[SIZE].unique())
+    curves = []
+    for size, style in zip(sizes, figures.ramp(len(sizes)), strict=True):
+        curves.append(gap(f"groups of {size}", gain(panel, size), style=style))
+        if published:
+            curves.append(reported(PUBLISHED, "ImageNet", published_gain(size), style=style))
+    return figures.Panel(
+        "gain of a frozen last fifth", curves,
+        ylabel="test error, paired difference (pp)", kind="dots", zero=True,
+        claim=f"{panel.key}: gain at {small}",
+    )  # fmt: skip
+
+
+def gain(panel: Panel, size: int) -> dict[int, float]:
+    """What a frozen last fifth gains at a group size, in pp, by seed."""
+    return panel.difference({SIZE: size, FREEZE: 1.0}, {SIZE: size, FREEZE: FINISH})
 
 
 def published_gain(size: int) -> float:
@@ -74,21 +99,18 @@ def _claims_of(panel: Panel) -> list[Claim]:
     certain = panel.model == "mlp" and small == 2
     kind = "demonstration" if certain else "greater"
 
-    def gain(size: int) -> dict[int, float]:
-        return panel.difference({SIZE: size, FREEZE: 1.0}, {SIZE: size, FREEZE: FINISH})
-
     ready = panel.ready(f"groups of {large}", {SIZE: large, FREEZE: 1.0})
     claim = panel.claims(source=SOURCE, preconditions=ready, estimand=EMA)
     found = sequence(
         claim(
             f"gain at {small}", f"at groups of {small} a frozen last fifth lowers the test error",
-            gain(small), kind, primary=panel.main and not certain,
+            gain(panel, small), kind, primary=panel.main and not certain,
             **PUBLISHED.cite("{} pp on ImageNet", published_gain(small)),
         ),
         claim(
             "only at small groups",
             f"it lowers it more at groups of {small} than of {large}",
-            paired_differences(gain(small), gain(large)), kind,
+            paired_differences(gain(panel, small), gain(panel, large)), kind,
             **PUBLISHED.cite(
                 f"{{}} pp on ImageNet, {small} against 64",
                 published_gain(small) - published_gain(64),
@@ -98,7 +120,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
     if apart:
         found.append(
             claim(
-                "signs", "at groups of 2 a frozen last fifth lowers the test error", gain(2),
+                "signs", "at groups of 2 a frozen last fifth lowers the test error", gain(panel, 2),
                 "demonstration", source="a vector normalized by two is a sign",
             )
         )  # fmt: skip

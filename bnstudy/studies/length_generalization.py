@@ -4,18 +4,19 @@ Primary claim: from the training length to ten times it, batch norm clamped at T
 as layer norm, within 0.02 bits. Written before the first run of this version of the study's grid.
 """
 
-import numpy as np
+import dataclasses
+from collections.abc import Mapping
+
 import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import across, finish, zero
+from bnstudy.studies.drawing import across, cited, differences, gaps
 from bnstudy.studies.kit import (
     NORM,
     Published,
     claims_about,
     comparable,
-    extended,
     fitted,
     in_order,
     select,
@@ -26,12 +27,14 @@ from bnstudy.studies.kit import (
 FACTOR = 10  # the primary claim's length, in training lengths
 MARGIN = 0.02  # bits a character: under half of what batch norm gains on no norm in the source
 TRAINED = 3.0  # nats: largest training loss of a run
+XLABEL, YLABEL = "test length (characters)", "bits a character"
 SOURCE = "Cooijmans et al. 2017, figure 3b"
+Differences = Mapping[int, Mapping[int, float]]  # test length -> seed -> bits
 WAYS = {
     "length": "clamped at T_max",
     "length_batch": "batch statistics",
     "length_shared": "shared over time",
-    "length_truncated": "own statistics to T_max / 4",
+    "length_truncated": "first quarter's",
 }
 PUBLISHED = Published(
     "digitised", SOURCE,
@@ -51,42 +54,77 @@ def lengths(table: pd.DataFrame, way: str = "length") -> dict[int, str]:
     return {int(c.rpartition("/")[2]): c for c in sorted(own)}
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Norms; ways of reading batch norm; differences to clamping; published."""
-    return 1, 4
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """The change with test length by norm, batch against layer norm, and other statistics."""
+    once = _training(table)
+    by = {norm: select(table, {NORM: norm}) for norm in in_order(table[NORM])}
+    changes = {
+        norm: {n: _more(rows, column, lengths(rows)[once]) for n, column in lengths(rows).items()}
+        for norm, rows in by.items()
+    }
+    styles = {norm: figures.style_of(norm) for norm in changes}
+    curves = [gaps(styles[n].label, values, style=styles[n]) for n, values in changes.items()]
+    change = f"change from length {once} (bits)"
+    return [
+        figures.Panel(f"text, LSTM, trained at {once}", curves, XLABEL, change, zero=True),
+        _against_layer(changes["batch"], changes["layer"], once, change),
+        _costs(by["batch"]),
+    ]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Bits a character against test length."""
-    norms, ways, differences, published = np.ravel(axes)
-    labels = {"xlabel": "test length (characters)", "ylabel": "bits a character"}
-    names = in_order(table[NORM])
-    curves = {n: across(rows := select(table, {NORM: n}), lengths(rows)) for n in names}
-    styles = {name: figures.style_of(name) for name in names}
-    figures.series(norms, curves, styles=styles, **labels)
-    batch = select(table, {NORM: "batch"})
-    curves = {label: across(batch, lengths(batch, way)) for way, label in WAYS.items()}
-    same = {label: figures.Style(*figures.SERIES[i], label) for i, label in enumerate(curves)}
-    figures.series(ways, curves, styles=same, **labels)
-    curves = {}
-    for way, label in list(WAYS.items())[1:]:
-        clamped = lengths(batch)
-        columns = {n: batch[c] - batch[clamped[n]] for n, c in lengths(batch, way).items()}
-        frame = extended(batch[["seed"]], {str(n): v for n, v in columns.items()})
-        curves[label] = across(frame, {n: str(n) for n in columns})
-    figures.series(differences, curves, styles=same, **labels)
-    differences.set_ylabel("bits more than clamped")
-    zero(differences)
-    curves = {name: PUBLISHED.curve(name, "length") for name in list(PUBLISHED.values)[1:]}
-    figures.series(published, curves, **labels)
-    for ax, title in (
-        (norms, f"text, LSTM, trained at {_training(table)}; batch norm clamped"),
-        (ways, "batch norm, one training read in four ways"),
-        (differences, "cost of other statistics"),
-        (published, "digitised: Penn Treebank, trained at 100"),
-    ):
-        finish(ax, title, room=0.35)
-        ax.tick_params(axis="x", labelrotation=45, labelsize=6.5)
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Bits a character themselves, measured and published."""
+    curves = [
+        across(rows := select(table, {NORM: norm}), lengths(rows), norm=norm, percent=False)
+        for norm in in_order(table[NORM])
+    ]
+    modes = {"no norm": ("none", "population"), "batch, population": ("batch", "population"),
+             "batch, batch statistics": ("batch", "batch")}  # fmt: skip
+    published = [
+        cited(PUBLISHED, name, "length", norm=norm, mode=mode, label=name)
+        for name, (norm, mode) in modes.items()
+    ]
+    return [
+        figures.Panel(f"text, LSTM, trained at {_training(table)}", curves, XLABEL, YLABEL,
+                      floor=None),
+        figures.Panel("Penn Treebank, trained at 100", published, XLABEL, YLABEL, floor=None),
+    ]  # fmt: skip
+
+
+def _against_layer(batch: Differences, layer: Differences, once: int, ylabel: str) -> figures.Panel:
+    """Batch norm's change minus layer norm's, a row for each longer test length."""
+    longer = [length for length in batch if length > once]
+    rows = {f"at length {n}": paired_differences(batch[n], layer[n]) for n in longer}
+    margin = figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} bits")
+    return differences("batch minus layer norm", rows, figures.ramp(len(rows)), ylabel=ylabel,
+                       bands=[margin], claim="as layer norm")  # fmt: skip
+
+
+def _costs(batch: pd.DataFrame) -> figures.Panel:
+    """What batch norm's other statistics cost against clamping, over test length."""
+    clamped = lengths(batch)
+    curves = [
+        gaps(
+            label,
+            {n: _more(batch, column, clamped[n]) for n, column in lengths(batch, way).items()},
+            style=figures.hue(i),
+        )
+        for i, (way, label) in enumerate(WAYS.items())
+        if way != "length"
+    ]
+    both = zip(PUBLISHED["batch, batch statistics"], PUBLISHED["batch, population"], strict=True)
+    more = {"length": PUBLISHED["length"], "more": [round(b - p, 3) for b, p in both]}
+    digitised = dataclasses.replace(PUBLISHED, values=more)
+    # in the style of the curve that it is to be compared with
+    curves.append(cited(digitised, "more", "length", style=curves[0].style, label="Penn Treebank"))
+    return figures.Panel(
+        "other statistics minus clamped", curves, XLABEL, "paired difference (bits)", zero=True
+    )
+
+
+def _more(rows: pd.DataFrame, column: str, other: str) -> dict[int, float]:
+    """How much more of one column than of another runs have, by seed."""
+    return paired_differences(*(values(rows, c, factor=1) for c in (column, other)))
 
 
 def _training(table: pd.DataFrame) -> int:

@@ -6,12 +6,11 @@ become signs: a demonstration, and its claims are about groups of four. Written 
 of this version of configs/study/micro_batch.yaml.
 """
 
-import numpy as np
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import course, decomposition, finish, values_behind
+from bnstudy.studies.drawing import course, curve, effects, gap, gaps, reported
 from bnstudy.studies.kit import (
     EMA,
     PRECISE,
@@ -25,6 +24,7 @@ from bnstudy.studies.kit import (
     select,
     sequence,
     smallest_judged,
+    values,
 )
 
 SIZE = "norm.group_size"
@@ -48,30 +48,131 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     return extended(table, {"arm": arms(table), "size": size})
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set and model: error, decomposition, r and d, values behind."""
-    return len(panels(table)), 4
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Error by the examples behind a statistic, and what Batch Renormalization changes."""
+    panel = panels(prepared(table), model="resnet")[0]
+    return [_errors(panel, "test_error", "test error (%)"), _gains(panel, PUBLISHED)]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Test error by group size; what makes it up; r and d over training; m."""
-    for row, panel in zip(axes, panels(prepared(table)), strict=True):
-        error, parts, rd, behind = row
-        summary = stats.summarize(panel.rows, ["arm", "size"], "test_error")
-        figures.curves(error, summary, "size", "arm", percent=True, xlabel=XLABEL,
-                       ylabel="test error (%)")  # fmt: skip
-        finish(error, panel.title, fontsize=6, room=0.4)
-        batch = select(panel.rows, {"arm": "batch"})
-        decomposition(parts, batch, "size", XLABEL)
-        curves = {}
-        for size, rows in select(panel.rows, {"arm": "renorm"}).groupby("size"):
-            curves[f"|log2 r|, groups of {size:.0f}"] = course(rows, "log_r")
-            curves[f"|d|, groups of {size:.0f}"] = course(rows, "d")
-        figures.series(rd, curves, log2=None, xlabel="evaluation", ylabel="mean, before bounds")
-        rd.legend(fontsize=6, ncol=2, loc="upper right")
-        rd.set_ylim(0, 1.4 * rd.get_ylim()[1])  # room for the legend
-        rd.set_title("Batch Renormalization: r and d")
-        values_behind(behind, batch, "size", XLABEL)
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Training errors, what evaluation adds, other norms, r and d, effective m; other panels."""
+    main, *others = panels(prepared(table), model="resnet")
+    training = "train_error", "training error (%)"
+    found = [_errors(main, *training), _mismatch(main), _norms(main), *_corrections(main),
+             _behind(main)]  # fmt: skip
+    for panel in others:
+        found += [_errors(panel, "test_error", "test error (%)"), _gains(panel),
+                  _errors(panel, *training), _norms(panel)]  # fmt: skip
+    return [drawn for drawn in found if drawn.curves]
+
+
+def _arm(panel: Panel, arm: str) -> pd.DataFrame:
+    return select(panel.rows, {"arm": arm})
+
+
+def _errors(panel: Panel, metric: str, ylabel: str) -> figures.Panel:
+    """An error by the examples behind a statistic; group norm has none but its own."""
+    present = set(panel.rows["arm"])
+    curves = [
+        curve(_arm(panel, arm), "size", metric, norm=arm)
+        for arm in ("batch", "renorm", "group")
+        if arm in present
+    ]
+    return figures.Panel(panel.title, curves, XLABEL, ylabel, ceiling=100)
+
+
+def _gains(panel: Panel, published: Published | None = None) -> figures.Panel:
+    """Batch norm against Batch Renormalization at the smallest groups."""
+    small, _ = smallest_judged(panel.rows["size"].unique(), panel.model)
+    named = {
+        f"{panel.key}: renorm": "test error",
+        f"{panel.key}: training": "training error",
+    }
+    curves = effects(_claims_of(panel), named, published, "ImageNet, groups of 4")
+    if published:
+        replication = published["replication, CIFAR-100"]
+        gain = replication["renorm"] - replication["batch"]
+        label, style = "CIFAR-100, groups of 2", figures.hue(0)
+        curves.insert(2, reported(published, label, gain, style=style))
+    return figures.Panel(
+        f"groups of {small}: batch minus renorm", curves, ylabel="error, paired difference (pp)",
+        kind="dots", zero=True, claim=f"{panel.key}: renorm",
+    )  # fmt: skip
+
+
+def _norms(panel: Panel) -> figures.Panel:
+    """Batch norm at the smallest groups against norms without batches, and by PreciseBN."""
+    small, _ = smallest_judged(panel.rows["size"].unique(), panel.model)
+    by = {claim.name: claim for claim in _claims_of(panel)}
+    curves = [
+        gap(figures.style_of(arm).label, by[name].values, style=figures.style_of(arm))
+        for arm in ("group", "ws_group", "layer", "online")
+        if (name := f"{panel.key}: {arm}") in by
+    ]
+    name, bands = f"{panel.key}: by PreciseBN", ()
+    if name in by:
+        curves.append(gap("group, by PreciseBN", by[name].values))
+        bands = (figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} pp"),)
+    return figures.Panel(
+        f"batch at {small} minus other norms", curves,
+        ylabel="test error, difference (pp)", kind="dots", zero=True, bands=bands,
+    )  # fmt: skip
+
+
+def _mismatch(panel: Panel) -> figures.Panel:
+    """What batch norm's exponential average loses against other statistics in evaluation."""
+    error = "test_error"
+    by = dict(list(_arm(panel, "batch").groupby("size")))
+    others = {f"{error}_precise": "PreciseBN", f"{error}_batch": "batch statistics"}
+    curves = [
+        gaps(
+            f"minus {label}",
+            {
+                size: paired_differences(values(own, error), values(own, c))
+                for size, own in by.items()
+            },
+            style=figures.hue(i),
+        )
+        for i, (c, label) in enumerate(others.items())
+    ]
+    return figures.Panel(
+        "exponential average", curves, XLABEL, "test error, difference (pp)",
+        zero=True,
+    )  # fmt: skip
+
+
+def _behind(panel: Panel) -> figures.Panel:
+    """m = B * H * W of the layer with the fewest, and how many of them are independent."""
+    rows = _arm(panel, "batch")
+    columns = {"smallest_m": "values", "effective_m": "as if independent"}
+    curves = [
+        curve(rows, "size", column, style=figures.hue(i), label=label, percent=False)
+        for i, (column, label) in enumerate(columns.items())
+        if column in rows
+    ]
+    return figures.Panel(
+        "values behind a statistic", curves, XLABEL, "values, smallest layer",
+        y="log10", floor=None,
+    )  # fmt: skip
+
+
+def _corrections(panel: Panel) -> list[figures.Panel]:
+    """How far the statistics of groups are from the averages, over training."""
+    rows = _arm(panel, "renorm")
+    by = {size: own for size, own in rows.groupby("size") if size < rows["size"].max()}
+    shades = figures.ramp(len(by))
+    return [
+        figures.Panel(
+            f"{panel.title}: {what}",
+            [
+                course(own, name, style=style, label=f"groups of {size:.0f}", percent=False)
+                for (size, own), style in zip(by.items(), shades, strict=True)
+            ],
+            "evaluation during training", ylabel, x="linear",
+        )
+        for name, what, ylabel in (("log_r", "r", "s.d. against average (|log2 r|)"),
+                                   ("d", "d", "mean against average (|d|, s.d.)"))
+    ]  # fmt: skip
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

@@ -7,12 +7,13 @@ demonstration, and its claims are about groups of four. Written before the first
 configs/study/normalization_batch.yaml.
 """
 
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
+import dataclasses
 
-from bnstudy import figures, stats
+import pandas as pd
+
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies.drawing import cited, curve, effects, gaps
 from bnstudy.studies.kit import (
     EMA,
     TRAINING,
@@ -25,7 +26,9 @@ from bnstudy.studies.kit import (
 )
 
 SIZE, FREEZE = "norm.group_size", "norm.freeze_at"
-XLABEL = "normalization batch (examples in a ghost group)"
+XLABEL = "normalization batch (examples)"
+READINGS = {"population": "average", "precise": "PreciseBN", "batch": "batch statistics"}
+FROZEN = "frozen finish"
 FINISH = 0.8  # frozen from here on: the last fifth of training
 SOURCE = "Wu & Johnson 2021, figures 5 and 6"
 PUBLISHED = Published(
@@ -45,48 +48,82 @@ def main_first(table: pd.DataFrame) -> list[Panel]:
     return panels(table, model="resnet", data="contrast_digits")
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """One row for each data set and model, one for the published curves."""
-    return len(panels(table)) + 1, 2
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Errors of the main panel by normalization batch, and what the smallest one costs."""
+    panel = main_first(table)[0]
+    return [*_errors(panel), _costs(panel, PUBLISHED)]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Training error and test error by the source of statistics, measured and published."""
-    for row, panel in zip(axes, main_first(table), strict=False):
-        running = select(panel.rows, {FREEZE: 1.0})
-        summary = stats.summarize(running, [SIZE], "train_error")
-        figures.curves(row[0], summary, SIZE, norm="ghost", percent=True, xlabel=XLABEL,
-                       ylabel="training error (%)")  # fmt: skip
-        row[0].set_title(f"{panel.title}: training, batch statistics")
-        _test_error(row[1], running, select(panel.rows, {FREEZE: FINISH}))
-        row[1].set_title(f"{panel.title}: test, by statistics")
-    first, second = axes[-1]
-    for ax, names in ((first, {"training, batch statistics": "batch"}),
-                      (second, {n: n for n in ("population", "batch", "frozen")})):  # fmt: skip
-        frames = [
-            PUBLISHED.curve(name, "group_size", x=SIZE).assign(mode=mode)
-            for name, mode in names.items()
-        ]
-        figures.curves(ax, pd.concat(frames), SIZE, dash="mode", norm="ghost", xlabel=XLABEL,
-                       ylabel="error (%)")  # fmt: skip
-    for ax in axes[:, 1]:
-        ax.margins(y=0.3)  # room for the legend
-        ax.legend(fontsize=6.5, loc="upper right")
-    first.set_title("digitised: ResNet-50, ImageNet, training")
-    second.set_title("digitised: ResNet-50, ImageNet, validation")
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """The other panels, the train / test inconsistency of all, and the published errors."""
+    found = main_first(table)
+    others = [drawn for panel in found[1:] for drawn in (*_errors(panel), _costs(panel))]
+    return [*others, _inconsistencies(found), _published()]
 
 
-def _test_error(ax: Axes, running: pd.DataFrame, frozen: pd.DataFrame) -> None:
-    frames = [
-        stats.summarize(running, [SIZE], "test_error" + figures.MODES[name].suffix).assign(
-            mode=name
-        )
-        for name in ("population", "precise", "batch")
-    ]
+def _errors(panel: Panel) -> list[figures.Panel]:
+    """Training and test error by normalization batch."""
+    running, frozen = (select(panel.rows, {FREEZE: part}) for part in (1.0, FINISH))
+    training = curve(running, SIZE, "train_error", norm="ghost", mode="batch", label="training")
+    test = [
+        curve(running, SIZE, f"test_error{figures.MODES[mode].suffix}", norm="ghost", mode=mode,
+              label=label, dots=mode == "population")
+        for mode, label in READINGS.items()
+    ]  # fmt: skip
     if len(frozen):
-        frames.append(stats.summarize(frozen, [SIZE], "test_error").assign(mode="frozen"))
-    figures.curves(ax, pd.concat(frames), SIZE, dash="mode", norm="ghost", percent=True,
-                   xlabel=XLABEL, ylabel="test error (%)")  # fmt: skip
+        test.append(curve(frozen, SIZE, "test_error", norm="ghost", mode="frozen", label=FROZEN))
+    return [
+        figures.Panel(panel.title, curves, XLABEL, f"{what} error (%)", ceiling=100)
+        for what, curves in (("training", [training]), ("test", test))
+    ]
+
+
+def _costs(panel: Panel, others: Published | None = None) -> figures.Panel:
+    """What claims compare: small groups against large ones, and without a frozen finish."""
+    small, _ = smallest_judged(panel.rows[SIZE].unique(), panel.model)
+    large = int(panel.rows[SIZE].max())
+    rows = {
+        "training noise": "training error",
+        "test error": "test error",
+        "frozen finish": "test error, won back",
+    }
+    named = {f"{panel.key}: {name}": label for name, label in rows.items()}
+    return figures.Panel(
+        f"groups of {small} minus groups of {large}",
+        effects(_claims_of(panel), named, others, "ImageNet"),
+        ylabel="error, paired difference (pp)", kind="dots", zero=True,
+        claim=next(iter(named)),
+    )  # fmt: skip
+
+
+def _inconsistencies(found: list[Panel]) -> figures.Panel:
+    """Test error by the exponential average minus that by batch statistics."""
+    curves = [
+        gaps(
+            panel.title,
+            {size: inconsistency(panel, size) for size in sorted(panel.rows[SIZE].unique())},
+            style=figures.hue(i),
+        )
+        for i, panel in enumerate(found)
+    ]
+    sizes = PUBLISHED["group_size"]
+    more = {"group_size": sizes, "more": [published_inconsistency(size) for size in sizes]}
+    digitised = dataclasses.replace(PUBLISHED, values=more)
+    style = figures.hue(len(found))
+    curves.append(cited(digitised, "more", "group_size", style=style, label="ImageNet"))
+    ylabel = "test error, difference (pp)"
+    return figures.Panel("average minus batch statistics", curves, XLABEL, ylabel, zero=True)
+
+
+def _published() -> figures.Panel:
+    curves = [
+        cited(PUBLISHED, name, "group_size", norm="ghost", mode=mode, label=label)
+        for name, mode, label in (("population", "population", READINGS["population"]),
+                                  ("batch", "batch", READINGS["batch"]),
+                                  ("frozen", "frozen", FROZEN),
+                                  ("training, batch statistics", "batch", "training"))
+    ]  # fmt: skip
+    return figures.Panel("ResNet-50, ImageNet", curves, XLABEL, "error (%)", ceiling=100)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -104,15 +141,17 @@ def published_inconsistency(size: int) -> float:
     return published("population", size) - published("batch", size)
 
 
+def inconsistency(panel: Panel, size: int) -> dict[int, float]:
+    """Test error by population minus by batch statistics at a group size, in pp, by seed."""
+    errors = (panel.cell(f"test_error{m}", {SIZE: size, FREEZE: 1.0}) for m in ("", "_batch"))
+    return paired_differences(*errors)
+
+
 def _claims_of(panel: Panel) -> list[Claim]:
     small, apart = smallest_judged(panel.rows[SIZE].unique(), panel.model)
     large, two = int(panel.rows[SIZE].max()), {SIZE: 2, FREEZE: 1.0}
     certain = panel.model == "mlp" and small == 2
     running = {size: {SIZE: size, FREEZE: 1.0} for size in (small, large)}
-
-    def inconsistency(size: int) -> dict[int, float]:
-        errors = (panel.cell(f"test_error{mode}", running[size]) for mode in ("", "_batch"))
-        return paired_differences(*errors)
 
     claim = panel.claims(
         source=SOURCE, preconditions=panel.ready(f"groups of {large}", running[large])
@@ -166,7 +205,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
             "inconsistency",
             "population minus batch-statistics test error is larger at groups of "
             f"{small} than at {large}",
-            paired_differences(inconsistency(small), inconsistency(large)),
+            paired_differences(inconsistency(panel, small), inconsistency(panel, large)),
             estimand="test error, exponential average minus batch statistics",
             expected="refuted (boundary condition: small scale)",
             **PUBLISHED.cite(

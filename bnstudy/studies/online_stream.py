@@ -7,11 +7,13 @@ can still be there, and a precondition asks whether it is. Written before the fi
 version of the study's grid.
 """
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies.drawing import across, differences
 from bnstudy.studies.kit import (
     EMA,
     PRECISE,
@@ -30,6 +32,8 @@ from bnstudy.studies.kit import (
 )
 
 TASK = "train.classes_per_task"
+PREQUENTIAL = "prequential error (%)"
+FORGETTING, ONE_BY_ONE = ("continual", "group"), ("online", "group", "layer")  # claims' other arms
 LEARNED = 0.75  # of chance: the prequential error counts every example from the first one on
 KEPT = 0.75  # of chance within a task, by PreciseBN: above it there is nothing that statistics hide
 PUBLISHED = Published(
@@ -44,40 +48,89 @@ def streams(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows[rows[TASK].isna()], rows[rows[TASK].notna()]
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set: prequential errors, then earlier tasks: error, forgetting, won."""
-    return len(panels(table)), 5
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Earlier tasks by norm, what PreciseBN wins back of them, and one example at a time."""
+    main, *_ = _panels(table)
+    one, tasks = streams(main.rows)
+    guess = 100 * (1 - 1 / float(tasks[TASK].max()))
+    return _shown([
+        figures.Panel(
+            f"{main.title}: earlier tasks", _points(tasks, "old_tasks_error_within"), kind="dots",
+            ylabel="test error within a task (%)", ceiling=100,
+            bands=[figures.Band(guess, guess, "chance")],
+        ),
+        _won(main, "statistics_loss_within", "statistics", "within a task"),
+        figures.Panel("one example at a time", _points(one, "online_error"), kind="dots",
+                      ylabel=PREQUENTIAL, ceiling=100),
+    ])  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Points by normalization."""
-    for row, panel in zip(axes, panels(extended(table, {"arm": arms(table)})), strict=True):
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Task streams by norm; batch norm against others; what PreciseBN wins among all classes."""
+    found = []
+    for panel in _panels(table):
         one, tasks = streams(panel.rows)
-        for ax, rows, column, label, title in (
-            (row[0], one, "online_error", "prequential error (%)", "one example at a time"),
-            (row[1], tasks, "online_error", "prequential error (%)", "tasks one after another"),
-            (row[2], tasks, "old_tasks_error_within", "error (%)",
-             "earlier tasks, each among its classes"),
-            (row[3], tasks, "forgetting_within", "accuracy lost (pp)", "forgotten of them"),
-            (row[4], tasks, "statistics_loss_within", "accuracy won (pp)",
-             "won by PreciseBN of all tasks"),
-        ):  # fmt: skip
-            _points(ax, rows, column)
-            ax.set_ylabel(label)
-            ax.set_title(f"{panel.title}: {title}", fontsize=7.5)
+        found += [
+            figures.Panel(f"{panel.title}: task after task", _points(tasks, "online_error"),
+                          kind="dots", ylabel=PREQUENTIAL, ceiling=100),
+            figures.Panel(f"{panel.title}: forgotten tasks", _points(tasks, "forgetting_within"),
+                          kind="dots", ylabel="accuracy lost within a task (pp)", ceiling=100),
+            _batch_minus(panel, tasks, "forgetting_within", FORGETTING, "forgotten",
+                         "accuracy lost, difference (pp)", "forgetting"),
+            _batch_minus(panel, one, "online_error", ONE_BY_ONE, "one example at a time",
+                         "prequential error, difference (pp)", "batch 1"),
+            _won(panel, "statistics_loss", "statistics, all classes", "among all classes"),
+        ]  # fmt: skip
+    return _shown(found)
 
 
-def _points(ax, rows: pd.DataFrame, column: str) -> None:
-    summary = stats.summarize(rows[rows[column].notna()], "arm", column).set_index("arm")
-    names = in_order(summary.index)
-    for i, name in enumerate(names):
-        mean, low, high = 100 * summary.loc[name, ["mean", "low", "high"]].astype(float)
-        style = figures.style_of(name)
-        ax.errorbar(i, mean, yerr=[[mean - low], [high - mean]], color=style.color,
-                    marker=style.marker, capsize=2)  # fmt: skip
-    ax.set_xticks(range(len(names)), [figures.style_of(n).label for n in names], rotation=35,
-                  ha="right", fontsize=6.5)  # fmt: skip
-    ax.set_xlim(-0.6, len(names) - 0.4)
+def _panels(table: pd.DataFrame) -> list[Panel]:
+    """The panels of a table whose runs have the names that figures know."""
+    return panels(extended(table, {"arm": arms(table)}))
+
+
+def _shown(found: list[figures.Panel]) -> list[figures.Panel]:
+    """Those that have something to show: a norm may lack population statistics, a grid a stream."""
+    return [panel for panel in found if panel.curves]
+
+
+def _measured(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+    """Arm -> its runs, of the arms that have this column, in the order of the legends."""
+    found = {arm: select(rows, {"arm": arm}) for arm in in_order(rows["arm"])}
+    return {a: own for a, own in found.items() if column in own and own[column].notna().any()}
+
+
+def _points(rows: pd.DataFrame, column: str) -> list[figures.Curve]:
+    """A metric by normalization."""
+    return [across(own, {0: column}, norm=arm) for arm, own in _measured(rows, column).items()]
+
+
+def _won(panel: Panel, column: str, claim: str, where: str) -> figures.Panel:
+    """What PreciseBN of all tasks has less than the exponential average on earlier tasks."""
+    _, tasks = streams(panel.rows)
+    rows = {arm: values(own, column) for arm, own in _measured(tasks, column).items()}
+    return _by_norm("won back by PreciseBN", rows, f"accuracy {where} (pp)",
+                    f"{panel.data}: {claim}")  # fmt: skip
+
+
+def _batch_minus(
+    panel: Panel, rows: pd.DataFrame, column: str, others: Sequence[str], title: str, ylabel: str,
+    claim: str,
+) -> figures.Panel:  # fmt: skip
+    """What batch norm has more of a metric than others."""
+    found = {arm: values(own, column) for arm, own in _measured(rows, column).items()}
+    more = {arm: paired_differences(found["batch"], found[arm]) for arm in others if arm in found}
+    name = f"{panel.data}: {claim}, {next(iter(more), '')}"
+    return _by_norm(f"batch minus others: {title}", more, ylabel, name)
+
+
+def _by_norm(
+    title: str, rows: Mapping[str, Mapping[int, float]], ylabel: str, claim: str
+) -> figures.Panel:
+    """Paired differences by normalization."""
+    styles = [figures.style_of(arm) for arm in rows]
+    named = {style.label: rows[arm] for style, arm in zip(styles, rows, strict=True)}
+    return differences(title, named, styles, ylabel=ylabel, claim=claim)
 
 
 def within(rows: pd.DataFrame, what: str) -> list[Precondition]:
@@ -130,10 +183,10 @@ def _claims_of(panel: Panel) -> list[Claim]:
             f"batch forgets more than {figures.style_of(arm).label} norm, within tasks",
             more(tasks, "forgetting_within", arm), estimand=f"{EMA}, lost since its best",
         )
-        for arm in ("continual", "group")
+        for arm in FORGETTING
         if arm in present
     ]  # fmt: skip
-    for arm in ("online", "group", "layer"):
+    for arm in ONE_BY_ONE:
         if arm not in present:
             continue
         rows, label = select(one, {"arm": arm}), f"{figures.style_of(arm).label} norm"

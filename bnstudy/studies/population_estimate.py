@@ -6,16 +6,19 @@ before the first run of this version of the grid; the pixel noise (0.5, then 0.3
 first look at an earlier one, with other seeds.
 """
 
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import decomposition, finish, values_behind
+from bnstudy.studies.drawing import curve, differences
 from bnstudy.studies.kit import (
     CORRECTED,
     EMA,
     PRECISE,
+    Panel,
     Published,
     extended,
     panels,
@@ -25,58 +28,108 @@ from bnstudy.studies.kit import (
 
 SIZE, MOMENTUM = "train.batch_size", "norm.momentum"
 LONG, USUAL = 0.02, 0.1
-XLABEL = "batch size (examples)"
+HORIZON = "examples behind the average"  # batch size / momentum
+CORRECTED_LABEL = "exponential average without initial values"
 SOURCE = "Wu & Johnson 2021, section 3.1"
 PUBLISHED = Published(
     "published", SOURCE,
     "PreciseBN needs 1,000 to 10,000 examples; pooled moments replace the mean of batch variances. "
     "No single number to compare.",
 )  # fmt: skip
-ESTIMATES = {
-    "exponential average, momentum 0.1": "test_error",
-    "PreciseBN, large batches": "test_error_precise",
-    "PreciseBN, training batches": "precise_small_error",
-    "mean of batches' variances": "mean_of_batches_error",
-    "averaged weights, PreciseBN": "test_error_averaged_precise",
+ESTIMATES: dict[str, dict[str, Any]] = {  # column -> how its curve looks
+    "test_error": {"label": "exponential average", "norm": "batch"},
+    "test_error_precise": {"label": "PreciseBN", "norm": "batch", "mode": "precise"},
+    "mean_of_batches_error": {"label": "mean of variances", "style": figures.hue(1)},
+    "test_error_averaged_precise": {"label": "averaged weights", "style": figures.hue(2)},
 }
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set: horizon, estimates, decomposition, values behind."""
-    return len(panels(table)), 4
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """By horizon at the largest batch: the average's error, and what PreciseBN has less."""
+    main, *_ = panels(table)
+    size = int(main.rows[SIZE].max())
+    own = _averaged(select(main.rows, {SIZE: size}))
+    momenta = sorted((m for m in own[MOMENTUM].unique() if m >= LONG), reverse=True)
+    return [
+        figures.Panel(
+            f"{main.title}, batch size {size}",
+            [
+                curve(own, "horizon", "corrected_error", norm="batch", label=CORRECTED_LABEL),
+                curve(own, "horizon", "test_error_precise", **ESTIMATES["test_error_precise"]),
+            ],
+            HORIZON, x="log10", ceiling=100,
+        ),
+        differences(
+            "average minus PreciseBN",
+            {
+                f"momentum {momentum:g}": _more(main, "corrected_error", "test_error_precise",
+                                                {SIZE: size, MOMENTUM: momentum})
+                for momentum in momenta
+            },
+            figures.ramp(len(momenta)), claim=f"{main.data}: stale",
+        ),
+    ]  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Error by horizon in examples and by estimate; decomposition; m."""
-    table = extended(table, {"horizon": table[SIZE] / table[MOMENTUM]})
-    for (horizon, estimate, parts, behind), panel in zip(axes, panels(table), strict=True):
-        here = panel.rows
-        averages = [rows for _, rows in here[here[MOMENTUM].notna()].groupby(SIZE)]
-        curves = {
-            f"batch {rows[SIZE].iloc[0]}": stats.summarize(rows, "horizon", "test_error")
-            for rows in averages
-        }
-        figures.series(horizon, curves, "horizon", percent=True, log2=None,
-                       xlabel="horizon (examples)", ylabel="test error (%)")  # fmt: skip
-        horizon.set_xscale("log")
-        for (_, rows), (color, _) in zip(here.groupby(SIZE), figures.SERIES, strict=False):
-            horizon.axhline(100 * rows["test_error_precise"].mean(), color=color, linewidth=0.8,
-                            linestyle=(0, (4, 2)))  # fmt: skip
-        # the same averages without their initial values, in the color of their batch size
-        for rows, (color, _) in zip(averages, figures.SERIES, strict=False):
-            means = rows.groupby("horizon")["corrected_error"].mean()
-            horizon.plot(means.index, 100 * means, color=color, linewidth=0.9, linestyle=":")
-        for label, dashes in (("PreciseBN", (0, (4, 2))), ("without initial values", ":")):
-            horizon.plot([], [], color="grey", linewidth=0.9, linestyle=dashes, label=label)
-        finish(horizon, panel.title, fontsize=6, room=0.4)
-        usual, cumulative = (select(here, {MOMENTUM: value}) for value in (USUAL, None))
-        curves = {label: stats.summarize(usual, SIZE, column)
-                  for label, column in ESTIMATES.items()}  # fmt: skip
-        curves["cumulative average"] = stats.summarize(cumulative, SIZE, "test_error")
-        figures.series(estimate, curves, SIZE, percent=True, xlabel=XLABEL, ylabel="test error (%)")
-        finish(estimate, "by estimate", fontsize=6, room=0.5)
-        decomposition(parts, usual, SIZE, XLABEL)
-        values_behind(behind, usual, SIZE, XLABEL)
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """All batch sizes: horizon, as used and without initial values; estimates; their gains."""
+    return [found for panel in panels(table) for found in _details_of(panel)]
+
+
+def _details_of(panel: Panel) -> list[figures.Panel]:
+    sizes = sorted(int(size) for size in panel.rows[SIZE].unique())
+    styles = figures.ramp(len(sizes))
+    horizons = [
+        figures.Panel(
+            f"{panel.title}: exponential average {what}",
+            [
+                curve(_averaged(select(panel.rows, {SIZE: size})), "horizon", column, style=style,
+                      label=f"batch size {size}")
+                for size, style in zip(sizes, styles, strict=True)
+            ],
+            HORIZON, x="log10", ceiling=100,
+        )
+        for what, column in (("as used", "test_error"),
+                             ("without its initial values", "corrected_error"))
+    ]  # fmt: skip
+    rows = select(panel.rows, {MOMENTUM: USUAL})
+    estimates = figures.Panel(
+        f"{panel.title}: by estimate, momentum {USUAL}",
+        [curve(rows, SIZE, column, **look) for column, look in ESTIMATES.items()],
+        "batch size (examples)",
+        ceiling=100,
+    )
+
+    def by_size(title: str, claim: str, difference: Callable[[int], dict[int, float]]):
+        rows = {f"batch size {size}": difference(size) for size in sizes}
+        return differences(f"{panel.title}: {title}", rows, styles, claim=f"{panel.data}: {claim}")
+
+    def usual(first: str, second: str) -> Callable[[int], dict[int, float]]:
+        return lambda size: _more(panel, first, second, {SIZE: size, MOMENTUM: USUAL})
+
+    return [
+        *horizons,
+        estimates,
+        by_size(
+            f"cumulative average minus momentum {USUAL}", "cumulative",
+            lambda n: panel.difference({SIZE: n, MOMENTUM: None}, {SIZE: n, MOMENTUM: USUAL}),
+        ),
+        by_size("mean of variances minus pooled", "estimators",
+                usual("mean_of_batches_error", "precise_small_error")),
+        by_size("last weights minus averaged", "averaged weights",
+                usual("test_error_precise", "test_error_averaged_precise")),
+    ]  # fmt: skip
+
+
+def _more(panel: Panel, first: str, second: str, cell: Mapping[str, Any]) -> dict[int, float]:
+    """How much more of one error than of another a cell has, in pp."""
+    return paired_differences(panel.cell(first, cell), panel.cell(second, cell))
+
+
+def _averaged(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs of exponential averages, with the number of examples behind each."""
+    rows = rows[rows[MOMENTUM].notna()]
+    return extended(rows, {"horizon": rows[SIZE] / rows[MOMENTUM]})
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -86,9 +139,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         small, large = int(panel.rows[SIZE].min()), int(panel.rows[SIZE].max())
 
         def more(first, second, size, momentum=USUAL, panel=panel):
-            """How much more of one error than of another a cell has."""
-            cell = {SIZE: size, MOMENTUM: momentum}
-            return paired_differences(panel.cell(first, cell), panel.cell(second, cell))
+            return _more(panel, first, second, {SIZE: size, MOMENTUM: momentum})
 
         usual = {SIZE: large, MOMENTUM: USUAL}
         claim = panel.claims(

@@ -9,14 +9,13 @@ primary claim.
 """
 
 import itertools
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import finish, zero
+from bnstudy.studies.drawing import cited, curve, differences, medians
 from bnstudy.studies.kit import (
     EMA,
     TRAINING_LOSS,
@@ -33,6 +32,8 @@ GAMMA, ORDER, EPOCHS = "norm.gamma_init", "data.sequence", "train.epochs"
 INIT = "model.recurrent_init"
 SOURCE = "Cooijmans et al. 2017, figure 1a"
 NAMES = {"permuted": "pixels permuted", "pixels": "pixels in order"}
+SHORT = {"permuted": "permuted", "pixels": "in order"}
+HUES = {order: figures.hue(i) for i, order in enumerate(NAMES)}
 PUBLISHED = Published(
     "digitised", "Cooijmans et al. 2017, figure 1a and appendix B",
     "figure 1a (tanh network, MNIST, T = 784): the norm at t = 0 is about 1e-3 for gamma 0.1 to "
@@ -64,65 +65,92 @@ def orders(table: pd.DataFrame) -> list[str]:
     return [name for name in NAMES if name in set(table[ORDER])]
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each kind of matrix: gradient over time by order, slopes, losses, errors."""
-    return len(inits(table)), len(orders(table)) + 3
-
-
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Gradient norms over time at initialisation; slopes, losses and errors against gamma.
-
-    Gradients and slopes: medians and quartiles over the seeds, since a gradient that underflows has
-    no logarithm that a mean could use.
-    """
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Test errors by the initial gamma, and their rise from the smallest one."""
     table = prepared(table)
-    for row, init in zip(axes, inits(table), strict=True):
-        _row(row, select(table, {INIT: init}), init)
+    init, order = inits(table)[0], orders(table)[0]
+    here = select(table, {INIT: init})
+    rises = _rises(select(here, {ORDER: order}), init, order)
+    return [_trained(here, init, "test_error", "test error (%)"), rises]
 
 
-def _row(row: np.ndarray, table: pd.DataFrame, init: str) -> None:
-    start, end = table[table[EPOCHS] == 0], table[table[EPOCHS] > 0]
-    *gradients, slopes, losses, errors = row
-    for ax, order in zip(gradients, orders(table), strict=True):
-        curves = {
-            f"gamma {gamma:g}{_censored(rows)}": _medians(
-                rows, {float(c.rpartition("/")[2]): c for c in _gradients(rows)}
-            )
-            for gamma, rows in select(start, {ORDER: order}).groupby(GAMMA)
-        }
-        figures.series(ax, curves, log2=None, xlabel="time step",
-                       ylabel="log10 of the gradient's norm")  # fmt: skip
-        if ax.get_ylim()[0] < UNDERFLOW:
-            ax.axhline(UNDERFLOW, color="black", linewidth=0.7, linestyle=":")
-        finish(ax, f"{init}: {NAMES[order]}, at initialisation")
-    curves = {
-        NAMES[order]: pd.concat(
-            _medians(rows, {gamma: "gradient_slope"})
-            for gamma, rows in select(start, {ORDER: order}).groupby(GAMMA)
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """The source's reason, gradients over time and their slopes; losses; the other matrices."""
+    table = prepared(table)
+    found = []
+    for i, init in enumerate(inits(table)):
+        here = select(table, {INIT: init})
+        found += [_over_time(select(here, {ORDER: order}), init, order) for order in orders(here)]
+        found += [_slopes(here, init), _trained(here, init, "train_loss", "training loss (nats)")]
+        if i:
+            found.append(_trained(here, init, "test_error", "test error (%)"))
+    return found
+
+
+def _trained(here: pd.DataFrame, init: str, column: str, ylabel: str) -> figures.Panel:
+    """A loss or an error after training by the initial gamma, a curve for each order of pixels."""
+    end, percent = here[here[EPOCHS] > 0], column == "test_error"
+    curves = [
+        curve(select(end, {ORDER: order}), GAMMA, column, style=HUES[order], label=SHORT[order],
+              percent=percent)
+        for order in orders(end)
+    ]  # fmt: skip
+    if column == "train_loss" and init == "identity":  # as in the source
+        curves.append(
+            cited(PUBLISHED, "training loss", "gamma", style=HUES["permuted"], label="MNIST")
         )
-        for order in orders(start)
-    }
-    figures.series(slopes, curves, log2=False, xlabel="initial gamma",
-                   ylabel="decades in 100 steps")  # fmt: skip
-    slopes.plot(1.0, EXPLOSION, linestyle="none", marker="*", markersize=9, color="black",
-                label="predicted, constant input")  # fmt: skip
-    zero(slopes)
-    for ax, column, label in ((losses, "train_loss", "training loss (nats)"),
-                              (errors, "test_error", "test error (%)")):  # fmt: skip
-        curves = {
-            NAMES[order]: stats.summarize(select(end, {ORDER: order}), GAMMA, column)
-            for order in orders(end)
-        }
-        if column == "train_loss":
-            digitised = PUBLISHED.curve("training loss", "gamma", x=GAMMA)
-            curves["permuted MNIST (digitised)"] = digitised
-        figures.series(ax, curves, GAMMA, log2=False, percent=column == "test_error",
-                       xlabel="initial gamma", ylabel=label)  # fmt: skip
-    for ax, title in ((slopes, "slope of the gradient"), (losses, "training loss, T = 49"),
-                      (errors, "test error, T = 49")):  # fmt: skip
-        ax.margins(y=0.5)
-        ax.legend(fontsize=6.5, loc="upper center")
-        ax.set_title(f"{init}: {title}")
+    return figures.Panel(
+        f"{init} matrices, {_steps(end)} pixels", curves, "initial gamma", ylabel, x="linear",
+        ceiling=100 if percent else None,
+    )  # fmt: skip
+
+
+def _rises(here: pd.DataFrame, init: str, order: str) -> figures.Panel:
+    """What the test error rises from the smallest gamma to each other one."""
+    end = here[here[EPOCHS] > 0]
+    small, *larger = sorted(end[GAMMA].unique())
+    errors = {g: values(end, "test_error", {GAMMA: g}) for g in (small, *larger)}
+    rows = {f"gamma {g:g}": paired_differences(errors[g], errors[small]) for g in larger}
+    shades = figures.ramp(len(larger) + 1)[1:]
+    title, claim = f"{SHORT[order]}, against gamma {small:g}", f"{init}, {order}: error"
+    return differences(title, rows, shades, claim=claim)
+
+
+def _over_time(here: pd.DataFrame, init: str, order: str) -> figures.Panel:
+    """Gradient norms over time at initialisation."""
+    start = here[here[EPOCHS] == 0]
+    by = list(start.groupby(GAMMA))
+    curves = [
+        medians(rows, {float(c.rpartition("/")[2]): c for c in _gradients(rows)}, style=style,
+                label=f"{gamma:g}{_censored(rows)}")
+        for (gamma, rows), style in zip(by, figures.ramp(len(by)), strict=True)
+    ]  # fmt: skip
+    return figures.Panel(
+        f"{init}, {SHORT[order]}: gradient", curves, "time step (median, quartiles)",
+        "log10 of the norm", x="linear", floor=None,
+        bands=[figures.Band(UNDERFLOW, UNDERFLOW, "underflow")] if _underflows(start) else (),
+    )  # fmt: skip
+
+
+def _slopes(here: pd.DataFrame, init: str) -> figures.Panel:
+    """The slope of the gradient by gamma, beside theory."""
+    start = here[here[EPOCHS] == 0]
+    curves = []
+    for order in orders(start):
+        cells = {gamma: rows["gradient_slope"].reset_index(drop=True)
+                 for gamma, rows in select(start, {ORDER: order}).groupby(GAMMA)}  # fmt: skip
+        columns = {gamma: str(gamma) for gamma in cells}
+        frame = pd.DataFrame({str(gamma): slopes for gamma, slopes in cells.items()})
+        curves.append(medians(frame, columns, style=HUES[order], label=SHORT[order]))
+    return figures.Panel(
+        f"{init}: gradient's slope", curves, "initial gamma (median, quartiles)",
+        "decades lost in 100 steps", x="linear", zero=True,
+        bands=[figures.Band(EXPLOSION, EXPLOSION, "theory, gamma 1")],
+    )  # fmt: skip
+
+
+def _steps(rows: pd.DataFrame) -> int:
+    return int(rows["data.image_size"].iloc[0]) ** 2
 
 
 def _gradients(rows: pd.DataFrame) -> list[str]:
@@ -130,16 +158,13 @@ def _gradients(rows: pd.DataFrame) -> list[str]:
 
 
 def _censored(rows: pd.DataFrame) -> str:
-    """The part of a cell's gradients that is below what the slope can use, for the legend."""
-    part = float((rows[_gradients(rows)] <= UNDERFLOW).to_numpy().mean())
-    return f" ({100 * part:.0f} % underflow)" if part else ""
+    """The part of a cell's gradients that is below what the slope can use, for the label."""
+    part = _underflows(rows)
+    return f" ({100 * part:.0f} % below)" if part else ""
 
 
-def _medians(rows: pd.DataFrame, columns: Mapping[float, str]) -> pd.DataFrame:
-    """Columns as a curve: rows of x and the runs' median, with quartiles as low and high."""
-    quartiles = rows[list(columns.values())].quantile([0.25, 0.5, 0.75]).to_numpy()
-    low, median, high = quartiles
-    return pd.DataFrame({"x": list(columns), "mean": median, "low": low, "high": high})
+def _underflows(rows: pd.DataFrame) -> float:
+    return float((rows[_gradients(rows)] <= UNDERFLOW).to_numpy().mean())
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

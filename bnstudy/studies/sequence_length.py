@@ -11,9 +11,9 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import finish, zero
+from bnstudy.studies.drawing import curve, differences, gaps
 from bnstudy.studies.kit import (
     NORM,
     Precondition,
@@ -31,18 +31,13 @@ from bnstudy.studies.kit import (
 LENGTH, SCOPE = "data.length", "norm.scope"
 TRAINED = 3.12  # nats, 4.5 bits; frequencies of characters alone give 4.69 bits on the text
 MARGIN = 0.05  # bits: what batch norm gains on no norm at the training length (figure 3b there)
+XLABEL, YLABEL = "length (characters)", "bits a character"
 SOURCE = "Cooijmans et al. 2017, section 3"
 PUBLISHED = Published(
     "published", SOURCE,
     "averaging the statistics over time costs a lot of accuracy; no number is given",
 )  # fmt: skip
-STYLES = {
-    "step": figures.Style("#D55E00", "o", "batch, per step"),
-    "shared": figures.Style("#E69F00", "p", "the same, read shared"),
-    "sequence": figures.Style("#CC79A7", "D", "batch, per sequence"),
-    "layer": figures.style_of("layer"),
-    "none": figures.style_of("none"),
-}
+SCOPES = {"step": "per step", "shared": "the same, shared", "sequence": "per sequence"}
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,31 +53,50 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([whole, shared], ignore_index=True)
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Bits a character, and what batch norm has more than layer norm."""
-    return 1, 2
-
-
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Both against the length."""
-    bits, gap = np.ravel(axes)
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Bits a character by length, and how the gap to layer norm changes from the shortest one."""
     rows = prepared(table)
-    labels = {"log2": False, "xlabel": "length in training and test", "styles": STYLES}
-    by = {arm: select(rows, {"arm": arm}) for arm in STYLES if (rows["arm"] == arm).any()}
-    curves = {arm: stats.summarize(own, LENGTH, "bits") for arm, own in by.items()}
-    figures.series(bits, curves, LENGTH, ylabel="bits a character", **labels)
-    layer = by["layer"].set_index(["seed", LENGTH])["bits"]
-    curves = {}
-    for arm in ("step", "sequence"):
-        if arm in by:
-            own = by[arm].set_index(["seed", LENGTH])["bits"]
-            frame = (own - layer).rename("gap").reset_index()
-            curves[arm] = stats.summarize(frame, LENGTH, "gap")
-    figures.series(gap, curves, LENGTH, ylabel="bits more than layer norm", **labels)
-    zero(gap)
-    gap.axhspan(-MARGIN, MARGIN, color="0.9", zorder=0, label=f"within {MARGIN:g} bits")
-    finish(bits, f"text, LSTM, batch {int(table['train.batch_size'].iloc[0])}", room=0.2)
-    finish(gap, "batch minus layer norm, paired", room=0.4)
+    by = {"batch": "step", "layer": "layer", "none": "none"}
+    curves = [
+        curve(own, LENGTH, "bits", norm=norm, percent=False)
+        for norm, arm in by.items()
+        if len(own := select(rows, {"arm": arm}))
+    ]
+    short, *more = sorted(int(length) for length in rows[LENGTH].unique())
+    before = difference(rows, "step", "layer", short)
+    changes = {n: paired_differences(difference(rows, "step", "layer", n), before) for n in more}
+    rows_of = {f"at length {n}": values for n, values in changes.items()}
+    margin = figures.Band(-MARGIN, MARGIN, f"within {MARGIN:g} bits")
+    batch = int(table["train.batch_size"].iloc[0])
+    return [
+        figures.Panel(f"text, LSTM, batch of {batch}", curves, XLABEL, YLABEL, floor=None),
+        differences("batch minus layer norm", rows_of, figures.ramp(len(more)), bands=[margin],
+                    ylabel=f"change from length {short} (bits)", claim="gap"),
+    ]  # fmt: skip
+
+
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """The gap to layer norm at each length, by scope of the statistics, and what scopes cost."""
+    rows = prepared(table)
+    own = sorted(int(length) for length in rows[LENGTH].unique())
+    scopes = {scope: label for scope, label in SCOPES.items() if (rows["arm"] == scope).any()}
+    styles = {scope: figures.hue(i) for i, scope in enumerate(SCOPES)}
+    found = []
+    for than, title in (("layer", "batch minus layer norm"),
+                        ("step", "other scopes minus per step")):  # fmt: skip
+        curves = [
+            gaps(label, {n: difference(rows, scope, than, n) for n in own}, style=styles[scope])
+            for scope, label in scopes.items()
+            if scope != than
+        ]
+        found.append(figures.Panel(title, curves, XLABEL, "paired difference (bits)", zero=True))
+    return found
+
+
+def difference(rows: pd.DataFrame, arm: str, than: str, length: int) -> dict[int, float]:
+    """Bits that an arm has more than another at a length, by seed."""
+    cells = (values(rows, "bits", {"arm": a, LENGTH: length}, factor=1) for a in (arm, than))
+    return paired_differences(*cells)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
@@ -90,11 +104,8 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     rows = prepared(table)
     short, long = int(rows[LENGTH].min()), int(rows[LENGTH].max())
 
-    def bits(arm: str, length: int) -> dict[int, float]:
-        return values(rows, "bits", {"arm": arm, LENGTH: length}, factor=1)
-
     def cost(arm: str, length: int, than: str = "step") -> dict[int, float]:
-        return paired_differences(bits(arm, length), bits(than, length))
+        return difference(rows, arm, than, length)
 
     change = paired_differences(cost("step", long, "layer"), cost("step", short, "layer"))
     claim = claims_about(

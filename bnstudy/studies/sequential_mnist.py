@@ -5,12 +5,13 @@ training loss. Regularization: the gap from training to test error is smaller. P
 on permuted pixels. Written before the first run of this version of the study's grid.
 """
 
-import numpy as np
+from collections.abc import Mapping
+
 import pandas as pd
 
 from bnstudy import figures
-from bnstudy.stats import Claim, paired_differences, summarize
-from bnstudy.studies.drawing import finish
+from bnstudy.stats import Claim, paired_differences
+from bnstudy.studies.drawing import curve, effects
 from bnstudy.studies.kit import (
     DATA,
     EMA,
@@ -20,6 +21,7 @@ from bnstudy.studies.kit import (
     Published,
     claims_about,
     comparable,
+    extended,
     in_order,
     learned,
     select,
@@ -29,6 +31,7 @@ from bnstudy.studies.kit import (
 )
 
 ORDER = "data.sequence"
+SHORT = {"permuted": "permuted", "pixels": "in order", "rows": "by rows"}
 NAMES = {"permuted": "pixels permuted", "pixels": "pixels in order", "rows": "rows"}
 LEARNED = 0.75  # of chance, training error at most: half of it is far for some hundred updates
 SOURCE = "Cooijmans et al. 2017, table 1"
@@ -44,59 +47,66 @@ def orders(table: pd.DataFrame) -> list[str]:
     return [name for name in NAMES if name in set(table[ORDER])]
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Training loss, training error, test error, batch norm by statistics, published."""
-    return 1, 5
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Training loss by way of reading, and what no norm has more of it and of test error."""
+    main = orders(table)[0]
+    loss = _by_reading(table, {"train_loss": "population"}, "training loss (nats)", percent=False)
+    gaps = [
+        _differences("no norm minus batch", f"{what}, paired", _gaps(table, name, published),
+                     claim=f"{main}: {name}")
+        for what, name, published in (("training loss (nats)", "speed", None),
+                                      ("test error (pp)", "no norm", PUBLISHED))
+    ]  # fmt: skip
+    return [loss, *gaps]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Losses and errors by way of reading."""
-    *own, modes, published = np.ravel(axes)
-    places = {order: i for i, order in enumerate(orders(table))}
-    labels = [f"{NAMES[o]}\nT = {_steps(select(table, {ORDER: o}))}" for o in places]
-    names = in_order(table[NORM])
-    shown = (("train_loss", "training loss", "nats"), ("train_error", "training error", "%"),
-             ("test_error", "test error", "%"))  # fmt: skip
-    for ax, (column, title, unit) in zip(own, shown, strict=True):
-        for i, name in enumerate(names):
-            shift = 0.15 * (i - (len(names) - 1) / 2)
-            style = figures.style_of(name)
-            _points(ax, column, select(table, {NORM: name}), places, style, shift)
-        finish(ax, f"{titled(table[DATA].iloc[0], 'LSTM')}: {title}", room=0.3)
-        ax.set_ylabel(f"{title} ({unit})")
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Errors, batch norm by statistics, regularization, batch against layer norm."""
     batch = select(table, {NORM: "batch"})
-    readings = {"exponential average": "test_error", "PreciseBN": "test_error_precise",
-                "batch statistics": "test_error_batch"}  # fmt: skip
-    for i, (label, column) in enumerate(readings.items()):
-        style = figures.Style(*figures.SERIES[i], label)
-        _points(modes, column, batch, places, style, 0.15 * (i - 1))
-    finish(modes, "batch norm, read with", room=0.3)
-    for i, order in enumerate(("permuted", "pixels")):
-        for j, (name, accuracy) in enumerate(PUBLISHED[order].items()):
-            style = figures.style_of(name)
-            published.plot(i + 0.15 * (j - 0.5), 100 - accuracy, linestyle="none",
-                           color=style.color, marker=style.marker,
-                           label=None if i else style.label)  # fmt: skip
-    finish(published, "published: MNIST, 110,000 updates", room=0.3)
-    for ax in (modes, published):
-        ax.set_ylabel("test error (%)")
-    for ax in (*own, modes):
-        ax.set_xticks(range(len(places)), labels, fontsize=6.5)
-        ax.set_xlim(-0.5, len(places) - 0.5)
-    published.set_xticks([0, 1], ["permuted\nT = 784", "in order\nT = 784"], fontsize=6.5)
-    published.set_xlim(-0.5, 1.5)
+    modes = {f"test_error{figures.MODES[m].suffix}": m for m in ("population", "precise", "batch")}
+    found = [
+        _by_reading(table, {"train_error": "population"}, "training error (%)"),
+        _by_reading(table, {"test_error": "population"}, "test error (%)"),
+        _by_reading(batch, modes, "test error (%)"),
+        _differences("no norm minus batch", "test minus training error (pp)",
+                     _gaps(table, "regularization")),
+        _differences("batch minus layer norm", "test error (pp), paired",
+                     _gaps(table, "layer norm")),
+    ]  # fmt: skip
+    return [drawn for drawn in found if drawn.curves]
 
 
-def _points(
-    ax, column: str, rows: pd.DataFrame, places: dict[str, int], style: figures.Style, shift: float
-) -> None:
-    """Means with interval bars at the places of the ways of reading."""
-    found = summarize(rows, ORDER, column).sort_values(ORDER, key=lambda o: o.map(places))
-    factor = 100 if "error" in column else 1
-    bars = factor * np.abs(found[["low", "high"]].to_numpy().T - found["mean"].to_numpy())
-    ax.errorbar(found[ORDER].map(places) + shift, factor * found["mean"], yerr=bars,
-                linestyle="none", color=style.color, marker=style.marker, label=style.label,
-                capsize=2)  # fmt: skip
+def _differences(
+    title: str, ylabel: str, curves: list[figures.Curve], claim: str = ""
+) -> figures.Panel:
+    return figures.Panel(title, curves, ylabel=ylabel, kind="dots", zero=True, claim=claim)
+
+
+def _by_reading(
+    table: pd.DataFrame, columns: Mapping[str, str], ylabel: str, percent: bool = True
+) -> figures.Panel:
+    """Columns by way of reading, a curve for each norm; columns: column -> mode."""
+    rows = extended(table, {"reading": table[ORDER].map(SHORT)})
+    rows = rows.sort_values(ORDER, key=lambda o: o.map(list(NAMES).index), kind="stable")
+    curves = [
+        curve(select(rows, {NORM: norm}), "reading", column, norm=norm, mode=mode, percent=percent,
+              label=figures.MODES[mode].label if len(columns) > 1 else "")
+        for norm in in_order(table[NORM])
+        for column, mode in columns.items()
+    ]  # fmt: skip
+    steps = " and ".join(
+        dict.fromkeys(str(_steps(select(table, {ORDER: o}))) for o in orders(table))
+    )
+    title = f"{titled(table[DATA].iloc[0], 'LSTM')}, {steps} steps"
+    return figures.Panel(title, curves, "", ylabel, x="names", ceiling=100 if percent else None)
+
+
+def _gaps(
+    table: pd.DataFrame, name: str, published: Published | None = None
+) -> list[figures.Curve]:
+    """A claim's differences, a row for each way of reading."""
+    named = {f"{order}: {name}": SHORT[order] for order in orders(table)}
+    return effects(claims(table), named, published, "MNIST")
 
 
 def _steps(rows: pd.DataFrame) -> int:

@@ -7,12 +7,11 @@ different lengths follows from how lengths are drawn: a demonstration. Written b
 of this version of the grid.
 """
 
-import numpy as np
 import pandas as pd
 
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import course, finish, interval
+from bnstudy.studies.drawing import across, course, gap
 from bnstudy.studies.kit import (
     EMA,
     PRECISE,
@@ -28,6 +27,9 @@ from bnstudy.studies.kit import (
 SHORTEST = "data.min_length"
 PARTS = (2, 4, 8, 16)  # of the sequence: the running mean is looked at after 1 / 2 of it, ...
 SETTLED = 0.1  # s.d.: moves a normalized value by a tenth of its own spread
+DISTANCE = "distance to the last step's mean (s.d.)"
+READINGS = {"average": "test_error", "PreciseBN": "test_error_precise",
+            "shared": "test_error_shared", "batch": "test_error_batch"}  # fmt: skip
 SOURCE = "Cooijmans et al. 2017, figure 3a"
 PUBLISHED = Published(
     "published", SOURCE,
@@ -42,36 +44,40 @@ def lengths(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """Drift of the mean, examples behind a step, test error by statistics."""
-    return 1, 3
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """How far the running mean is from the last step's, over time and at the claimed steps."""
+    curves = [
+        course(rows, "drift", style=figures.hue(i), label=arm, percent=False)
+        for i, (arm, rows) in enumerate(lengths(table).items())
+    ]
+    settled = [figures.Band(SETTLED, SETTLED, "settled")]
+    by = {claim.name: claim for claim in claims(table)}
+    parts = {f"settled at 1/{part}": f"after 1/{part}" for part in PARTS}
+    dots = [
+        gap(label, by[name].values, style=style)
+        for (name, label), style in zip(parts.items(), figures.ramp(len(parts)), strict=True)
+    ]
+    return [
+        figures.Panel(
+            "mean of the recurrent term", curves, "time step", DISTANCE, x="linear",
+            bands=settled,
+        ),
+        figures.Panel(
+            "full length: after a part of it", dots, ylabel=DISTANCE, kind="dots",
+            bands=settled, claim=next(iter(parts)),
+        ),
+    ]  # fmt: skip
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Curves over time steps; points of errors."""
-    drift, behind, errors = np.ravel(axes)
-    for ax, name, label, title in (
-        (drift, "drift", "distance to T_max (s.d.)", "running mean of the recurrent term"),
-        (behind, "behind", "valid examples", "examples behind a step's statistics"),
-    ):
-        curves = {arm: course(rows, name) for arm, rows in lengths(table).items()}
-        figures.series(ax, curves, log2=None, xlabel="time step", ylabel=label)
-        if name == "drift":
-            ax.axhline(SETTLED, color="black", linewidth=0.7, linestyle=":", label="settled")
-        finish(ax, title, room=0.25)
-    readings = {"exponential average": "test_error", "PreciseBN": "test_error_precise",
-                "shared over time": "test_error_shared",
-                "batch statistics": "test_error_batch"}  # fmt: skip
-    curves = {
-        arm: pd.concat([interval(rows, c).assign(x=float(i))
-                        for i, c in enumerate(readings.values())])
-        for arm, rows in lengths(table).items()
-    }  # fmt: skip
-    figures.series(errors, curves, percent=True, log2=None, ylabel="test error (%)")
-    for line in errors.get_lines():
-        line.set_linestyle("none")
-    errors.set_xticks(range(len(readings)), list(readings), rotation=25, ha="right", fontsize=6.5)
-    finish(errors, "digits, pixel by pixel: read with", room=0.25)
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Test error by the statistics that are read."""
+    curves = [
+        across(rows, READINGS, style=figures.hue(i), label=arm)
+        for i, (arm, rows) in enumerate(lengths(table).items())
+    ]
+    return [
+        figures.Panel("digits, pixel by pixel", curves, "statistics read", x="names", ceiling=100)
+    ]
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

@@ -5,15 +5,15 @@ become signs, and synchronised statistics are those of the whole batch. Written 
 of the study's grid.
 """
 
-import numpy as np
 import pandas as pd
 
-from bnstudy import figures, stats
+from bnstudy import figures
 from bnstudy.stats import Claim
-from bnstudy.studies.drawing import bars, finish
-from bnstudy.studies.kit import EMA, Published, filled, panels
+from bnstudy.studies.drawing import curve, differences, reported
+from bnstudy.studies.kit import EMA, Panel, Published, filled, panels
 
 PROCESSES, SYNC = "train.processes", "norm.sync"
+APART, TOGETHER = figures.hue(0), figures.hue(1)
 SOURCE = "Wu & Johnson 2021, section 6"
 PUBLISHED = Published(
     "published", "Wu & Johnson 2021, table 6",
@@ -27,27 +27,54 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     return filled(table, {PROCESSES: 1, SYNC: False})
 
 
-def shape(table: pd.DataFrame) -> tuple[int, int]:
-    """A row for each data set and model: test error, training error, published."""
-    return len(panels(table)), 3
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Test error by processes, apart and synchronised; the published loss of box AP."""
+    main, *_ = panels(prepared(table))
+    published = [
+        reported(PUBLISHED, name, value, style=style)
+        for (name, value), style in zip(
+            PUBLISHED.values.items(), (APART, APART, TOGETHER), strict=True
+        )
+    ]
+    return [
+        _by_processes(main, "test_error", "test error (%)"),
+        _lost(main),
+        figures.Panel(
+            "Mask R-CNN heads, COCO", published, ylabel="box AP (%)", kind="dots", ceiling=100
+        ),
+    ]
 
 
-def figure(table: pd.DataFrame, axes: np.ndarray) -> None:
-    """Errors by number of processes, apart and synchronised."""
-    for row, panel in zip(axes, panels(prepared(table)), strict=True):
-        here = panel.rows
-        for ax, metric, label in ((row[0], "test_error", "test error (%)"),
-                                  (row[1], "train_error", "training error (%)")):  # fmt: skip
-            one = here[PROCESSES] == 1
-            curves = {
-                name: stats.summarize(here[one | (here[SYNC] == sync)], PROCESSES, metric)
-                for name, sync in (("statistics of each process", False), ("synchronised", True))
-            }
-            figures.series(ax, curves, PROCESSES, percent=True, xlabel="processes",
-                           ylabel=label)  # fmt: skip
-            finish(ax, panel.title)
-        bars(row[2], PUBLISHED.values, (25, 44), "box AP")
-        row[2].set_title("published: Mask R-CNN heads")
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Training error by processes, and test error of other data."""
+    found = []
+    for panel in panels(prepared(table)):
+        if not panel.main:
+            found += [_by_processes(panel, "test_error", "test error (%)"), _lost(panel)]
+        found.append(_by_processes(panel, "train_error", "training error (%)"))
+    return found
+
+
+def _by_processes(panel: Panel, metric: str, ylabel: str) -> figures.Panel:
+    """A metric over the number of processes; one process stands in both curves."""
+    one = panel.rows[PROCESSES] == 1
+    curves = [
+        curve(panel.rows[one | (panel.rows[SYNC] == sync)], PROCESSES, metric, style=style,
+              label=label)
+        for label, sync, style in (("statistics of each process", False, APART),
+                                   ("synchronised", True, TOGETHER))
+    ]  # fmt: skip
+    return figures.Panel(panel.title, curves, "processes", ylabel, ceiling=100)
+
+
+def _lost(panel: Panel) -> figures.Panel:
+    """What several processes have more than one."""
+    rows, styles = {}, []
+    for sync, style, what in ((False, APART, "apart"), (True, TOGETHER, "synchronised")):
+        for n in sorted(int(n) for n in panel.rows[PROCESSES].unique() if n > 1):
+            rows[f"{n} {what}"] = panel.difference({PROCESSES: n, SYNC: sync}, {PROCESSES: 1})
+            styles.append(style)
+    return differences("difference from one process", rows, styles, claim=f"{panel.key}: apart")
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnstudy import stats
+from bnstudy import figures, stats
 from bnstudy.studies import (
     batch_size,
     ema_vs_precise,
     eval_batch,
     normalization_batch,
-    sheets,
     sync,
 )
 
@@ -181,7 +180,14 @@ def test_normalization_batch_claims_and_figure():
     assert found["digits resnet: training noise"].verdict == "supported"
     assert found["digits resnet: frozen finish"].verdict == "supported"
     assert found["digits resnet: inconsistency"].verdict == "supported"
-    assert sheets.panels_of(normalization_batch, table)
+    *_, costs = normalization_batch.headline(table)
+    dots = {c.label: c.points["mean"].iloc[0] for c in costs.curves if c.source == "measured"}
+    assert dots == {
+        "training error": pytest.approx(19, abs=0.5),
+        "test error": pytest.approx(20, abs=0.5),
+        "test error, won back": pytest.approx(20, abs=0.5),
+    }
+    figures.draw([*normalization_batch.headline(table), *normalization_batch.details(table)])
 
 
 def test_no_planted_effect_is_not_supported():
