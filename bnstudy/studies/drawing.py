@@ -250,7 +250,7 @@ def effects(
     return found
 
 
-def medians(rows: pd.DataFrame, columns: Mapping[float, str], *, style: Style, label: str) -> Curve:
+def medians(rows: pd.DataFrame, columns: Mapping[Any, str], *, style: Style, label: str) -> Curve:
     """Medians over the runs, and quartiles in the place of an interval; x -> column.
 
     For values that a mean cannot use, such as the logarithm of a gradient that underflows.

@@ -54,8 +54,8 @@ def table(seeds=range(6)) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         [
-            {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "diverged_at": None,
-             "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits",
+            {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "steps": 9,
+             "diverged_at": None, "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits",
              "train_error": 0.01, "num_classes": 10, "cell": "c"}
             for seed in seeds
         ]
