@@ -55,8 +55,8 @@ def table(seeds=range(6)) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "steps": 9,
-             "diverged_at": None, "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits",
-             "train_error": 0.01, "num_classes": 10, "cell": "c"}
+             "diverged_at": None, "test_error": 0.1 + 0.01 * rng.random(), "torch": "2",
+             "data.name": "digits", "train_error": 0.01, "num_classes": 10, "cell": "c"}
             for seed in seeds
         ]
     )  # fmt: skip
@@ -148,9 +148,8 @@ def test_the_headline_says_the_verdict_with_its_number(own, tmp_path):
     panels = sheets.panels_of(studies.module(own), table())["figure"]
     told = sheets.drawn(panels, [{**verdicts[0], "published": "+2 pp (published)"}])
     number = estimate(*(verdicts[0][k] for k in ("mean", "low", "high", "unit")))
-    assert (
-        told.get_suptitle().replace("\n", " ") == f"supported: {number}, n = 6; +2 pp (published)"
-    )
+    expected = f"supported: {number} (95 % interval), n = 6; +2 pp (published)"
+    assert told.get_suptitle().replace("\n", " ") == expected
     assert f"supported: {number}" in [t.get_text() for t in told.axes[0].texts]
 
 
@@ -293,10 +292,12 @@ def test_the_comparison_rule_is_said_in_words():
     assert "equal" in results.rule_of([Config()])
 
 
-def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
+@pytest.mark.parametrize("words", [[], ["quick"]], ids=["committed commands", "a scale"])
+def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path, words):
     """With a stand-in for the command that prints what `bnstudy study` prints."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "reproduce.sh", tmp_path / "scripts")
+    (tmp_path / "scripts" / "pages.py").write_text("")
     (tmp_path / "scripts" / "setup.sh").write_text('set -euo pipefail\ncd "$(dirname "$0")/.."\n')
     runs = tmp_path / "results" / "runs"
     for i, grid in enumerate(("quick-planned", "quick-other")):
@@ -306,18 +307,24 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
                      "registration.json", "details.svg", "details.png"):  # fmt: skip
             (folder / name).write_text(grid)
         os.utime(folder, (i, i))  # the other grid is the newer one
+    (tmp_path / "results" / "sync").mkdir()
+    stated = json.dumps({"name": "sync", "command": "bnstudy study sync"}, indent=1)
+    (tmp_path / "results" / "sync" / "study.json").write_text(stated)
     command = tmp_path / "bin" / "bnstudy"
     command.parent.mkdir()
     command.write_text(
-        "#!/bin/sh\nif [ $1 = study ]; then echo 'supported    primary  words'\n"
+        '#!/bin/sh\necho "$*" >> asked\n'
+        "if [ $1 = study ]; then echo 'supported    primary  words'\n"
         "echo results/runs/studies/sync/quick-planned/table.csv\n"
         "echo results/runs/studies/sync/quick-planned/claims.json; fi\n"
         "if [ \"$*\" = 'report --folder results' ]; then echo page > results/report.html; fi\n"
     )
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
-    script = ["bash", str(tmp_path / "scripts" / "reproduce.sh")]
+    script = ["bash", str(tmp_path / "scripts" / "reproduce.sh"), *words]
     subprocess.run(script, check=True, env={**os.environ, "PATH": path}, capture_output=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] == ("study all scale=quick" if words else "study sync")
     copied = tmp_path / "results" / "sync"
     assert {p.read_text() for p in copied.iterdir()} == {"quick-planned"}
     for name in ("registration.json", "details.svg", "details.png"):
