@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "machine": set(),
     "atomic": set(),
+    "numbers": set(),
     # of the tools it names those that it offers, for type checkers; it loads them when asked
     "norms": {"errors", "normtools"},
     "stats": {"errors"},

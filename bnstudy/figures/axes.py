@@ -100,7 +100,7 @@ def ink(color: str) -> str:
     rgb = np.array(to_rgb(color))
     while 1.05 / (_luminance(rgb) + 0.05) < 4.5:
         rgb = rgb * 0.95
-    return to_hex(rgb)
+    return to_hex(tuple(rgb.tolist()))
 
 
 def plain(value: float) -> str:

@@ -161,7 +161,7 @@ def _thin(ax: Axes, size: float) -> None:
         return
     kept: list[float] = []
     free = -math.inf  # where the label before ends, in points
-    for tick in map(float, locator.locs):
+    for tick in map(float, locator.tick_values(0, 1)):
         spot = 72 * float(ax.transData.transform((tick, ax.get_ylim()[1]))[0]) / figure.dpi
         half = 0.5 * widest(text(tick), size)
         if spot - half > free:

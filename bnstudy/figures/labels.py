@@ -89,7 +89,7 @@ class Labels:
         ]  # fmt: skip
         taken = _occupied(self.ax)
         for corner in CORNERS:
-            box = self.ax.legend(handles=handles, loc=corner).get_window_extent()
+            box = self.ax.legend(handles=handles, loc=corner).get_window_extent()  # type: ignore[call-overload]
             if not _hides(box, taken) and _within(box, axes):
                 return 0.0
         labels = self.ax.xaxis.get_tightbbox()  # of the ticks and of the axis
@@ -152,10 +152,11 @@ def _occupied(ax: Axes) -> np.ndarray:
 
 
 def _hides(box: Bbox, points: np.ndarray) -> bool:
-    (x0, y0), (x1, y1) = box.min - 3, box.max + 3
     x, y = points.T
-    return bool(((x0 < x) & (x < x1) & (y0 < y) & (y < y1)).any())
+    inside = (box.x0 - 3 < x) & (x < box.x1 + 3) & (box.y0 - 3 < y) & (y < box.y1 + 3)
+    return bool(inside.any())
 
 
 def _within(box: Bbox, outer: Bbox) -> bool:
-    return bool((box.min >= outer.min - 1).all() and (box.max <= outer.max + 1).all())
+    wide = box.x0 >= outer.x0 - 1 and box.x1 <= outer.x1 + 1
+    return bool(wide and box.y0 >= outer.y0 - 1 and box.y1 <= outer.y1 + 1)

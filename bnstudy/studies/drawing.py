@@ -8,6 +8,7 @@ intervals, those of paired differences invert the sign-flip test, as verdicts do
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,8 +47,10 @@ def curve(
     style.
     """
     factor = 100.0 if percent else 1.0
-    ordered = rows.sort_values([x, "seed"]) if pd.api.types.is_numeric_dtype(rows[x]) else rows
-    found = stats.summarize(ordered, x, metric).rename(columns={x: "x"})
+    numeric = x in rows and pd.api.types.is_numeric_dtype(rows[x])
+    # words keep the order of their first occurrence
+    rows = rows.sort_values([x, "seed"] if numeric else "seed", kind="stable")
+    found = stats.summarize(rows, x, metric).rename(columns={x: "x"})
     found[["mean", "low", "high"]] *= factor
     if "diverged_at" in rows:
         hit = rows["diverged_at"].notna().groupby(rows[x], dropna=False).sum()
@@ -58,7 +61,7 @@ def curve(
 
 def across(
     rows: pd.DataFrame,
-    columns: Mapping[float, str],
+    columns: Mapping[Any, str],
     *,
     norm: str = "",
     style: Style | None = None,
@@ -131,7 +134,7 @@ def cited(
 
 def gaps(
     label: str,
-    values: Mapping[float, Mapping[int, float]],
+    values: Mapping[Any, Mapping[int, float]],
     *,
     style: Style | None = None,
     dots: bool = True,

@@ -250,12 +250,16 @@ def _gaps(claims: Sequence[Claim], seeds: Sequence[int]) -> list[str]:
 def _strays(sheets: Mapping[str, Sequence[Panel]], claims: Sequence[Claim]) -> list[str]:
     """Panels that show a claim which the study does not make."""
     names = {claim.name for claim in claims}
-    return [
-        f"panel '{panel.title}' shows a claim '{panel.claim}' that does not exist"
-        f"{did_you_mean(panel.claim, names)}"
+    strays = [
+        panel
         for panels in sheets.values()
         for panel in panels
         if panel.claim and panel.claim not in names
+    ]
+    return [
+        f"panel '{panel.title}' shows '{panel.claim}', which is no claim of the study"
+        + (f".{hint}" if (hint := did_you_mean(panel.claim, names)) else "")
+        for panel in strays
     ]
 
 

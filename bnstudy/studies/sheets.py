@@ -49,13 +49,23 @@ def numbers(verdict: Verdict) -> str:
     """Estimate, kind of interval, threshold and detectable effect, all with the same decimals."""
     if not measured(verdict):
         return ""
-    places = decimals(verdict["low"], verdict["high"])
-    parts = [f"{100 * verdict['level']:.3g} % interval"]
-    for name in ("threshold", "detectable"):
-        value = verdict.get(name)
-        if value and math.isfinite(value):
-            parts.append(f"{name} {fixed(value, places)}")
+    beside = [_beside(verdict, name) for name in ("threshold", "detectable")]
+    parts = [f"{100 * verdict['level']:.3g} % interval", *filter(None, beside)]
     return f"{measured(verdict)} ({', '.join(parts)})"
+
+
+def told(verdict: Verdict) -> str:
+    """What is written below the title of a panel: verdict, estimate and threshold."""
+    found = ", ".join(filter(None, (measured(verdict), _beside(verdict, "threshold"))))
+    return f"{verdict['verdict']}: {found}" if measured(verdict) else str(verdict["verdict"])
+
+
+def _beside(verdict: Verdict, name: str) -> str:
+    """A number beside an estimate, with its decimals; nothing where it is zero or unknown."""
+    value = verdict.get(name)
+    if not value or not math.isfinite(value):
+        return ""
+    return f"{name} {fixed(value, decimals(verdict['low'], verdict['high']))}"
 
 
 def heading(verdicts: Sequence[Verdict]) -> str:
@@ -74,10 +84,7 @@ def drawn(
     """Panels with the verdicts of their claims; over the headline the primary claim's."""
     from bnstudy import figures
 
-    texts = {
-        v["name"]: f"{v['verdict']}: {measured(v)}" if measured(v) else v["verdict"]
-        for v in verdicts
-    }
+    texts = {verdict["name"]: told(verdict) for verdict in verdicts}
     above = heading(verdicts) if stem == "figure" else ""
     return figures.draw(panels, look, above, texts)
 

@@ -69,7 +69,7 @@ BROKEN = {  # file, its text -> what the one message holds
         "cannot judge", "no column test_eror", "Did you mean 'test_error'",
     ],
     ("mine.py", MODULE.replace('("norm.name")])]', '("norm.name")], claim="wors")]', 1)): [
-        "cannot judge", "'wors' that does not exist", "Did you mean 'worse'",
+        "cannot judge", "'wors', which is no claim of the study", "Did you mean 'worse'",
     ],
     ("mine.py", MODULE.replace("[\"batch\"]", "[\"bath\"]")): ["cannot judge", "bath"],
     ("helper.py", None): ["study mine", "importing 'mine' failed", "helper"],

@@ -222,6 +222,21 @@ def test_edited_claims_are_exploratory_and_edited_back_confirmatory(monkeypatch,
                                                      "until=conclusive"))  # fmt: skip
 
 
+def test_each_of_several_studies_records_the_command_of_its_own(monkeypatch, mine):
+    trains(monkeypatch, easy)
+    conf = Path("conf") / "study"
+    (conf / "other.yaml").write_text((conf / "mine.yaml").read_text())
+    said(bnstudy_("study", "mine", "other", *COMMAND, "until=conclusive"))
+    for name in ("mine", "other"):
+        (folder,) = Path("results/runs/studies", name).iterdir()
+        told = json.loads((folder / "study.json").read_text())
+        assert told["command"] == (
+            f"bnstudy study {name} --config-dir conf tracker.mode=disabled workers=1 "
+            "until=conclusive"
+        )
+        assert told["command"] in told["caption"]
+
+
 def _module(text: str):
     """A module of this text, as a new process would import it."""
     from types import SimpleNamespace
