@@ -167,11 +167,12 @@ def compare(
             {column: values in the order to show}.
         across: further columns that vary; arms are compared at each combination of their values.
         metric: a column; numbers stay in its unit.
-        level: of the Student-t intervals.
+        level: of the Student-t intervals of means; differences are tested at 1 - level.
 
     Returns:
-        One row per arm and combination: mean, low, high, difference, difference_low,
-        difference_high, n, ...; see `bnstudy.comparison.compare`.
+        One row per arm and combination: n, mean, low, high, difference, p, p_holm, best, ...; see
+        `bnstudy.comparison.compare`. `bnstudy.comparison.to_markdown`, `to_latex` and `to_text`
+        print it.
 
     Raises:
         UserError: an unknown column or metric; a further column varies.
@@ -184,7 +185,7 @@ def compare(
 
 
 def _values(frame: "pd.DataFrame", column: str) -> list[Any]:
-    """The values of a column in order of appearance; of a column that is not there, none."""
+    """The values of a column in order of appearance; none of a column that the table lacks."""
     return list(frame[column].unique()) if column in frame else []
 
 

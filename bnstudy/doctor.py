@@ -65,5 +65,5 @@ def _data(name: str) -> str:
     try:
         data.resolve(DataConfig(name=name))
     except UserError as error:
-        return f"not here: {str(error).splitlines()[0]}"
-    return "here"
+        return f"not available: {str(error).splitlines()[0]}"
+    return "available"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Regenerate the committed reference results: results/<study>/ and results/report.html.
+# Regenerate the committed reference results, results/<study>/ and results/report.html, and the
+# figures, tables and numbers that README.md and docs/ take from them.
 # Takes the scale as its first word (default: quick).
 source "$(dirname "$0")/setup.sh"
 scale=${1:-quick}
@@ -13,10 +14,10 @@ while read -r folder; do
     cp "$folder/$file" "results/$study/$file"
   done
   # not every study has them
-  for file in details.svg details.png registration.json tuning.json failures.csv; do
+  for file in points.csv details.svg details.png registration.json tuning.json failures.csv; do
     rm -f "results/$study/$file"
     if [ -e "$folder/$file" ]; then cp "$folder/$file" "results/$study/$file"; fi
   done
 done <<<"$folders"
-bnstudy report
-cp results/runs/report.html results/report.html
+bnstudy report --folder results
+python scripts/pages.py

@@ -41,11 +41,12 @@ ALLOWED: dict[str, set[str]] = {
               "work", *LEAVES},
     "doctor": {"config", "data", *LEAVES},
     "figures": {"config", "stats", *LEAVES},
-    "comparison": {"stats", *LEAVES},
+    "advice": {"config", *LEAVES},
+    "comparison": {"figures", "stats", *LEAVES},
     "report": {"config", "figures", "stats", *LEAVES},
     "studies": {"config", "entry", "figures", "stats", *LEAVES},
 }  # fmt: skip
-WITHOUT_TORCH = {"studies", "figures", "report", "comparison"}
+WITHOUT_TORCH = {"studies", "figures", "report", "comparison", "advice"}
 FRONT = {"cli", "api", "__main__"}  # the doors of the house, from a shell and from Python
 HEAVY = {"torch", "torchvision", "wandb", "sklearn"}
 
@@ -127,6 +128,7 @@ MODULES = {
     ".api": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".cli": HEAVY | {"pandas", "numpy", "hydra", "pydantic", "matplotlib", "rich"},
     ".config": HEAVY | {"pandas", "hydra", "matplotlib"},
+    ".advice": HEAVY | {"pandas", "hydra", "matplotlib"},
     ".config.compose": HEAVY,
     ".store": HEAVY | {"pandas"},
     ".data": HEAVY,
@@ -154,6 +156,7 @@ MODULES = {
     ".studies.sequence_length": HEAVY,
     ".studies.sequential_mnist": HEAVY,
     ".studies.step_statistics": HEAVY,
+    ".studies.words": HEAVY,
     ".report": HEAVY,
     ".comparison": HEAVY,
     ".figures": HEAVY,

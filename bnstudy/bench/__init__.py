@@ -21,7 +21,7 @@ def interleaved(
 
     Args:
         ways: name -> what is timed.
-        rounds: how often each is timed; the order is drawn anew (seeded) for each, and one untimed
+        rounds: how often each is timed; the order is redrawn (seeded) for each, and one untimed
             call comes first: what a way finds in the caches must not be its predecessor's doing.
         least: seconds that one timing lasts at least: short calls are repeated within it.
         warmup: calls before the first round.
@@ -68,6 +68,7 @@ def write(
 ) -> None:  # fmt: skip
     """stem.json, stem.csv and stem.{svg,pdf,png}; `figure(rows, axes)` draws."""
     import matplotlib
+    from matplotlib.figure import Figure
 
     from bnstudy import figures
     from bnstudy.atomic import write_atomically, write_json
@@ -76,9 +77,15 @@ def write(
     write_json(folder / f"{stem}.json", content)
     write_atomically(folder / f"{stem}.csv", table.to_csv(index=False))
     with matplotlib.rc_context(figures.rc()):
-        drawing, axes = figures.canvas(panels[1], panels[0])
-        figure(rows, axes)
-        figures.legend(drawing)
+        # a measured table is no study: its figures are axes with one legend above them
+        drawing = Figure((3.4 * panels[1], 2.6 * panels[0] + 0.5), layout="constrained")
+        figure(rows, drawing.subplots(*panels, squeeze=False))
+        named = [ax.get_legend_handles_labels() for ax in drawing.axes]
+        entries = {text: h for own in named for h, text in zip(*own, strict=True)}
+        if entries:
+            columns = min(len(entries), max(2, round(3.4 * panels[1] / 1.3)))
+            drawing.legend(entries.values(), entries.keys(), loc="outside upper center",
+                           ncols=columns)  # fmt: skip
         figures.save(drawing, folder, stem)
 
 

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import bnstudy
-from bnstudy.cli import completion, figure, records, tools, tuning
+from bnstudy.cli import advise, completion, figure, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -169,6 +170,7 @@ def study(
 @config_dir_option
 @dry_run_option
 @click.option("--metric", default="test_error", show_default=True, help="Column of the table.")
+@click.option("--figure", is_flag=True, help="Draw the comparison, too.")
 @overrides_argument
 @click.pass_context
 def compare(
@@ -177,9 +179,13 @@ def compare(
     config_dir: tuple[str, ...],
     dry_run: bool,
     metric: str,
+    figure: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Compare arms: bnstudy compare norm=batch,group train.batch_size=2,32.
+
+    Prints the table of means and paired differences to the first arm, and writes it as text, CSV,
+    Markdown and LaTeX.
 
     Arms with settings of their own are norms with settings, ; in between:
     bnstudy compare arms='batch; group num_groups=2; group num_groups=8'.
@@ -202,24 +208,42 @@ def compare(
             result = execute.train_missing(request, composer, dry_run, judge)
         if result is None:
             return
-        arms.show(request, result.plan, metric)
+        arms.show(request, result.plan, metric, figure)
         present.chosen(request)
         ctx.exit(result.exit_code)
 
 
 @main.command()
+@click.option(
+    "--folder",
+    metavar="DIR",
+    help="Report the studies below DIR instead, such as the committed ones; write DIR/report.html.",
+)
 @overrides_argument
-def report(overrides: tuple[str, ...]) -> None:
+def report(overrides: tuple[str, ...], folder: str | None) -> None:
     """Write one self-contained HTML page of all studies that have results."""
+    from bnstudy import advice
     from bnstudy import report as page
     from bnstudy.atomic import write_atomically
 
-    results = results_dir(overrides)
-    path = results / "runs" / "report.html"
-    found = page.collect(results / "runs" / "studies")
-    writable(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.render(found))
+    if folder is None:
+        evidence = results_dir(overrides)
+        place = evidence / "runs"
+        searched = place / "studies"
+    elif overrides:
+        raise UserError(f"--folder {folder} says where results are: '{overrides[0]}' is too much")
+    else:
+        evidence = place = searched = Path(folder)
+        if not place.is_dir():
+            raise UserError(f"--folder {folder}: there is no such folder")
+    found = page.collect(searched)
+    writable(place)
+    try:
+        lines, unadvised = advice.strongest(evidence), ""
+    except UserError as error:  # a result that is damaged hides no other: the page says so
+        lines, unadvised = [], f"No advice: {error}."
+    path = place / "report.html"
+    write_atomically(path, page.render(found, lines, place, unadvised))
     click.echo(f"{len(found)} stud{'y' if len(found) == 1 else 'ies'}: {path}")
 
 
@@ -227,6 +251,7 @@ for command in (
     *tuning.commands,
     *records.commands,
     *tools.commands,
+    advise.advise,
     figure.figure,
     completion.completion,
 ):

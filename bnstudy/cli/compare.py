@@ -1,10 +1,12 @@
 """The table that a paper would show, of the arms of a plan."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnstudy.atomic import write_atomically
 from bnstudy.cli import execute, present
+from bnstudy.cli.apart import Apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,27 +16,49 @@ if TYPE_CHECKING:
     from bnstudy.sweep.plan import Plan
 
 
-def show(request: "Request", plan: "Plan", metric: str) -> None:
-    """Print and write the table of a plan's arms; with looks, that of the look it ended at."""
+def show(request: "Request", plan: "Plan", metric: str, figure: bool = False) -> None:
+    """Print and write the table of a plan's arms; with looks, that of the look it ended at.
+
+    Args:
+        figure: draw it, too.
+    """
     from rich.console import Console
 
     from bnstudy import comparison
 
     looks = looked(request, plan, metric) if request.looks else []
     if looks:
-        result, note = looks[-1].found, _note(request, looks[-1])
+        runs, result, note = looks[-1].rows, looks[-1].found, _note(request, looks[-1])
     else:
-        result = comparison.compare(*named(request, plan), metric)
-        note = "no look is complete: nothing is decided" if request.looks else ""
-    Console().print(comparison.to_rich(result, looks=note if looks else ""))
-    if note and not looks:
-        present.note(note)
+        runs, axes = named(request, plan)
+        result, note = comparison.compare(runs, axes, metric), ""
+    Console().print(comparison.to_rich(result, note))
+    if request.looks and not looks:
+        present.note("no look is complete: nothing is decided")
     folder = execute.runs_of(request) / "compare" / plan.grid_hash
     folder.mkdir(parents=True, exist_ok=True)
-    markdown = comparison.to_markdown(result, looks=note if looks else "")
-    for name, text in (("csv", comparison.to_csv(result)), ("md", markdown)):
-        write_atomically(folder / f"table.{name}", text)
-        present.line(folder / f"table.{name}")
+    for suffix, text in {
+        "csv": comparison.to_csv(result),
+        "txt": comparison.to_text(result, note),
+        "md": comparison.to_markdown(result, note),
+        "tex": comparison.to_latex(result, note),
+    }.items():
+        write_atomically(folder / f"table.{suffix}", text)
+        present.line(folder / f"table.{suffix}")
+    if figure:
+        Apart(_drawn, result, runs, folder).result()
+        present.line(folder / "figure.png")
+
+
+def _drawn(result: "pd.DataFrame", runs: "pd.DataFrame", folder: Path) -> None:
+    """Write figure.svg, .pdf and .png. Apart, since what draws starts threads."""
+    import matplotlib
+
+    from bnstudy import figures
+    from bnstudy.comparison.panels import panels
+
+    with matplotlib.rc_context(figures.rc()):
+        figures.save(figures.draw(panels(result, runs)), folder, "figure")
 
 
 def looked(request: "Request", plan: "Plan", metric: str) -> "list[Look]":
@@ -45,7 +69,7 @@ def looked(request: "Request", plan: "Plan", metric: str) -> "list[Look]":
     table, axes = named(request, plan)
 
     def judge(rows: "pd.DataFrame", level: float) -> "tuple[pd.DataFrame, bool]":
-        result = comparison.compare(rows, axes, metric, repeated=level)
+        result = comparison.compare(rows, axes, metric, alpha=level)
         return result, comparison.undecided(result)[0] == 0
 
     return replay(table, len(plan.cells), request.seeds, request.looks, judge)
@@ -85,6 +109,6 @@ def _note(request: "Request", look: "Look") -> str:
     seeds = ", ".join(map(str, request.looks))
     why = "all are decided" if look.decided else look.stopped
     return (
-        f"differences [low, high]: repeated {100 * (1 - look.level):.3g} % sign-flip intervals, "
-        f"not adjusted for several arms; looks at {seeds} seeds, ended at look {look.number}: {why}"
+        f"these are repeated intervals, not adjusted for several arms; looks at {seeds} seeds, "
+        f"ended at look {look.number}: {why}"
     )

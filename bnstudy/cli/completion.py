@@ -91,6 +91,21 @@ def complete_selection(
     return [*named, *complete_address(ctx, param, text), *complete_override(ctx, param, text)]
 
 
+def complete_question(
+    ctx: click.Context, param: click.Parameter, text: str
+) -> list[str] | list[CompletionItem]:
+    """Keys of a question to `bnstudy advise`, and after `key=` the names it can have."""
+    from bnstudy.advice import KEYS, NAMES
+
+    key, equals, given = text.partition("=")
+    if key == "results_dir" and equals:
+        return [CompletionItem(given, type="dir")]
+    words = [f"{key}={name}" for name in NAMES.get(key, ())] if equals else [
+        f"{name}=" for name in (*KEYS, "results_dir")
+    ]  # fmt: skip
+    return [word for word in words if word.startswith(text)]
+
+
 BASH = """
 %(complete_func)s() {
     # bash splits words at = and : too; here they are split at blanks only

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.cli import present
+from bnstudy.cli import mirror, present
 from bnstudy.cli.apart import Apart
 from bnstudy.cli.places import writable
 from bnstudy.config import Config
@@ -100,6 +100,7 @@ def train_missing(
         watch,
         present.note,
     )
+    mirror.heed(outcome)
     present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
@@ -168,7 +169,7 @@ class _Bill:
 
 
 def check_device(request: "Request", plan: Plan) -> None:
-    """Refuse a device that is not there, or a precision that it does not have."""
+    """Refuse a device that this machine lacks, or a precision that the device does not support."""
     from bnstudy.work.trainer import device, precision
 
     where = device(request.settings.device)
@@ -187,6 +188,7 @@ def execution_of(request: "Request", launcher: str) -> Execution:
         save_weights=settings.save_weights,
         tracker=settings.tracker,
         study=request.study.name if request.study else "",
+        scale=settings.scale.name,
         command=command_of(request),
         launcher=launcher,
         deadline=time.time() + 60 * minutes if minutes else None,
@@ -340,6 +342,7 @@ def finish_study(
     names = ("figure.png", "table.csv", "claims.json")
     for line in (*lines, *(folder / name for name in names)):
         present.line(line)
+    mirror.study(request, folder)
     return verdicts, folder
 
 

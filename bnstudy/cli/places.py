@@ -1,4 +1,4 @@
-"""Where things lie: the results folder of a command, and the store in it."""
+"""Result paths: the results folder of a command, and the store in it."""
 
 import tempfile
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def open_store(overrides: Sequence[str]) -> "Store":
     """The store of a command that composes nothing.
 
     Raises:
-        UserError: a results folder that was named and is not there.
+        UserError: a results folder that was named and does not exist.
     """
     from bnstudy.store import Store
 

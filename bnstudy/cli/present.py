@@ -1,4 +1,4 @@
-"""What a person reads: plans, how launches ended, verdicts, results."""
+"""User-facing messages: plans, how launches ended, verdicts, results."""
 
 import json
 import math
@@ -67,8 +67,8 @@ def plan(plan: "Plan", request: "Request", workers: int) -> None:
     if minutes > (request.settings.max_minutes or LONG_PLAN):
         click.echo(
             "         smaller: scale=smoke or quick, fewer seeds (seeds=5), a shorter axis "
-            "(train.batch_size=2,32), less data (data.train_size=600), or stop in time with "
-            "max_minutes=30 and go on later"
+            "(train.batch_size=2,32), less data (data.train_size=600), or stop with "
+            "max_minutes=30 and continue later"
         )
 
 
@@ -76,7 +76,7 @@ def looks(looks: Sequence[int]) -> None:
     """That a plan is the most that may be trained."""
     seeds = ", ".join(map(str, looks))
     click.echo(
-        f"looks    after {seeds} seeds: the first that decides is the last, this is the most"
+        f"looks    after {seeds} seeds: training stops at the first that decides, this is the most"
     )
 
 
@@ -90,7 +90,7 @@ def tuned(request: "Request") -> None:
     made, keys = request.tuned, list(request.tuning.tune.axes)
     by_hand = [key for key in keys if key in request.by_hand]
     if by_hand:
-        click.echo(f"tuned    not {', '.join(by_hand)}: given by hand")
+        click.echo(f"tuned    not {', '.join(by_hand)}: set by hand")
     if by_hand == keys:
         return
     if request.settings.tune == "published":
@@ -110,7 +110,7 @@ def tuned(request: "Request") -> None:
         what = "the others: as" if made.chosen else f"no: {', '.join(keys)} as"
         click.echo(
             f"tuned    {what} in the YAML{f', not tuned for {own}' if own else ''}: "
-            f"tune=auto puts pilots first, or run `bnstudy tune{study}{scale}{own and ' '}{own}`"
+            f"tune=auto trains pilots first, or run `bnstudy tune{study}{scale}{own and ' '}{own}`"
         )
 
 
@@ -225,8 +225,8 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
     else:
         why = "max_minutes is over"
     click.echo(
-        f"left     {count(left, 'stack')} ({why}); the same command goes on where this ended: "
-        f"{command}",
+        f"left     {count(left, 'stack')} ({why}); the same command continues where this one "
+        f"ended: {command}",
         err=True,
     )
 

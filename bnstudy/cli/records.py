@@ -36,7 +36,7 @@ def list_cells(config_dir: tuple[str, ...], words: tuple[str, ...]) -> None:
     elif selected.store.root.is_dir():
         click.echo(f"the store is empty ({selected.store.root}); bnstudy study batch_size fills it")
     else:
-        click.echo(f"there is no {selected.store.root} yet; bnstudy study batch_size makes it")
+        click.echo(f"there is no {selected.store.root} yet; bnstudy study batch_size creates it")
 
 
 @click.command()
@@ -54,7 +54,9 @@ def show(config_dir: tuple[str, ...], words: tuple[str, ...]) -> None:
     from bnstudy.store import encode
 
     if all(word.startswith("results_dir=") for word in words):
-        raise UserError("say what: an address (bnstudy ls lists them), a study, or filters")
+        raise UserError(
+            "nothing is named: give an address (bnstudy ls lists them), a study, or filters"
+        )
     selected = select(words, config_dir)
     if selected.study:
         present.study(selected.study, selected.store, len(selected.table))
@@ -72,7 +74,9 @@ def show(config_dir: tuple[str, ...], words: tuple[str, ...]) -> None:
 
 @click.command()
 @click.option("--stale", is_flag=True, help="All records made under an older RESULTS_VERSION.")
-@click.option("--yes", is_flag=True, help="Also several cells, or what a short beginning names.")
+@click.option(
+    "--yes", is_flag=True, help="Also remove several cells, or what a short address names."
+)
 @config_dir_option
 @words_argument
 def rm(stale: bool, yes: bool, config_dir: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -98,7 +102,7 @@ def rm(stale: bool, yes: bool, config_dir: tuple[str, ...], words: tuple[str, ..
             why = f"'{selected.prefix}' is short: " if short else ""
             raise UserError(
                 f"{why}this would remove {count(len(gone), 'record')} of "
-                f"{count(len(selected.cells), 'cell')}; --yes does it:\n{lines}"
+                f"{count(len(selected.cells), 'cell')}; --yes removes them:\n{lines}"
             )
     for name in gone:
         store.remove(name)
@@ -106,7 +110,7 @@ def rm(stale: bool, yes: bool, config_dir: tuple[str, ...], words: tuple[str, ..
 
 
 @click.command()
-@click.option("--csv", "csv", metavar="FILE", help="Write the table as CSV; - is the screen.")
+@click.option("--csv", "csv", metavar="FILE", help="Write the table as CSV; - is standard output.")
 @click.option("--parquet", metavar="FILE", help="Write the table as Parquet.")
 @config_dir_option
 @words_argument
@@ -117,7 +121,7 @@ def export(
     from bnstudy.cli.select import select
 
     if not (csv or parquet):
-        raise UserError("say where: --csv FILE or --parquet FILE")
+        raise UserError("no file is named: give --csv FILE or --parquet FILE")
     table = select(words, config_dir).table
     try:
         if csv:
@@ -135,7 +139,7 @@ def export(
 @click.command()
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def doctor(overrides: tuple[str, ...]) -> None:
-    """Say what this machine has: device, threads, compiler, results folder, data, W&B."""
+    """Describe this machine: device, threads, compiler, results folder, data, W&B."""
     from bnstudy.doctor import findings
 
     for name, value in findings(results_dir(overrides)):

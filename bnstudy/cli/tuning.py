@@ -89,7 +89,7 @@ def _study_request(composer: "Composer", overrides: Sequence[str], command: str)
     if request.tuning is not None:
         by_hand = [k for k in request.tuning.tune.axes if k in request.by_hand]
         if by_hand and command == "tune":
-            raise UserError(f"{by_hand[0]} is what is tuned: leave it out")
+            raise UserError(f"{by_hand[0]} is tuned by this command: leave it out")
     return request
 
 
@@ -332,7 +332,7 @@ def _pilots(request: "Request") -> "Request":
         named = f"seed{'s' * (len(both) > 1)} {', '.join(map(str, both))}"
         be, are = ("pilots", "are") if len(both) > 1 else ("a pilot", "is")
         raise UserError(
-            f"{named} would be {be} and {are} the study's: give the study others, "
+            f"{named} would be {be} and {are} the study's: give the study other seeds, "
             "or state `tune: pilots:` in its YAML"
         )
     return replace(

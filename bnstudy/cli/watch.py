@@ -55,7 +55,7 @@ class Watch:
             self.signal = number
             stop_file(folder).touch()
             how = "; Ctrl-C again kills" if number == signal.SIGINT else ""
-            click.echo(f"\nstopping after what is complete is written{how}")
+            click.echo(f"\nstopping once finished work is written{how}")
 
         before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:

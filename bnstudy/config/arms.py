@@ -33,14 +33,14 @@ def read(text: str, choices: Callable[[str], list[str]]) -> dict[str, Arm]:
             continue
         label, (name, *settings) = " ".join(words), words
         if label in found:
-            raise UserError(f"{KEY}: '{label}' is there twice")
+            raise UserError(f"{KEY}: '{label}' is given twice")
         try:
             found[label] = _arm(label, name, settings, choices)
         except UserError as error:
             raise UserError(f"{KEY}, in '{label}': {error}") from None
     if len(found) < 2:
         raise UserError(
-            f"{KEY}={text}: give at least two, with ; in between: "
+            f"{KEY}={text}: give at least two, separated by ;: "
             f"{KEY}='batch; group num_groups=2; group num_groups=8'"
         )
     return found

@@ -56,7 +56,7 @@ class Data:
     settings: tuple[str, ...]  # the fields of DataConfig that it uses
     inputs: tuple[str, ...]  # images or sequences; `custom` may be either
     embedded: bool = False  # so small that a stack may hold several copies
-    made: bool = False  # drawn from a distribution, anew for each seed; no file, no pool
+    made: bool = False  # drawn from a distribution, separately for each seed; no file, no pool
     tiny: bool = False  # images of 8 x 8 pixels, in the table of costs
     length: int | None = None  # steps of a sequence unless data.length says otherwise
 

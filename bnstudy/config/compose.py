@@ -219,7 +219,7 @@ class Composer:
                 )
         if chosen:
             if any(word.key_or_group == "norm" for word in words):
-                raise UserError("norm= and arms= both say which norms: give one of them")
+                raise UserError("norm= and arms= both choose the norms: give one of them")
             axes = {"norm": list(chosen), **axes}
         # Hydra takes group choices before values: `norm.eps=... norm=group` in any order
         base_overrides = [*(f"{k}={v}" for k, v in fixed.items()), *plain]

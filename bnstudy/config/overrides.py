@@ -98,8 +98,8 @@ def checked(override: Override, choices: Callable[[str], list[str]]) -> Override
         if key == "seeds":
             listed = ",".join(map(str, sweep_values(override, choices)))
             raise UserError(
-                f"{override.input_line}: seeds are no axis of a grid, every cell has them all: "
-                f"write seeds=[{listed}] for these, or seeds=N for 0 to N - 1"
+                f"{override.input_line}: seeds are not an axis of a grid, every cell has all of "
+                f"them: write seeds=[{listed}] for these, or seeds=N for 0 to N - 1"
             )
         if key == "looks":
             listed = ",".join(map(str, sweep_values(override, choices)))

@@ -44,7 +44,7 @@ class DataConfig(Part):
         0.0, ge=0, description="s.d. of noise added once to each image, in units of the grey range"
     )
     noise_every_step: bool = later(
-        False, "pixel noise of training images is drawn anew at each step; test images keep theirs"
+        False, "pixel noise of training images is redrawn at each step; test images keep theirs"
     )
     image_size: int | None = Field(
         None, ge=4, description="folders: resize the short side, crop; sequences of images: resize"

@@ -179,7 +179,7 @@ def path_of(override: str) -> str:
     """The path in an override of one of PATHS: all after the first `=`, with `~` as the home."""
     key, _, value = override.partition("=")
     if not value:
-        raise UserError(f"{key}= names no place: write {key}=DIR")
+        raise UserError(f"{key}= is empty: write {key}=DIR")
     return os.path.expanduser(value)
 
 

@@ -192,7 +192,7 @@ def apply(request: "Request", composer: "Composer") -> "Request":
         return request
     if set(tuning.tune.axes) <= set(request.by_hand):
         if mode == "auto":
-            raise UserError(f"tune=auto: {', '.join(tuning.tune.axes)} has a value by hand")
+            raise UserError(f"tune=auto: {', '.join(tuning.tune.axes)} is set by hand")
         return request
     if mode == "auto":
         check_seeds(tuning.tune, list(request.seeds))
@@ -225,14 +225,14 @@ def _applied_file(request: "Request", path: Path, made_for: "Request") -> "Reque
     is_for = (choices.study, choices.scale, choices.grid)
     if is_for != (request.study.name, scale, grid):
         raise UserError(
-            f"{path} is of another grid (study {choices.study}, scale {choices.scale}, grid "
+            f"{path} was made for another grid (study {choices.study}, scale {choices.scale}, grid "
             f"{choices.grid}) than the study {request.study.name} states now at scale {scale} "
-            f"(grid {grid}): make it again with `{remake}`{words}, or go without: tune=published"
+            f"(grid {grid}): regenerate it with `{remake}`{words}, or leave it out: tune=published"
         )
     try:
         return applied(request, choices, str(path))
     except UserError as error:
-        raise UserError(f"{path}: {error}; make it again with `{remake}`{words}") from None
+        raise UserError(f"{path}: {error}; regenerate it with `{remake}`{words}") from None
 
 
 def applied(request: "Request", choices: Choices, source: str) -> "Request":
@@ -268,5 +268,5 @@ def check_outside(request: "Request", cells: Sequence[Config]) -> None:
             raise UserError(
                 f"{request.tuned.source}: its pilots were trained with another {key} "
                 f"({same[key]}, now {value_of(cell, key)}): `{request.tuned.choices.command}` "
-                "makes it again; tune=auto chooses anew, tune=published goes without"
+                "regenerates it; tune=auto chooses again, tune=published leaves it out"
             )

@@ -1,10 +1,12 @@
 """Texts in lines that have room."""
 
+import re
 from functools import lru_cache
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+WORDS = re.compile(r"\[[^\]]*\]\S*|\S+")  # an interval is one word
 HEIGHT = 1.2  # of a line of text, in type sizes
 
 
@@ -26,7 +28,7 @@ def folded(text: str, points: float, size: float = 0.0, bold: bool = False) -> s
     lines: list[str] = []
     for paragraph in str(text).splitlines():
         lines.append("")
-        for word in paragraph.split():
+        for word in WORDS.findall(paragraph):
             longer = f"{lines[-1]} {word}".strip()
             if lines[-1] and width(longer, size, bold) > points:
                 lines.append(word)

@@ -11,9 +11,6 @@ from typing import Any, NamedTuple
 
 from bnstudy.errors import unknown
 
-COLUMN_WIDTH = 3.4  # inches: one panel is about one column of a two-column paper
-PANEL_HEIGHT = 2.6
-
 
 class Style(NamedTuple):
     """The color, marker and label of one normalization, in every figure."""
@@ -25,7 +22,7 @@ class Style(NamedTuple):
 
 # The eight colors of Okabe & Ito (2008) stay distinct under the three common kinds of color
 # blindness; the rest are from Tol's muted scheme. No two normalizations share a marker, so grey
-# print works too; all markers can be filled, because a hollow one says that runs diverged.
+# print works too; all markers can be filled, since the source of the statistics says how far.
 STYLES: dict[str, Style] = {
     "none": Style("#000000", "X", "no norm"),
     "batch": Style("#D55E00", "o", "batch"),
@@ -177,8 +174,3 @@ def rc(look: str = "page") -> dict[Any, Any]:
         "svg.hashsalt": "bnstudy",
         "pdf.fonttype": 42,  # TrueType, embedded: some journals refuse type 3
     }
-
-
-# Okabe & Ito (2008) again, for curves that are not normalizations; each with a marker of its own
-SERIES = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "p"),
-          ("#56B4E9", "v"), ("#000000", "X"))  # fmt: skip

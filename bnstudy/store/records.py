@@ -288,7 +288,7 @@ class Store:
                     return content[0]
         self._cell_of.pop(address, None)
         raise UserError(
-            f"run {address} is not in {self.root} any more; the command that made it makes it again"
+            f"run {address} is not in {self.root} any more; repeat the command that made it"
         )
 
     def _records(self, addresses: set[str] | None, cells: Iterable[str] | None) -> Iterator[Record]:
@@ -347,7 +347,7 @@ def _reason(error: Damage | FileNotFoundError) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder, sorted; nothing when it is not there."""
+    """What is in a folder, sorted; nothing when it does not exist."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):

@@ -60,7 +60,7 @@ def select(table: "pd.DataFrame", filters: Mapping[str, Sequence[Any]]) -> "pd.D
         if not fits.any():
             there = ", ".join(sorted({str(v) for v in table[column].unique()})[:10])
             given = ",".join(map(str, values))
-            raise UserError(f"no run has {name}={given}; {column} is there as {there}")
+            raise UserError(f"no run has {name}={given}; values of {column}: {there}")
         table = table[fits]
     return table.reset_index(drop=True)
 
@@ -75,7 +75,7 @@ def _column(name: str, columns: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"'{name}' may be {' or '.join(found)}: write one of them")
+        raise UserError(f"'{name}' is ambiguous: write {' or '.join(found)}")
     groups = [c.removesuffix(".name") for c in columns if c.endswith(".name")]
     raise unknown("column", name, [*groups, *(c for c in columns if "." in c or c == "seed")])
 

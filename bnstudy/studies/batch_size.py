@@ -108,7 +108,7 @@ def headline(table: pd.DataFrame) -> list[Panel]:
     )  # fmt: skip
     return [first, *(
         Panel(own.title, _errors(own), XLABEL, ceiling=100,
-              claim="" if own is main else claims_of[own.key])
+              claim="" if own is main or len({*ends(own)}) == 1 else claims_of[own.key])
         for own in shown
     )]  # fmt: skip
 

@@ -5,9 +5,11 @@ The only place where figures compute. Errors in tables are fractions and are dra
 intervals, those of paired differences invert the sign-flip test, as verdicts do.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,18 @@ from bnstudy.errors import did_you_mean
 from bnstudy.figures import Band, Curve, Panel, Style
 from bnstudy.stats import Claim
 from bnstudy.studies.kit import Published
+
+_level = ContextVar("level", default=0.95)
+
+
+@contextlib.contextmanager
+def at_level(level: float) -> Iterator[None]:
+    """Within the block intervals of paired differences have this level: that of the verdicts."""
+    token = _level.set(level)
+    try:
+        yield
+    finally:
+        _level.reset(token)
 
 
 def curve(
@@ -147,7 +161,8 @@ def gaps(
     rows, runs = [], []
     for x, own in values.items():
         differences = [own[seed] for seed in sorted(own)]  # flips are drawn in this order
-        found = stats.sign_flip_interval(differences) if differences else (math.nan,) * 3
+        level = _level.get()
+        found = stats.sign_flip_interval(differences, level) if differences else (math.nan,) * 3
         ends = (end if math.isfinite(end) else math.nan for end in found)  # too few for an interval
         rows.append((x, *ends, int(np.isfinite(differences).sum())))
         runs += [(x, seed, difference) for seed, difference in own.items()]
@@ -235,7 +250,7 @@ def effects(
     return found
 
 
-def medians(rows: pd.DataFrame, columns: Mapping[float, str], *, style: Style, label: str) -> Curve:
+def medians(rows: pd.DataFrame, columns: Mapping[Any, str], *, style: Style, label: str) -> Curve:
     """Medians over the runs, and quartiles in the place of an interval; x -> column.
 
     For values that a mean cannot use, such as the logarithm of a gradient that underflows.

@@ -17,6 +17,7 @@ from bnstudy import figures, stats
 from bnstudy.stats import Claim, paired_differences
 from bnstudy.stats.failures import HALF, chance, failed
 from bnstudy.stats.failures import failures as failures  # for the studies and their results
+from bnstudy.studies.words import ORDER, titled
 
 DATA, MODEL, NORM = "data.name", "model.name", "norm.name"
 NAMED = 5  # failed seeds that a precondition names
@@ -30,15 +31,6 @@ TEST = "test error"  # of networks without population statistics, or of both kin
 TRAINING = "training error"
 TRAINING_LOSS = "training loss"
 FAILURES = "failure rate"
-
-# panels come in this order, others behind
-ORDER = ("digits", "contrast_digits", "mnist_small", "mnist", "fashion_mnist", "patches", "cifar10",
-         "resnet", "lenet", "mlp")  # fmt: skip
-TITLES = {"mlp": "MLP", "lenet": "LeNet", "lenet_maps": "LeNet, norms on maps only",
-          "resnet": "ResNet", "mnist": "MNIST",
-          "mnist_small": "small MNIST", "contrast_digits": "contrast digits",
-          "patches": "photo patches", "cifar10": "CIFAR-10",
-          "fashion_mnist": "Fashion-MNIST"}  # fmt: skip
 
 Where = Mapping[str, Any]
 Precondition = tuple[str, bool, str]  # what must hold, whether it does, detail
@@ -99,11 +91,6 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 # --- panels --------------------------------------------------------------------------------------
-
-
-def titled(data: str, model: str) -> str:
-    """A panel's title."""
-    return f"{TITLES.get(data, data)}, {TITLES.get(model, model)}"
 
 
 @dataclass(frozen=True)

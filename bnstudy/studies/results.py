@@ -29,7 +29,8 @@ TESTS = "Intervals of claims: sign-flip tests of paired differences, inverted."
 FILES = ("table.csv", "points.csv", "figure.svg", "figure.pdf", "figure.png", "claims.json",
          "study.json")  # fmt: skip
 FUNCTIONS = ("headline", "claims")  # of a study's module; `details` may be a third
-SHARED = ("kit", "drawing", "looks", "results", "sheets")  # code that draws and judges all studies
+# code that draws and judges all studies
+SHARED = ("kit", "words", "drawing", "looks", "results", "sheets")
 STAMP = "complete"  # holds the hash of what the files beside it were made from
 STATED = {
     "name",
@@ -225,7 +226,9 @@ def _write(
     standing = {"status": status, "status_reason": reason}
     folder.mkdir(parents=True, exist_ok=True)
     plainly = [{**v.to_dict(), **standing} for v in verdicts]
-    alt = sheets.write(sheets.panels_of(found, table), plainly, folder)
+    level = looks[-1].level if looks else stats.ALPHA
+    panels = sheets.panels_of(found, table, 1 - level)
+    alt = sheets.write(panels, plainly, folder, study.title)
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     diverged = int(table["diverged_at"].notna().sum())
     published = getattr(found, "PUBLISHED", {})
@@ -233,7 +236,6 @@ def _write(
     write_atomically(folder / "table.csv", table.to_csv(index=False))
     write_json(folder / "claims.json", plainly)
     failed = _failures(study, table, folder)
-    level = looks[-1].level if looks else stats.ALPHA
     description = {
         **study.model_dump(include=STATED),
         "scale": scale,
@@ -248,6 +250,7 @@ def _write(
         **standing,
         "registered": registered,
         "looks": _looked(looks),
+        "power": _power(study, scale),
         "created_with": {
             "bnstudy": __version__,
             "python": platform.python_version(),
@@ -283,13 +286,22 @@ def _looked(looks: "Sequence[Look]") -> dict[str, Any]:
     return {"of": last.of, "taken": taken, "level": last.level, "stopped": last.stopped}
 
 
+def _power(study: StudyConfig, scale: str) -> dict[str, Any]:
+    """For study.json: what pilots said of the number of seeds, where the YAML has it."""
+    grid = study.scales.get(scale)
+    return grid.power.model_dump() if grid and grid.power else {}
+
+
 def _failures(study: StudyConfig, table: "pd.DataFrame", folder: Path) -> list[str]:
-    """Write failures.csv, how many runs of each cell failed; the cells where any did, in words."""
+    """Write failures.csv, how many runs of each cell failed; the cells where any did, in words.
+
+    A network that is looked at before its training has not failed to train.
+    """
     from bnstudy.studies import kit
 
     axes = dict.fromkeys(axis for grid in study.scales.values() for axis in grid.axes)
     by = [name for axis in axes for name in (axis, f"{axis}.name") if name in table] or ["cell"]
-    found = kit.failures(table, by)
+    found = kit.failures(table[table["steps"] > 0], by)
     write_atomically(folder / "failures.csv", found.to_csv(index=False))
     shown = [name for name in by if table[name].nunique(dropna=False) > 1]
     return [

@@ -20,21 +20,28 @@ if TYPE_CHECKING:
 STEMS = {"figure": "headline", "details": "details"}  # of files -> function of the module
 KINDS = ("svg", "pdf", "png")
 MOST = 3  # panels of a headline
+LEVEL = 0.95  # of intervals where there were no looks
 
 Verdict = Mapping[str, Any]
 """As claims.json has it"""
 
 
-def panels_of(found: ModuleType, table: "pd.DataFrame") -> "dict[str, list[Panel]]":
+def panels_of(
+    found: ModuleType, table: "pd.DataFrame", level: float = LEVEL
+) -> "dict[str, list[Panel]]":
     """The panels of a study's module by the stem of their files: "figure", and "details" if any.
 
+    level: of the intervals of paired differences, that of the look which ended the study.
     Raises ValueError for a headline without a panel or with more than three.
     """
-    sheets = {"figure": list(found.headline(table))}
+    from bnstudy.studies.drawing import at_level
+
+    with at_level(level):
+        sheets = {"figure": list(found.headline(table))}
+        if hasattr(found, STEMS["details"]):
+            sheets["details"] = list(found.details(table))
     if not 1 <= len(sheets["figure"]) <= MOST:
         raise ValueError(f"a headline has one to {MOST} panels, not {len(sheets['figure'])}")
-    if hasattr(found, STEMS["details"]):
-        sheets["details"] = list(found.details(table))
     return {stem: panels for stem, panels in sheets.items() if panels}
 
 
@@ -68,30 +75,36 @@ def _beside(verdict: Verdict, name: str) -> str:
     return f"{name} {fixed(value, decimals(verdict['low'], verdict['high']))}"
 
 
-def heading(verdicts: Sequence[Verdict]) -> str:
-    """The primary claim's verdict in a line: what was measured, n, what was published."""
+def heading(verdicts: Sequence[Verdict], title: str = "") -> str:
+    """The study's title; below it the primary claim's verdict: what was measured, n, published."""
+    lines = [title]
     for verdict in verdicts:
         if verdict["primary"]:
-            found = ", ".join(part for part in (measured(verdict), f"n = {verdict['n']}") if part)
+            parts = [measured(verdict), f"n = {verdict['n']}"]
+            if parts[0]:
+                parts[0] += f" ({100 * verdict['level']:.3g} % interval)"
             published = verdict.get("published")
-            return f"{verdict['verdict']}: {found}" + (f"; {published}" if published else "")
-    return ""
+            found = f"{verdict['verdict']}: {', '.join(filter(None, parts))}"
+            lines.append(found + (f"; {published}" if published else ""))
+    return "\n".join(filter(None, lines))
 
 
 def drawn(
-    panels: "Sequence[Panel]", verdicts: Sequence[Verdict], stem: str = "figure", look: str = "page"
-) -> "Figure":
-    """Panels with the verdicts of their claims; over the headline the primary claim's."""
+    panels: "Sequence[Panel]", verdicts: Sequence[Verdict], stem: str = "figure",
+    look: str = "page", title: str = "",
+) -> "Figure":  # fmt: skip
+    """Panels with the verdicts of their claims; over the headline the title and the primary's."""
     from bnstudy import figures
 
     texts = {verdict["name"]: told(verdict) for verdict in verdicts}
-    above = heading(verdicts) if stem == "figure" else ""
+    above = heading(verdicts, title) if stem == "figure" else ""
     return figures.draw(panels, look, above, texts)
 
 
 def write(
-    sheets: "Mapping[str, Sequence[Panel]]", verdicts: Sequence[Verdict], folder: Path
-) -> dict[str, str]:
+    sheets: "Mapping[str, Sequence[Panel]]", verdicts: Sequence[Verdict], folder: Path,
+    title: str = "",
+) -> dict[str, str]:  # fmt: skip
     """Write all figures and points.csv, what they draw; the alternative texts by stem."""
     import pandas as pd
 
@@ -99,7 +112,7 @@ def write(
 
     tables = []
     for stem, panels in sheets.items():
-        figures.save(drawn(panels, verdicts, stem), folder, stem)
+        figures.save(drawn(panels, verdicts, stem, title=title), folder, stem)
         own = figures.points(panels)
         own.insert(0, "figure", STEMS[stem])
         tables.append(own)
@@ -122,7 +135,12 @@ def redrawn(found: ModuleType, folder: Path, stem: str = "figure", look: str = "
             raise UserError(f"{folder} is no result of a study: it has no {name}")
     if stem not in STEMS:
         raise unknown("figure", stem, STEMS)
-    sheets = panels_of(found, pd.read_csv(folder / "table.csv", low_memory=False))
+    stated = folder / "study.json"
+    study = json.loads(stated.read_text()) if stated.is_file() else {}
+    alpha = study.get("looks", {}).get("level")
+    table = pd.read_csv(folder / "table.csv", low_memory=False)
+    sheets = panels_of(found, table, 1 - alpha if alpha else LEVEL)
     if stem not in sheets:
         raise UserError(f"{folder}: this study has no details, only its headline figure")
-    return drawn(sheets[stem], json.loads((folder / "claims.json").read_text()), stem, look)
+    verdicts = json.loads((folder / "claims.json").read_text())
+    return drawn(sheets[stem], verdicts, stem, look, study.get("title", ""))

@@ -62,7 +62,7 @@ def seconds(config: Config, anatomy: Any, size: int) -> float:
     passes = sum(probe.passes * (evaluations if probe.always else 1) for probe in asked)
     probing = passes * (forward * anatomy.test_size + 2 * overhead)
     processes = config.train.processes
-    if processes > 1:  # each starts anew, and they wait for each other at every step
+    if processes > 1:  # each starts from scratch, and they wait for each other at every step
         step, measuring = 4 * processes * step, measuring + SPAWN
     return STACK + steps * step + evaluations * measuring + probing
 

@@ -1,4 +1,4 @@
-"""Train missing stacks with workers that may die: launch, look what became of each, launch again.
+"""Train missing stacks with workers that may die: launch, look at their results, relaunch.
 
 Nothing here prints or exits: what happens is told to callbacks, how it ended is the `Outcome`.
 """
@@ -35,7 +35,7 @@ Held = Callable[[Collection[str]], Collection[str]]
 
 @dataclass
 class Fate:
-    """A stack and what became of it."""
+    """A stack and its state."""
 
     plan: StackPlan
     state: State = State.PLANNED

@@ -17,7 +17,7 @@ from bnstudy.config import Config, TrackerConfig
 
 
 class State(StrEnum):
-    """What became of a stack; it has one state at a time."""
+    """The state of a stack; it has one at a time."""
 
     PLANNED = "planned"  # no worker has begun it
     RUNNING = "running"
@@ -59,6 +59,7 @@ class Execution(BaseModel):
     save_weights: bool = False
     tracker: TrackerConfig = TrackerConfig()
     study: str = ""
+    scale: str = ""
     command: str = ""
     launcher: str = ""  # how the workers begin: in_process, forked, spawned, or Hydra's name
     deadline: float | None = None  # seconds since the epoch; no stack begins after it

@@ -99,8 +99,8 @@ def read(path: Path) -> list[Registration]:
         return []
     except ValidationError as error:
         raise UserError(
-            f"{path} is damaged and no registration any more ({error.error_count()} problems): "
-            "restore it, or remove it; verdicts of the grid are then exploratory"
+            f"{path} is damaged and cannot be read as a registration ({error.error_count()} "
+            "problems): restore it, or remove it; verdicts of the grid are then exploratory"
         ) from None
 
 

@@ -115,9 +115,13 @@ def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
 
 def mirror(execution: Execution, configs: list[Config]) -> Mirror:
     """The W&B mirror of a stack, not yet started."""
-    tags = [configs[0].norm.name, git_state()["commit"][:7] or "no-commit"]
+    first, commit = configs[0], git_state()["commit"]
+    about = {"study": execution.study, "scale": execution.scale, "command": execution.command,
+             "git_commit": commit}  # fmt: skip
+    tags = [execution.study, execution.scale, first.data.name, first.model.name, first.norm.name,
+            commit[:7]]  # fmt: skip
     folder = Path(execution.results_dir) / "wandb"
-    return Mirror(execution.tracker, folder, execution.study or "ad-hoc", tags, configs)
+    return Mirror(execution.tracker, folder, execution.study or "ad-hoc", tags, configs, about)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ MISTAKES = {
     "ls results_dir=typo": ["results_dir=typo", "no such folder"],
     "export --csv - results_dir=a_file": ["results_dir=a_file", "no such folder"],
     "ls abc def": ["abc and def", "one address or one study"],
-    "show": ["say what", "a study"],
+    "show": ["nothing is named", "a study"],
     "ls batch_size norm=bath": ["unknown norm 'bath'", "'batch'"],
     "compare norm=batch,group --metric tst_error": ["unknown metric 'tst_error'", "'test_error'"],
     "compare norm=group,none --metric test_error_precise": ["unknown metric", "test_error"],

@@ -59,9 +59,11 @@ def test_a_study_writes_table_figure_and_verdicts(trained):
         assert claim["text"] in text
 
 
-def test_compare_prints_arms_and_writes_csv_and_markdown(trained):
+def test_compare_prints_arms_and_writes_the_table_in_every_form(trained):
     text = said(bnstudy_("compare", *GRID[2:], f"results_dir={trained}"))
-    csv, markdown = (Path(line) for line in text.splitlines()[-2:])
+    written = [Path(line) for line in text.splitlines() if line.startswith(str(trained))]
+    csv, plain, markdown, latex = written
+    assert [p.name for p in written] == ["table.csv", "table.txt", "table.md", "table.tex"]
     table = pd.read_csv(csv)
     assert list(table["norm"]) == ["batch", "group"]
     assert list(table["n"]) == [2, 2]
@@ -69,7 +71,18 @@ def test_compare_prints_arms_and_writes_csv_and_markdown(trained):
     runs = runs[runs["train.batch_size"] == 8].groupby("norm.name")["test_error"].mean()
     # 1e-12: the same few numbers, added in another order
     assert table["mean"].tolist() == pytest.approx(runs[["batch", "group"]].tolist(), abs=1e-12)
-    assert "vs batch" in markdown.read_text()
+    for path in (plain, markdown, latex):
+        assert "vs batch" in path.read_text()
+    assert not (csv.parent / "figure.png").exists()
+
+
+def test_compare_draws_a_figure_when_asked(trained):
+    text = said(bnstudy_("compare", *GRID[2:], "--figure", f"results_dir={trained}"))
+    path = Path(text.splitlines()[-1])
+    assert path.name == "figure.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.with_suffix(".pdf").exists()
+    path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +99,8 @@ def test_compare_calls_arms_what_the_command_line_calls_them(axis, arms, tmp_pat
     (tmp_path / "own" / "norm" / "mine.yaml").write_text("name: group\nnum_groups: 4\n")
     words = [w for w in TINY if not axis.startswith("scale") or not w.startswith("data")]
     text = said(bnstudy_("compare", "--config-dir", "own", *words, axis))
-    table = pd.read_csv(text.splitlines()[-2], dtype=str, keep_default_na=False)
+    (csv,) = (line for line in text.splitlines() if line.endswith("table.csv"))
+    table = pd.read_csv(csv, dtype=str, keep_default_na=False)
     assert list(table.iloc[:, 0]) == arms
     assert list(table["n"]) == ["2", "2"]
 

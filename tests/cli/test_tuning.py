@@ -90,14 +90,14 @@ def test_the_published_protocol_and_the_untuned_say_so():
     assert "tuned    no: published protocol, optimizer.lr=0.1, lr_rule=linear" in plan
     plan = said(bnstudy_("study", "batch_size", *SMALL, "--dry-run"))
     assert "optimizer.lr as in the YAML, not tuned for data.train_size=40" in plan
-    assert "tune=auto puts pilots first" in plan
+    assert "tune=auto trains pilots first" in plan
     assert (
         "run `bnstudy tune batch_size scale=smoke data.train_size=40 train.steps=4 model=resnet`"
         in plan
     )
     plan = said(bnstudy_("study", "batch_size", *SMALL, "optimizer.lr=0.2", "--dry-run"))
     assert [row for row in plan.splitlines() if row.startswith("tuned")] == [
-        "tuned    not optimizer.lr: given by hand"
+        "tuned    not optimizer.lr: set by hand"
     ]
 
 
@@ -218,7 +218,7 @@ MISTAKES = {
     ("tune", "batch_size", "sync"): "name one study",
     ("tune", "batch_sise"): "Did you mean 'batch_size'",
     ("tune", "batch_size", "scale=smoke", "tune=auto"): "takes no tune=",
-    ("tune", "batch_size", "scale=smoke", "optimizer.lr=0.1"): "optimizer.lr is what is tuned",
+    ("tune", "batch_size", "scale=smoke", "optimizer.lr=0.1"): "optimizer.lr is tuned by",
     ("tune", "sync", "scale=smoke"): "states nothing to tune",
     ("power", "batch_size", "scale=smoke"): "give --effect X",
     ("power", "batch_size", "scale=smoke", "--effect", "2", "seeds=2"): "would be pilots",

@@ -317,7 +317,7 @@ def test_compare_stops_when_all_differences_are_decided(monkeypatch):
     for part in ("repeated", "not adjusted for several arms", "looks at 12, 24, 48 seeds"):
         assert part in table.read_text()
     # group norm minus batch norm: planted at -10 to -12 pp, -10.875 on average over 12 seeds
-    assert "-10.88 [-11." in table.read_text()
+    assert "−10.88 [−11." in table.read_text()
 
 
 def test_compare_of_equals_goes_to_the_last_look(monkeypatch):

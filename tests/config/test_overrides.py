@@ -58,7 +58,7 @@ REFUSED = [
     ("seeds=[1,-2]", "not [1, -2]"),
     ("seeds=abc", "30..41", "not abc"),
     ("seeds=3,7", "seeds=[3,7]"),
-    ("seeds=3,4", "seeds=[3,4]", "every cell has them all"),
+    ("seeds=3,4", "seeds=[3,4]", "every cell has all of them"),
     ("seeds=range(2,5)", "seeds=[2,3,4]"),
     # what cannot be an axis
     ("workers=1,2", "workers=1,2", "cannot be an axis"),
@@ -109,7 +109,7 @@ ARMS = {  # arms -> what the one message holds
     "batch; group 2": ["in 'group 2'", "'2'", "setting=value"],
     "batch; group num_groups=2,4": ["norm.num_groups=2,4", "an arm for each"],
     "batch; group num_groups=2 channels_per_group=2": ["exactly one"],
-    "batch; batch": ["'batch' is there twice"],
+    "batch; batch": ["'batch' is given twice"],
     "batch; none momentum=0.3": ["norm.momentum=0.3", "none norm has no momentum"],
 }
 
@@ -129,7 +129,7 @@ def test_arms_are_for_grids_that_are_not_a_studys(composer, more, said):
     more = {k: composer.study(v) if k == "study" else v for k, v in more.items()}
     with pytest.raises(UserError, match=said):
         composer.request(["arms=batch; group"], **more)
-    with pytest.raises(UserError, match="both say which norms"):
+    with pytest.raises(UserError, match="both choose the norms"):
         composer.request(["arms=batch; group", "norm=layer"])
 
 

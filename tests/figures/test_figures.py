@@ -418,3 +418,9 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="needs a panel"):
         draw([])
     assert isinstance(figures.points([]), pd.DataFrame)
+
+
+def test_an_interval_is_not_broken_between_lines():
+    text = figures.lines.folded("a name of some length: +1.2 [0.1, 2.3]", 90, 9)
+    assert "[0.1, 2.3]" in text.splitlines()
+    assert "\n" not in figures.lines.folded("[1.25, 2.75]", 1, 9)

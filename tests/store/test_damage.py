@@ -47,7 +47,7 @@ def test_a_flipped_bit_is_noticed_when_read(store, said, read):
     broken, whole = put(store), put(store, batch_size=8)
     destroy(folder_of(store, broken), "bit flipped", broken[0])
     if read == "get":
-        with pytest.raises(UserError, match="makes it again"):
+        with pytest.raises(UserError, match="repeat the command"):
             store.get(broken[0])
     elif read == "table":
         assert sorted(store.table()["address"]) == sorted(whole)

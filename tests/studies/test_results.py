@@ -54,8 +54,8 @@ def table(seeds=range(6)) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         [
-            {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "diverged_at": None,
-             "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits",
+            {"address": f"a{seed}", "created": "2026-01-01", "seed": seed, "steps": 9,
+             "diverged_at": None, "test_error": 0.1 + 0.01 * rng.random(), "torch": "2", "data.name": "digits",
              "train_error": 0.01, "num_classes": 10, "cell": "c"}
             for seed in seeds
         ]
@@ -306,13 +306,13 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
                      "registration.json", "details.svg", "details.png"):  # fmt: skip
             (folder / name).write_text(grid)
         os.utime(folder, (i, i))  # the other grid is the newer one
-    (runs / "report.html").write_text("page")
     command = tmp_path / "bin" / "bnstudy"
     command.parent.mkdir()
     command.write_text(
         "#!/bin/sh\nif [ $1 = study ]; then echo 'supported    primary  words'\n"
         "echo results/runs/studies/sync/quick-planned/table.csv\n"
         "echo results/runs/studies/sync/quick-planned/claims.json; fi\n"
+        "if [ \"$*\" = 'report --folder results' ]; then echo page > results/report.html; fi\n"
     )
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
@@ -323,4 +323,4 @@ def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path):
     for name in ("registration.json", "details.svg", "details.png"):
         assert (copied / name).exists()
     assert not (copied / "tuning.json").exists()
-    assert (tmp_path / "results" / "report.html").read_text() == "page"
+    assert (tmp_path / "results" / "report.html").read_text() == "page\n"

@@ -44,7 +44,7 @@ def record(config: Config, error: float) -> dict:
         "seed": config.seed,
         "config": config.canonical(),
         "summary": {"test_error": error, "train_error": 0.01, "train_loss": 0.1,
-                    "num_classes": 10, "diverged_at": None},
+                    "num_classes": 10, "steps": 9, "diverged_at": None},
         "layers": [],
         "provenance": {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                        "device": "cpu", "torch": "planted", "wall_seconds": 1.0,

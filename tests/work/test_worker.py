@@ -160,8 +160,9 @@ class Spy:
 
     made: ClassVar[list["Spy"]] = []
 
-    def __init__(self, settings, folder, group, tags, configs):
+    def __init__(self, settings, folder, group, tags, configs, about):
         self.configs, self.tags, self.group, self.rows = configs, tags, group, []
+        self.about = about
         self.summaries, self.status, self.ended = {}, "mirrored", None
         Spy.made.append(self)
 
@@ -181,11 +182,14 @@ def test_the_mirror_sees_every_row_and_how_it_ended(tmp_path, monkeypatch, fails
     monkeypatch.setattr(worker, "Mirror", Spy)
     if fails:
         monkeypatch.setattr(Trainer, "train", lambda *a: 1 / 0)
-    made = pack(tmp_path, seeds(tiny(), 3, 5), study="batch_size")
+    made = pack(tmp_path, seeds(tiny(), 3, 5), study="batch_size", scale="smoke")
     worker.run_pack(str(made.path))
     (spy,) = Spy.made
     assert spy.group == "batch_size"
-    assert spy.tags[0] == "batch"
+    assert spy.tags[:5] == ["batch_size", "smoke", "digits", "mlp", "batch"]
+    commit = spy.about.pop("git_commit")
+    assert spy.tags[5] == commit[:7]
+    assert spy.about == {"study": "batch_size", "scale": "smoke", "command": "a test"}
     if fails:
         assert spy.ended is ZeroDivisionError
         assert spy.rows == []

@@ -3,9 +3,8 @@
 import sys
 from typing import ClassVar
 
-from bnstudy import tracking
 from bnstudy.config import TrackerConfig
-from bnstudy.tracking import Tracker
+from bnstudy.tracking import Tracker, session
 
 
 def test_two_that_count_the_same_attempt_have_two_ids(tmp_path, monkeypatch):
@@ -23,7 +22,7 @@ def test_two_that_count_the_same_attempt_have_two_ids(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
     for _ in range(2):
-        monkeypatch.setattr(tracking, "_failure", None)
+        monkeypatch.setattr(session, "failure", None)
         Tracker(TrackerConfig(), tmp_path, "g").start("c" * 16, "abcdef", {}, "n")
     assert len(set(ids)) == 2
     assert all(name.startswith(f"{'c' * 16}-abcdef-1-") for name in ids)

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from wandb_files import StandIn
 
 from bnstudy.config import Config, TrackerConfig
 from bnstudy.tracking import Mirror, Tracker
@@ -11,26 +12,8 @@ CONFIG = {"norm": {"name": "batch"}}
 CELL, STACK = "c" * 16, "abcdef012345"
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch):
-    monkeypatch.setattr("bnstudy.tracking._failure", None)
-
-
 def rows(epoch, seeds=(0, 3)):
     return [{"seed": s, "step": 10 * epoch, "test_error": 0.1 * s + 1 / (1 + epoch)} for s in seeds]
-
-
-class Silent:
-    """A run of W&B that keeps what it is told."""
-
-    def __init__(self):
-        self.told, self.summary, self.exit_code = [], {}, None
-
-    def log(self, values):
-        self.told.append(values)
-
-    def finish(self, exit_code):
-        self.exit_code = exit_code
 
 
 @pytest.fixture
@@ -39,7 +22,7 @@ def silent(monkeypatch):
     runs = []
 
     def init(self, *rest):
-        runs.append(Silent())
+        runs.append(StandIn())
         self._run = runs[-1]
 
     monkeypatch.setattr(Tracker, "_init", init)
@@ -96,13 +79,37 @@ def test_every_cell_of_a_stack_is_a_run_of_its_own(tmp_path, silent):
     assert [run.summary["test_error"] for run in silent] == [0.1, 0.2]
 
 
+def test_a_run_says_all_of_its_cell(tmp_path, monkeypatch):
+    """Every setting, defaults too; which seeds, and where it belongs; no folder of this machine."""
+    told = []
+    monkeypatch.setattr(Tracker, "_init", lambda self, prefix, config, name: told.append(config))
+    config = Config.model_validate({"norm": {"name": "batch"}, "data": {"root": "/home/me"}})
+    members = [config.model_copy(update={"seed": s}) for s in (3, 5)]
+    with Mirror(TrackerConfig(), tmp_path, "g", [], members, {"scale": "smoke"}) as here:
+        pass
+    assert here.status == "mirrored"
+    every = config.model_dump(mode="python")
+    for key in ("root", "path", "download"):
+        del every["data"][key]
+    del every["seed"]
+    assert told == [{**every, "cell": config.cell, "seeds": [3, 5], "scale": "smoke"}]
+    assert "test_part" not in config.canonical()["data"], "a setting that addresses leave out"
+
+
+@pytest.mark.parametrize(("part", "kind"), [("test", "cell"), ("validation", "pilot")])
+def test_pilots_are_marked_as_such(tmp_path, part, kind):
+    config = Config.model_validate({"data": {"test_part": part}})
+    (tracker,) = Mirror(TrackerConfig(), tmp_path, "g", [], [config]).trackers.values()
+    assert tracker.job_type == kind
+
+
 def test_training_does_not_wait_for_wandb_but_its_record_does(tmp_path, monkeypatch):
     """W&B starts beside the first steps; before a record is stored its mirror is complete."""
     gate, told = threading.Event(), []
 
     def init(self, *rest):
         gate.wait(30)
-        self._run = Silent()
+        self._run = StandIn()
         told.append("started")
 
     monkeypatch.setattr(Tracker, "_init", init)

@@ -1,12 +1,6 @@
-"""Cells mirrored to Weights & Biases while they train: offline by default, never in the way.
-
-The store is what was measured; this is a view of it. Whatever goes wrong here is caught, said once
-on stderr, and becomes the tracker's status; W&B is then left alone for the rest of the process,
-because a dead server would cost its timeout again for every stack.
-"""
+"""Cells as runs of W&B while they train: a run each, with the course of every seed."""
 
 import contextlib
-import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,27 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from bnstudy.config import Config, TrackerConfig, digest
+from bnstudy.tracking import session
 
-INIT_TIMEOUT = 20.0  # seconds; without a network W&B's own default waits for 90
-FINISH_TIMEOUT = 30.0  # seconds; W&B's default is to wait without end
-# what W&B would do beside keeping our numbers: 0.2 s a run with it, 0.02 s without
-LEAN = {
-    "x_disable_stats": True,
-    "x_disable_meta": True,
-    "x_disable_machine_info": True,
-    "console": "off",
-    "disable_git": True,
-    "disable_code": True,
-    "x_save_requirements": False,
-    "silent": True,
-    # seconds; a killed run loses what was not flushed, by default everything of the last 15 s
-    "x_transaction_log_flush_interval": 1.0,
-    "finish_timeout_raises": True,
-}
 AXES = ("step", "epoch", "examples")
-
-_failure: str | None = None  # of W&B in this process
 
 
 class Mirror:
@@ -56,9 +35,12 @@ class Mirror:
         group: str,
         tags: Iterable[str],
         configs: Sequence[Config],
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """`configs` are the stack's networks; the rest as `Tracker`."""
-        self.settings = settings
+        """`configs` are the stack's networks; `about` joins their settings in the runs' configs:
+        the command and the like. The rest as `Tracker`.
+        """
+        self.settings, self.about = settings, dict(about or {})
         self.configs, self.summaries = configs, dict[str, Mapping[str, Any]]()
         self.cells: dict[str, list[Config]] = {}
         for config in configs:
@@ -66,7 +48,9 @@ class Mirror:
         tags = list(tags)
         self._told: list[Future[None]] = []
         self.trackers = {
-            cell: Tracker(settings, folder, group, tags, [c.seed for c in members])
+            cell: Tracker(
+                settings, folder, group, tags, [c.seed for c in members], job_type(members[0])
+            )
             for cell, members in self.cells.items()
         }
 
@@ -81,9 +65,8 @@ class Mirror:
     def __enter__(self) -> "Mirror":
         for cell, members in self.cells.items():
             part = digest(sorted(c.address for c in members))
-            self._tell(
-                self.trackers[cell].start, cell, part, members[0].canonical(), members[0].label
-            )
+            config = {**described(members), **self.about}
+            self._tell(self.trackers[cell].start, cell, part, config, members[0].label)
         return self
 
     def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
@@ -130,13 +113,14 @@ class Tracker:
         group: str,
         tags: Iterable[str] = (),
         seeds: Iterable[int] = (),
+        job_type: str = "cell",
     ) -> None:
         """Runs go to `folder`/wandb, also when online; `group` is the study. Writes nothing yet.
 
         `seeds` are all that will be logged: a mean is of all of them.
         """
         self.settings, self.folder = settings, Path(folder).absolute()
-        self.group, self.tags = group, [t[:64] for t in tags if t]  # W&B refuses longer ones
+        self.group, self.tags, self.job_type = group, list(tags), job_type
         self.seeds = frozenset(seeds)
         self.status = "disabled" if settings.mode == "disabled" else "mirrored"
         self._run: Any = None
@@ -153,8 +137,8 @@ class Tracker:
         """
         if self.status == "disabled":
             return
-        if _failure is not None:
-            self.status = f"failed: {_failure}"
+        if session.failure is not None:
+            self.status = f"failed: {session.failure}"
             return
         self._guarded("starting a run", self._init, f"{cell}-{part[:6]}", config, name)
 
@@ -173,14 +157,12 @@ class Tracker:
 
     def _guarded(self, doing: str, function: Callable[..., None], *args: Any) -> None:
         """Calls, and turns whatever goes wrong into the status."""
-        global _failure
         try:
             function(*args)
         except Exception as e:  # of a library and a network that must not matter
             self._run = None
-            reason = (str(e).strip() or type(e).__name__).splitlines()[0]
-            _failure = f"{doing}: {reason}"
-            self.status = f"failed: {_failure}"
+            reason = session.reason(e)
+            self.status = session.failed(f"{doing}: {reason}")
             print(
                 f"W&B failed while {doing} ({reason}). Training goes on without it and the records "
                 "are complete; tracker.mode=disabled leaves it out.",
@@ -191,36 +173,15 @@ class Tracker:
                     sys.modules["wandb"].teardown()
 
     def _init(self, prefix: str, config: Mapping[str, Any], name: str) -> None:
-        mode = self.settings.mode
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.folder, os.W_OK):  # W&B would quietly write to /tmp
-            raise PermissionError(f"{self.folder} cannot be written")
-        for variable, value in {
-            "WANDB_CACHE_DIR": str(self.folder / "cache"),
-            "WANDB_DATA_DIR": str(self.folder / "data"),
-            "WANDB_ERROR_REPORTING": "false",  # offline means no network
-            "WANDB_SILENT": "true",
-        }.items():
-            os.environ.setdefault(variable, value)
-        import wandb  # 1 s, and again as much for the first run of a process
-
-        if mode == "online" and not wandb.login(prompt=False, verify=False):
-            raise RuntimeError("no API key; `wandb login` keeps one, or set WANDB_API_KEY")
-        timeouts = {"init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
-        known = type(wandb.Settings()).model_fields
-        settings = {k: v for k, v in {**LEAN, **timeouts}.items() if k in known}
-        self._run = wandb.init(
-            project=self.settings.project,
-            entity=self.settings.entity,
+        self._run = session.opened(
+            self.settings,
+            self.folder,
             id=f"{prefix}-{self._attempt(prefix)}-{uuid.uuid4().hex[:6]}",
             name=name,
-            group=self.group[:128],
+            group=self.group,
+            job_type=self.job_type,
             tags=self.tags,
             config=dict(config),
-            mode=mode,
-            dir=str(self.folder),
-            reinit="create_new",  # a run of the caller's own stays untouched
-            settings=wandb.Settings(**settings),
         )
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
@@ -270,3 +231,24 @@ def means(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
             if key not in ("seed", *AXES) and isinstance(value, int | float):
                 values.setdefault(key, []).append(value)
     return {key: sum(v) / len(v) for key, v in values.items()}
+
+
+def described(members: Sequence[Config]) -> dict[str, Any]:
+    """A cell's config: all settings, defaults too, without the places of this machine."""
+    settings = _settings(members[0])
+    del settings["seed"]
+    return {**settings, "cell": members[0].cell, "seeds": [c.seed for c in members]}
+
+
+def _settings(part: BaseModel) -> dict[str, Any]:
+    found = {}
+    for name, field in type(part).model_fields.items():
+        value, extra = getattr(part, name), field.json_schema_extra
+        if not (isinstance(extra, dict) and extra.get("machine")):
+            found[name] = _settings(value) if isinstance(value, BaseModel) else value
+    return found
+
+
+def job_type(config: Config) -> str:
+    """What a run is for: a cell of a grid, or a pilot, which never sees the test part."""
+    return "pilot" if config.data.test_part == "validation" else "cell"

@@ -1,7 +1,5 @@
 """The W&B mirror: what arrives there, and that nothing there can touch a run."""
 
-import importlib.util
-import json
 import math
 import os
 import re
@@ -12,28 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from wandb_files import history, only_run, records, runs_in, summary
+from wandb_server import WandbServer
 
-from bnstudy import tracking
 from bnstudy.config import TrackerConfig
-from bnstudy.tracking import Tracker, means, of_seed
+from bnstudy.tracking import Tracker
+from bnstudy.tracking.cells import means, of_seed
 
-STUB = Path(__file__).parents[2] / "shared/wandb_stub.py"  # beside the checkout, if at all
 CONFIG = {"norm": {"name": "batch", "group_size": None}, "model": {"hidden": [64, 32]}}
+PATH = f"{Path(__file__).parent}:{Path(__file__).parents[1] / 'support'}"  # of other processes
 CELL, STACK = "c" * 16, "abcdef012345"
-
-
-@pytest.fixture(autouse=True)
-def _clean(tmp_path, monkeypatch):
-    """No failure of an earlier test, and nothing of the person's own W&B."""
-    monkeypatch.setattr(tracking, "_failure", None)
-    for name in list(os.environ):
-        if name.startswith("WANDB_"):
-            monkeypatch.delenv(name)
-    for name in ("CACHE", "DATA", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 def rows(epoch, seeds=(0, 3)):
@@ -55,22 +41,6 @@ def mirror(folder, mode="offline", epochs=3):
         tracker.log(rows(epoch))
     tracker.finish({s: {"test_error": 0.1 * s, "epoch": 3} for s in (0, 3)})
     return tracker.status
-
-
-def runs_in(folder):
-    return sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.name)
-
-
-def records(path):
-    """What an offline file holds, by W&B's own reader."""
-    wandb = Path(sys.executable).parent / "wandb"
-    command = [wandb, "leet", "inspect", "--json", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def of_kind(path, kind):
-    return [r[kind] for r in records(path) if r["type"] == kind]
 
 
 # ---- what is mirrored
@@ -101,24 +71,25 @@ def test_importing_the_tracker_does_not_import_wandb():
 def test_offline_runs_hold_config_history_and_summary(tmp_path, capfd):
     assert mirror(tmp_path) == "mirrored"
     (path,) = runs_in(tmp_path)
-    (run,) = of_kind(path, "run")
+    run = only_run(path)
     assert re.fullmatch(f"{CELL}-{STACK[:6]}-1-[0-9a-f]{{6}}", run["run_id"])
     assert run["run_group"] == "batch_size"
+    assert run["job_type"] == "cell"
     assert run["tags"] == ["batch", "ab12cd3"]
     assert run["display_name"] == "digits resnet batch B=4"
     assert run["config"]["update"]["norm"] == CONFIG["norm"]
-    history = [h["item"] for h in of_kind(path, "history")]
-    assert [h["step"] for h in history] == [10, 20, 30]
-    assert history[0]["seed_3/test_error"] == pytest.approx(0.8)
-    assert history[0]["test_error"] == pytest.approx(0.65)
-    assert "seed_0/diverged_at" not in history[0]
-    summary = {k: v for s in of_kind(path, "summary") for k, v in s["update"].items()}
-    assert summary["seed_3/test_error"] == pytest.approx(0.3)
-    assert summary["test_error"] == pytest.approx(0.15)
-    metrics = of_kind(path, "metric")
+    course = history(path)
+    assert [h["step"] for h in course] == [10, 20, 30]
+    assert course[0]["seed_3/test_error"] == pytest.approx(0.8)
+    assert course[0]["test_error"] == pytest.approx(0.65)
+    assert "seed_0/diverged_at" not in course[0]
+    final = summary(path)
+    assert final["seed_3/test_error"] == pytest.approx(0.3)
+    assert final["test_error"] == pytest.approx(0.15)
+    metrics = records(path, "metric")
     axes = {m.get("glob_name"): m.get("step_metric") for m in metrics}
     assert (axes["*"], axes["seed_3/*"]) == ("step", "seed_3/step")
-    assert [e["exit_code"] for e in of_kind(path, "exit")] == [0]
+    assert [e["exit_code"] for e in records(path, "exit")] == [0]
     out = capfd.readouterr()
     assert out.out + out.err == ""
 
@@ -138,18 +109,18 @@ def test_a_rerun_is_a_new_attempt_and_later_runs_are_cheap(tmp_path):
 @pytest.mark.slow
 def test_what_was_logged_a_moment_ago_survives_a_kill(tmp_path):
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); import test_tracking as t\n"
+        "import sys, time; sys.path[:0] = sys.argv[1].split(':'); import test_cells as t\n"
         "tracker = t.Tracker(t.TrackerConfig(), sys.argv[2], 'g')\n"
         "tracker.start(t.CELL, t.STACK, t.CONFIG, 'n'); tracker.log(t.rows(1))\n"
         "print('logged', flush=True); time.sleep(60)"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", code, PATH, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"logged\n"
         time.sleep(2.5)  # flushed every second
         process.send_signal(signal.SIGKILL)
     (path,) = runs_in(tmp_path)
-    assert len(of_kind(path, "history")) == 1
+    assert len(history(path)) == 1
 
 
 # ---- trouble
@@ -180,8 +151,8 @@ def test_an_import_that_fails_is_a_status(tmp_path, monkeypatch, capsys):
 SERVICE_KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_tracking as t
+sys.path[:0] = sys.argv[1].split(":")
+import test_cells as t
 tracker = t.Tracker(t.TrackerConfig(), sys.argv[2], "g")
 tracker.start(t.CELL, t.STACK, t.CONFIG, "n")
 tracker.log(t.rows(1))
@@ -199,7 +170,7 @@ print(tracker.status)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="finds the process in /proc")
 def test_the_death_of_its_own_process_is_one_line(tmp_path):
-    command = [sys.executable, "-c", SERVICE_KILLED, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", SERVICE_KILLED, PATH, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith("failed: ")
     assert done.stderr.count("\n") == 1
@@ -244,10 +215,10 @@ def test_an_interrupt_is_not_swallowed(tmp_path, monkeypatch):
 
 IN_ANOTHER_PROCESS = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
-from bnstudy import tracking
-import test_tracking as t
-tracking.INIT_TIMEOUT = tracking.FINISH_TIMEOUT = float(sys.argv[3])
+sys.path[:0] = sys.argv[1].split(":")
+from bnstudy.tracking import session
+import test_cells as t
+session.INIT_TIMEOUT = session.FINISH_TIMEOUT = float(sys.argv[3])
 start = time.perf_counter()
 print(t.mirror(sys.argv[2], mode="online"), time.perf_counter() - start, sep="|")
 """
@@ -255,9 +226,8 @@ print(t.mirror(sys.argv[2], mode="online"), time.perf_counter() - start, sep="|"
 
 def online(tmp_path, timeout=3, **environment):
     """(status, seconds, stderr, exit code) of an online mirror in a process of its own."""
-    tests = str(Path(__file__).parent)
     done = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS, tests, str(tmp_path), str(timeout)],
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, PATH, str(tmp_path), str(timeout)],
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
@@ -282,34 +252,23 @@ def test_an_unreachable_server_costs_its_timeout_and_a_line(tmp_path):
     assert code == 0
 
 
-@pytest.fixture
-def stub():
-    """A server on loopback that speaks enough of W&B's protocol."""
-    if not STUB.is_file():
-        pytest.skip("the W&B stub server is not here")
-    spec = importlib.util.spec_from_file_location("wandb_stub", STUB)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.WandbStub
-
-
 @pytest.mark.slow
-def test_online_runs_arrive_at_a_server(tmp_path, stub):
-    with stub() as server:
+def test_online_runs_arrive_at_a_server(tmp_path):
+    with WandbServer() as server:
         status, _, _, _ = online(tmp_path, timeout=20, **server.env)
         assert status == "mirrored"
         ((name, run),) = server.runs.items()
     assert name.startswith(f"me/bnstudy/{CELL}-{STACK[:6]}-1-")
     assert run["complete"]
-    assert run["group"] == "batch_size"
+    assert (run["groupName"], run["jobType"]) == ("batch_size", "cell")
     assert [h["step"] for h in run["history"]] == [10, 20, 30]
     assert run["history"][0]["test_error"] == pytest.approx(0.65)
     assert run["config"]["norm"]["name"] == "batch"
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_costs_a_timeout_and_a_line(tmp_path, stub):
-    with stub(fail_after=5) as server:
+def test_a_server_that_dies_costs_a_timeout_and_a_line(tmp_path):
+    with WandbServer(fail_after=5) as server:
         status, seconds, err, code = online(tmp_path, **server.env)
     assert status.startswith("failed: ")
     assert seconds < 30

@@ -1,0 +1,75 @@
+"""A figure as an address that holds its data, in the smaller of two encodings.
+
+Measured on 17 figures of 1 to 18 panels, at 850 px and two pixels each: SVG with text as paths 83
+to 1,160 kB, PNG as it was saved 130 to 1,090 kB, PNG with a palette 45 to 270 kB.
+"""
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+WIDTH = 850  # px on the page, at most
+PIXELS = 2 * WIDTH  # of a screen with two pixels to one
+COLORS = 256  # keeps the colors of curves within 14 of 255; a median cut moves rare ones by 57
+_LITERAL = " !$()*+,/:;=?@[]^`{|}~'"  # what an address of text may hold beside letters and digits
+
+
+class Picture(NamedTuple):
+    """A figure that needs no file: its data address, and its size in px for the page's layout."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def picture(folder: Path, stem: str) -> Picture | None:
+    """The smaller one of `stem`.svg and `stem`.png in a folder; None where neither is there.
+
+    Raises ValueError for a file that is no picture, OSError for one that cannot be read.
+    """
+    makers = {"png": _png, "svg": _svg}
+    paths = {suffix: folder / f"{stem}.{suffix}" for suffix in makers}
+    found = [makers[s](path.read_bytes()) for s, path in paths.items() if path.is_file()]
+    return min(found, key=lambda made: len(made.uri), default=None)
+
+
+def text_uri(kind: str, text: str) -> str:
+    """Text as a data address, uncompressed and still legible."""
+    return f"data:{kind};charset=utf-8,{quote(text, safe=_LITERAL)}"
+
+
+def _svg(data: bytes) -> Picture:
+    text = data.decode("utf-8")  # UnicodeDecodeError is a ValueError
+    head = re.search(r"<svg\b[^>]*>", text)
+    if head is None:
+        raise ValueError("an SVG file without <svg>")
+    size = [re.search(rf'\b{side}="([\d.]+)', head[0]) for side in ("width", "height")]
+    width, height = (float(found[1]) if found else WIDTH for found in size)
+    if not width or not height:
+        raise ValueError("an SVG file without extent")
+    shown = min(WIDTH, round(width * 4 / 3))  # matplotlib gives points
+    return Picture(text_uri("image/svg+xml", text), shown, round(shown * height / width))
+
+
+def _png(data: bytes) -> Picture:
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data)).convert("RGBA")
+    except SyntaxError as error:  # what Pillow calls a broken chunk
+        raise ValueError(str(error)) from None
+    opaque = Image.new("RGBA", image.size, "white")
+    opaque.alpha_composite(image)
+    image = opaque.convert("RGB")
+    if image.width > PIXELS:
+        size = (PIXELS, round(image.height * PIXELS / image.width))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    image = image.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    packed = io.BytesIO()
+    image.save(packed, "PNG", optimize=True)
+    uri = f"data:image/png;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"
+    shown = min(WIDTH, image.width)
+    return Picture(uri, shown, round(shown * image.height / image.width))

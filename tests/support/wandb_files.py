@@ -1,0 +1,51 @@
+"""What offline runs of W&B hold, by W&B's own reader; and a run that only remembers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+COMMAND = str(Path(sys.executable).parent / "wandb")
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The files of the offline runs in a folder, in the order of their names."""
+    return sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.name)
+
+
+def records(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The records of a kind: run, history, summary, metric, exit."""
+    command = [COMMAND, "leet", "inspect", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return [record[kind] for record in found if record["type"] == kind]
+
+
+def only_run(path: Path) -> dict[str, Any]:
+    """The one run of a file."""
+    (run,) = records(path, "run")
+    return run
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    return [row["item"] for row in records(path, "history")]
+
+
+def summary(path: Path) -> dict[str, Any]:
+    return {key: v for row in records(path, "summary") for key, v in row["update"].items()}
+
+
+class StandIn:
+    """A run of W&B that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+        self.exit_code: int | None = None
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.told.append(values)
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
