@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from wandb_files import history, only_run, records, runs_in, summary
+from wandb_files import history, only_run, push, records, runs_in, summary
 from wandb_server import WandbServer
 
 from bnstudy.config import TrackerConfig
@@ -267,10 +267,13 @@ def test_online_runs_arrive_at_a_server(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_costs_a_timeout_and_a_line(tmp_path):
+def test_a_server_that_dies_costs_a_timeout_and_a_line_and_no_data(tmp_path):
     with WandbServer(fail_after=5) as server:
-        status, seconds, err, code = online(tmp_path, **server.env)
+        status, seconds, err, code = online(tmp_path / "results/wandb", **server.env)
     assert status.startswith("failed: ")
     assert seconds < 30
     assert err.count("W&B failed") == 1
     assert code == 0
+    with WandbServer() as another:
+        push(tmp_path, another, "--include-online")
+    assert [len(run["history"]) for run in another.runs.values()] == [3]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from planted import Planted, record
 from shell import bnstudy_
-from wandb_files import COMMAND, history, only_run, runs_in, summary
+from wandb_files import history, only_run, push, runs_in, summary
 from wandb_server import WandbServer
 
 from bnstudy.cli import mirror
@@ -22,7 +22,6 @@ from bnstudy.studies.planned import measured
 from bnstudy.sweep.launch import Outcome
 from bnstudy.tracking import mirror_study, session, study
 
-DOCS = Path(__file__).parents[2] / "docs/wandb.md"
 STUDY = {
     "name": "batch_size",
     "scale": "smoke",
@@ -177,14 +176,9 @@ def test_an_online_run_arrives_whole(results):
 @pytest.mark.slow
 def test_the_line_of_the_docs_pushes_an_offline_run_once(results):
     mirrored(results)
-    (line,) = [row for row in DOCS.read_text().splitlines() if row.startswith("wandb sync ")]
-    command = line.replace("wandb", COMMAND, 1)
     with WandbServer() as server:
         for _ in range(2):
-            subprocess.run(
-                command, shell=True, cwd=results.parents[4], env={**os.environ, **server.env},
-                capture_output=True, timeout=120, check=True, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            push(results.parents[4], server)
             check_arrived(server, results)
 
 
