@@ -43,7 +43,7 @@ def test_the_smaller_encoding_of_a_figure_is_taken(tmp_path):
     assert (found.width, found.height) == (680, 267)  # 510 pt of 4/3 px
     (tmp_path / "figure.svg").write_bytes(svg(5_000))
     found = pictures.picture(tmp_path, "figure")
-    assert found.uri.startswith("data:image/png")
+    assert found.uri.startswith("data:image/webp")
     assert (found.width, found.height) == (850, 320)
     assert pictures.picture(tmp_path, "details") is None
 

@@ -139,7 +139,10 @@ def test_points_are_the_means_and_intervals_of_the_table(own, tmp_path):
     write(own, tmp_path / "results")
     (point,) = pd.read_csv(tmp_path / "results" / "points.csv").to_dict("records")
     interval = stats.t_interval(100 * table()["test_error"])
-    assert [point[name] for name in ("mean", "low", "high")] == pytest.approx(list(interval))
+    assert [point[name] for name in ("mean", "low", "high")] == pytest.approx(
+        list(interval),
+        rel=1e-5,  # of six digits
+    )
     assert (point["panel"], point["curve"], point["n"]) == ("own", "batch", 6)
 
 
