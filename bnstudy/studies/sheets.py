@@ -119,7 +119,8 @@ def write(
     for kind in KINDS:  # of an earlier version of the study
         if "details" not in sheets:
             (folder / f"details.{kind}").unlink(missing_ok=True)
-    write_atomically(folder / "points.csv", pd.concat(tables).to_csv(index=False, float_format="%.6g"))
+    points = pd.concat(tables).to_csv(index=False, float_format="%.6g")
+    write_atomically(folder / "points.csv", points)
     return {stem: figures.alt(panels) for stem, panels in sheets.items()}
 
 
