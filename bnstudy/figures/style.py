@@ -22,7 +22,7 @@ class Style(NamedTuple):
 
 # The eight colors of Okabe & Ito (2008) stay distinct under the three common kinds of color
 # blindness; the rest are from Tol's muted scheme. No two normalizations share a marker, so grey
-# print works too; all markers can be filled, since the source of the statistics says how far.
+# print works too; all can be hollow or half filled, which says where statistics come from.
 STYLES: dict[str, Style] = {
     "none": Style("#000000", "X", "no norm"),
     "batch": Style("#D55E00", "o", "batch"),
