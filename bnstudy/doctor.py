@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bnstudy import data
 from bnstudy.config import CONFIGS, DataConfig
+from bnstudy.config.capabilities import DATA
 from bnstudy.errors import UserError
 
 
@@ -26,7 +27,7 @@ def findings(results: Path) -> list[tuple[str, str]]:
         ("W&B", _wandb()),
     ]
     for name in data.DATASETS:
-        if name not in ("custom", "image_folder"):
+        if name != "custom" and not DATA[name].folder:
             found.append((f"data={name}", _data(name)))
     return found
 

@@ -58,6 +58,7 @@ class Data:
     embedded: bool = False  # so small that a stack may hold several copies
     made: bool = False  # drawn from a distribution, separately for each seed; no file, no pool
     tiny: bool = False  # images of 8 x 8 pixels, in the table of costs
+    folder: bool = False  # one file for each image, in a folder for each class
     length: int | None = None  # steps of a sequence unless data.length says otherwise
 
 
@@ -122,6 +123,7 @@ _DATA = (
 )  # fmt: skip
 _IMAGES = (*_DATA, "contrast", "pixel_noise", "noise_every_step", "image_size", "sequence")
 _images = Data(_IMAGES, ("images",))
+_folder = Data(_IMAGES, ("images",), folder=True)
 _digits = Data(_IMAGES, ("images",), embedded=True, tiny=True)
 _made = Data((*_DATA, "length"), ("sequences",), embedded=True, made=True, length=50)
 DATA = {
@@ -132,7 +134,8 @@ DATA = {
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
-    "image_folder": _images,
+    "image_folder": _folder,
+    "cifar10_jpeg": _folder,
     "text": Data((*_DATA, "length", "path"), ("sequences",), length=50),
     "adding": _made,
     "parity": _made,

@@ -31,6 +31,7 @@ DATASETS = {
     "fashion_mnist": "bnstudy.data.images:packed",
     "cifar10": "bnstudy.data.images:packed",
     "image_folder": "bnstudy.data.images:image_folder",
+    "cifar10_jpeg": "bnstudy.data.images:cifar10_jpeg",
     "patches": "bnstudy.data.patches:load",
     "text": "bnstudy.data.text:load",
     "adding": "bnstudy.data.sequences:adding",
@@ -201,11 +202,12 @@ def resolve(cfg: "DataConfig", cache_dir: Path | None = None) -> "DataConfig":
     """
     if cfg.name not in DATASETS:
         raise unknown("data set", cfg.name, DATASETS)
-    resized = cfg.name in ("image_folder", "custom") or cfg.sequence != "none"
+    resized = DATA[cfg.name].folder or cfg.name == "custom" or cfg.sequence != "none"
     if cfg.image_size is not None and not resized:
+        folders = ", ".join(name for name, row in DATA.items() if row.folder)
         raise UserError(
-            f"data.image_size={cfg.image_size} resizes the images of data=image_folder, and those "
-            f"that data.sequence reads; the size of data={cfg.name} is fixed. Leave it out."
+            f"data.image_size={cfg.image_size} resizes the images of folders (data={folders}), and "
+            f"those that data.sequence reads; the size of data={cfg.name} is fixed. Leave it out."
         )
     if cfg.entry and cfg.name != "custom":
         raise UserError(
@@ -255,7 +257,7 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
     modification of each file.
     """
     try:
-        if cfg.name == "image_folder":
+        if DATA[cfg.name].folder:
             root = files.root_of(cfg)
             return files.fingerprint(root, files.list_images(root).names(), cache_dir)
         if cfg.name == "text":

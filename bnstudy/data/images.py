@@ -28,6 +28,7 @@ MNIST_SMALL = Path(__file__).with_name("mnist_small.npy.xz")  # made by scripts/
 MNIST_POOL = 8000  # its first images, from MNIST's training part
 FOLDER_SHARES = {"val": 0.1, "test": 0.2}  # of a folder without parts of its own
 GREY, COLOR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DECODER = 1  # raise it when `_decode` changes: decoded images of older versions are not read then
 
 
@@ -96,6 +97,25 @@ def image_folder(cfg: DataConfig, cache_dir: Path | None = None) -> Pool:
     if not all(sizes.values()):
         raise UserError(f"data.root={root} has {len(y)} images; a split needs at least 10")
     return _without_test(_unit(x), y, sizes, len(listing.classes), cfg.split_seed, info)
+
+
+def cifar10_jpeg(cfg: DataConfig, cache_dir: Path | None = None) -> Pool:
+    """CIFAR-10 re-encoded as JPEG: ROOT/train/<class>/*.jpg and ROOT/test/<class>/*.jpg.
+
+    Slightly degraded, and therefore not called CIFAR-10. Raises UserError for other classes or
+    another number of images.
+    """
+    root = files.root_of(cfg)
+    listing = files.list_images(root)
+    sizes = {part: len(items) for part, items in listing.parts.items()}
+    if listing.classes != CIFAR10 or sizes != {"train": 50_000, "test": 10_000}:
+        raise UserError(
+            f"data.root={root} is not CIFAR-10: expected are train/ with 50,000 and test/ with "
+            f"10,000 images in the folders {', '.join(CIFAR10)}; found are "
+            + ", ".join(f"{part}/ with {size:,}" for part, size in sizes.items())
+            + f" in {', '.join(listing.classes[:12])}. Other folders: data=image_folder"
+        )
+    return image_folder(cfg, cache_dir)
 
 
 def _with_test(

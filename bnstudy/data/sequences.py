@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from bnstudy.config import IGNORED
+from bnstudy.config.capabilities import DATA
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError
 
@@ -95,7 +96,7 @@ def of_images(pool: "Pool", cfg: "DataConfig") -> "Pool":
         raise UserError("data.noise_every_step draws noise for images, not for data.sequence")
 
     def convert(part: str, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if cfg.image_size and cfg.name != "image_folder":
+        if cfg.image_size and not DATA[cfg.name].folder:
             small = cfg.image_size < min(x.shape[2:])
             how = {"mode": "area"} if small else {"mode": "bilinear", "align_corners": False}
             x = F.interpolate(x, (cfg.image_size, cfg.image_size), **how)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from bnstudy.config import DataConfig
 from bnstudy.data import files, images
 
 MNIST = Path(os.environ.get("BNSTUDY_DATA", Path(__file__).parents[3] / "shared/data"))
+CIFAR10_JPEG = MNIST / "cifar10-jpeg.tar.xz"
 
 
 def load(**kwargs):
@@ -280,6 +282,27 @@ def test_a_folder_that_cannot_be_read_is_one_message(folder, tmp_path, what):
         message = "link.png cannot be read: No such file"
     with pytest.raises(ValueError, match=message):
         load(name="image_folder", root=str(root))
+
+
+def test_photographs_that_are_not_cifar10_are_not_taken_for_it(tmp_path):
+    for name in ("ant", "bee"):
+        for part in ("train", "test"):
+            for i in range(10):
+                save(tmp_path / part / name / f"{i}.png", i)
+    assert load(name="image_folder", root=str(tmp_path)).info["classes"] == ["ant", "bee"]
+    with pytest.raises(ValueError, match=r"is not CIFAR-10: .*airplane.* found are train/ with 20"):
+        load(name="cifar10_jpeg", root=str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR10_JPEG.is_file(), reason="needs CIFAR-10 re-encoded as JPEG")
+def test_cifar10_as_jpeg(tmp_path):
+    with tarfile.open(CIFAR10_JPEG) as archive:
+        archive.extractall(tmp_path, filter="data")
+    d = load(name="cifar10_jpeg", root=str(tmp_path), image_size=16, train_size=2000)
+    assert d.shape == (3, 16, 16)
+    assert d.info["sizes"] == {"train": 2000, "val": 5000, "test": 10_000}
+    assert torch.bincount(d.train_y).tolist() == [200] * 10
 
 
 # ---- fingerprints, resolve
