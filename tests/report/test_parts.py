@@ -48,14 +48,17 @@ def test_the_smaller_encoding_of_a_figure_is_taken(tmp_path):
     assert pictures.picture(tmp_path, "details") is None
 
 
-def test_a_picture_keeps_its_colors_and_is_two_pixels_to_one_at_most(tmp_path):
-    (tmp_path / "figure.png").write_bytes(png(3400, 1280))
-    uri = pictures.picture(tmp_path, "figure").uri
+@pytest.mark.parametrize(
+    ("stem", "size", "away"), [("figure", (1700, 640), 14), ("details", (1275, 480), 32)]
+)
+def test_a_picture_keeps_its_colors_and_is_no_sharper_than_screens(tmp_path, stem, size, away):
+    (tmp_path / f"{stem}.png").write_bytes(png(3400, 1280))
+    uri = pictures.picture(tmp_path, stem).uri
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
-    assert image.size == (1700, 640)
+    assert image.size == size
     for i, color in enumerate(COLORS):
-        found = image.getpixel((int(1700 * (i + 0.5) / 14), 3))
-        assert max(abs(a - b) for a, b in zip(found, ImageColor.getrgb(color), strict=True)) <= 14
+        found = image.getpixel((int(size[0] * (i + 0.5) / 14), 3))
+        assert max(abs(a - b) for a, b in zip(found, ImageColor.getrgb(color), strict=True)) <= away
 
 
 def test_the_forest_plot_has_a_strip_for_each_unit_and_one_scale_in_it():
