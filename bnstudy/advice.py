@@ -265,7 +265,7 @@ def _told(study: str, claim: Mapping[str, Any]) -> str:
         parts.append("a demonstration of what mathematics guarantees")
     else:
         parts = [f"{100 * claim['level']:.3g} % interval", *parts]
-        parts.append(f"{claim['verdict']}, {claim['status']}")
+        parts.append(f"claim {claim['verdict']}, {claim['status']}")
         if claim.get("t_verdict") not in ("", None, claim["verdict"]):
             parts.append(f"Student's t: {claim['t_verdict']}")
     return f"{', '.join(parts)} ({study})"

@@ -194,7 +194,7 @@ def test_the_line_of_a_question_has_number_evidence_and_limits():
     assert f"{claim['mean']:.1f} pp [{claim['low']:.1f}, {claim['high']:.1f}]" in line.text
     assert "PreciseBN" in line.text
     assert line.limits == "maps, ResNet-8, contrast digits"
-    assert f"n = {claim['n']}, supported, confirmatory" in line.evidence
+    assert f"n = {claim['n']}, claim supported, confirmatory" in line.evidence
     assert line.evidence.endswith("(batch_size)")
     assert str(line) == f"{line.limits}: {line.text}; {line.evidence}"
 
@@ -248,7 +248,7 @@ def test_confirmatory_counts_before_exploratory_and_then_more_seeds(copied):
     assert "n = 99" in here(n=99)
     assert "n = 48" in here(n=99, status="exploratory")
     change(folder, rule, status="exploratory")
-    assert "n = 99, supported, exploratory" in here(n=99)
+    assert "n = 99, claim supported, exploratory" in here(n=99)
 
 
 def test_several_folders_are_one_body_of_evidence(copied, tmp_path):
