@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnstudy.atomic import write_atomically
 from bnstudy.errors import UserError, unknown
-from bnstudy.numbers import decimals, estimate, fixed
+from bnstudy.numbers import MINUS, decimals, estimate, fixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,10 +68,15 @@ def told(verdict: Verdict) -> str:
 
 
 def _beside(verdict: Verdict, name: str) -> str:
-    """A number beside an estimate, with its decimals; nothing where it is zero or unknown."""
+    """A number beside an estimate, with its decimals; nothing where it is zero or unknown.
+
+    A threshold was chosen, and is written as it was.
+    """
     value = verdict.get(name)
     if not value or not math.isfinite(value):
         return ""
+    if name == "threshold":
+        return f"{name} {value:g}".replace("-", MINUS)
     return f"{name} {fixed(value, decimals(verdict['low'], verdict['high']))}"
 
 
