@@ -246,9 +246,11 @@ def headline() -> str:
 
 def _finding(result: Result, claim: dict[str, Any]) -> str:
     published = f"; published {claim['published'].replace(' (published)', '')}"
+    other = claim.get("t_verdict")
+    remark = f" Student's t would say {other}." if other not in ("", None, claim["verdict"]) else ""
     return (
         f"- **{claim['verdict'].capitalize()}** ({standing(result, claim)}, {claim['n']} seeds): "
-        f"{claim['text']}: **{measured(claim)}**{published if claim['published'] else ''}."
+        f"{claim['text']}: **{measured(claim)}**{published if claim['published'] else ''}.{remark}"
     )
 
 

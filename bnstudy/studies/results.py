@@ -160,7 +160,7 @@ def lines(verdicts: Sequence[dict[str, Any]]) -> list[str]:
 def rule_of(cells: Sequence[Config]) -> str:
     """The comparison rule of a grid in words: what is equal, and how lr depends on the batch."""
     rules = sorted({f"{c.train.rule}, lr {c.optimizer.lr_rule}" for c in cells})
-    return " / ".join(rules).replace("lr none", "equal lr").replace("lr linear", "lr ~ batch")
+    return " / ".join(rules).replace(", lr none", "").replace("lr linear", "lr ~ batch")
 
 
 def sources(study: StudyConfig) -> str:

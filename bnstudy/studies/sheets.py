@@ -63,7 +63,8 @@ def numbers(verdict: Verdict) -> str:
 
 def told(verdict: Verdict) -> str:
     """What is written below the title of a panel: verdict, estimate and threshold."""
-    found = ", ".join(filter(None, (measured(verdict), _beside(verdict, "threshold"))))
+    level = f"({100 * verdict['level']:.3g} %)" if measured(verdict) else ""
+    found = ", ".join(filter(None, (f"{measured(verdict)} {level}", _beside(verdict, "threshold"))))
     return f"{verdict['verdict']}: {found}" if measured(verdict) else str(verdict["verdict"])
 
 
@@ -88,7 +89,9 @@ def heading(verdicts: Sequence[Verdict], title: str = "") -> str:
             parts = [measured(verdict), f"n = {verdict['n']}"]
             if parts[0]:
                 parts[0] += f" ({100 * verdict['level']:.3g} % interval)"
-            published = verdict.get("published")
+            published = verdict.get("published") or ""
+            if published and not published.endswith(")"):  # without its kind it would read as ours
+                published = f"published: {published}"
             found = f"{verdict['verdict']}: {', '.join(filter(None, parts))}"
             lines.append(found + (f"; {published}" if published else ""))
     return "\n".join(filter(None, lines))

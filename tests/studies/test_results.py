@@ -153,7 +153,8 @@ def test_the_headline_says_the_verdict_with_its_number(own, tmp_path):
     number = estimate(*(verdicts[0][k] for k in ("mean", "low", "high", "unit")))
     expected = f"supported: {number} (95 % interval), n = 6; +2 pp (published)"
     assert told.get_suptitle().replace("\n", " ") == expected
-    assert f"supported: {number}" in [t.get_text() for t in told.axes[0].texts]
+    texts = [t.get_text().replace("\n", " ") for t in told.axes[0].texts]
+    assert f"supported: {number} (95 %)" in texts
 
 
 @pytest.mark.parametrize("number", [0, 4])
