@@ -26,9 +26,9 @@ from bnstudy.studies.kit import (
     learned,
     select,
     sequence,
-    titled,
     values,
 )
+from bnstudy.studies.words import TITLES
 
 ORDER = "data.sequence"
 SHORT = {"permuted": "permuted", "pixels": "in order", "rows": "by rows"}
@@ -97,7 +97,8 @@ def _by_reading(
     steps = " and ".join(
         dict.fromkeys(str(_steps(select(table, {ORDER: o}))) for o in orders(table))
     )
-    title = f"{titled(table[DATA].iloc[0], 'LSTM')}, {steps} steps"
+    data = table[DATA].iloc[0]
+    title = f"{TITLES.get(data, data)}, {steps} steps"
     return figures.Panel(title, curves, "", ylabel, x="names", ceiling=100 if percent else None)
 
 

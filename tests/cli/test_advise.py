@@ -16,7 +16,8 @@ RESULTS = Path(bnstudy.__file__).parents[1] / "results"
 
 
 def test_a_question_with_evidence_prints_its_lines():
-    text = said(bnstudy_("advise", "batch_size=2", "model=resnet", "task=classification"))
+    words = ("batch_size=2", "model=resnet", "task=classification")
+    text = said(bnstudy_("advise", *words, "--all"))
     lines = [f"* {line}" for line in advice.advise({"batch_size": 2, "model": "resnet"}, RESULTS)]
     assert text.splitlines()[: len(lines)] == lines
     assert "Tested, but no advice follows:" in text
