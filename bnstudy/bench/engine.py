@@ -294,9 +294,10 @@ def whole_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def figure(rows: list[dict[str, Any]], axes: Any) -> None:
     """Speed-up over one network after another by batch size, one panel for each way."""
-    marks = {("mlp", 8): ("o", "#0072B2"), ("lenet", 8): ("s", "#E69F00"),
-             ("resnet", 8): ("^", "#009E73"), ("lenet", 28): ("D", "#D55E00"),
-             ("resnet", 28): ("v", "#CC79A7")}  # fmt: skip
+    from bnstudy.figures import hue
+
+    networks = (("mlp", 8), ("lenet", 8), ("resnet", 8), ("lenet", 28), ("resnet", 28))
+    marks = {key: (hue(i).marker, hue(i).color) for i, key in enumerate(networks)}
     for ax, way in zip(axes.ravel(), ("eager 8", "compiled 8"), strict=True):
         for (model, side), (marker, color) in marks.items():
             own = [r for r in rows if (r["model"], r["image"]) == (model, side)]

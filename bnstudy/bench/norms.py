@@ -157,8 +157,10 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def figure(rows: list[dict[str, Any]], axes: Any) -> None:
     """Ratio to torch.nn of each way by shape, one panel per norm, one thread."""
-    styles = {"fused": ("o", "#0072B2"), "reference": ("s", "#D55E00"),
-              "from scratch": ("^", "#009E73"), "fused, moments out": ("D", "#CC79A7")}  # fmt: skip
+    from bnstudy.figures import hue
+
+    ways = ("fused", "reference", "from scratch", "fused, moments out")
+    styles = {way: (hue(i).marker, hue(i).color) for i, way in enumerate(ways)}
     few = min(r["threads"] for r in rows)
     for ax, norm in zip(axes.ravel(), ("batch", "group", "layer", "instance"), strict=True):
         for i, (way, (marker, color)) in enumerate(styles.items()):

@@ -101,10 +101,12 @@ def timed(call: Callable[[], Any]) -> float:
 
 def figure(rows: dict[str, list[float]], axes: Any) -> None:
     """Seconds beside the limits."""
+    from bnstudy.figures import hue
+
     ax = np.ravel(axes)[0]
     for i, (name, (mid, low, high)) in enumerate(rows.items()):
-        ax.barh(i, mid, xerr=[[mid - low], [high - mid]], color="#0072B2", capsize=2)
-        ax.plot([LIMITS[name]] * 2, [i - 0.4, i + 0.4], color="#D55E00")
+        ax.barh(i, mid, xerr=[[mid - low], [high - mid]], color=hue(0).color, capsize=2)
+        ax.plot([LIMITS[name]] * 2, [i - 0.4, i + 0.4], color=hue(1).color)
     ax.set_yticks(range(len(rows)), [LABELS[name] for name in rows])
     ax.set_xlabel("seconds (line: at most)")
     ax.set_title("what people wait for")

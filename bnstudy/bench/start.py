@@ -86,11 +86,15 @@ def has_mnist() -> bool:
 
 def figure(rows: dict[str, tuple[list[float], float]], axes: Any) -> None:
     """Seconds as dots with intervals, each beside its limit."""
+    from bnstudy.figures import hue
+
     ax = np.ravel(axes)[0]
     for i, ((mid, low, high), limit) in enumerate(rows.values()):
-        ax.errorbar(mid, i, xerr=[[mid - low], [high - mid]], fmt="o", color="#0072B2", capsize=2)
+        ax.errorbar(
+            mid, i, xerr=[[mid - low], [high - mid]], fmt="o", color=hue(0).color, capsize=2
+        )
         if limit:
-            ax.plot([limit] * 2, [i - 0.3, i + 0.3], color="#D55E00")
+            ax.plot([limit] * 2, [i - 0.3, i + 0.3], color=hue(1).color)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_xlim(left=0)
     ax.set_xlabel("seconds (line: limit)")

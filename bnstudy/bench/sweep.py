@@ -138,10 +138,14 @@ def extrapolated(
 
 def figure(rows: dict[str, list[float]], axes: Any) -> None:
     """Wall minutes of each way."""
+    from bnstudy.figures import hue
+
     ax = np.ravel(axes)[0]
     for i, values in enumerate(rows.values()):
         mid, low, high = (v / 60 for v in values)
-        ax.errorbar(mid, i, xerr=[[mid - low], [high - mid]], fmt="o", color="#0072B2", capsize=2)
+        ax.errorbar(
+            mid, i, xerr=[[mid - low], [high - mid]], fmt="o", color=hue(0).color, capsize=2
+        )
         ax.annotate(f"{mid:.1f} min", (high, i), (6, 0), textcoords="offset points", va="center",
                     fontsize=7)  # fmt: skip
     ax.set_yticks(range(len(rows)), list(rows))
