@@ -1,7 +1,6 @@
 """What studies state, their figures, and that committed results follow from committed tables."""
 
 import json
-from functools import cache
 
 import pandas as pd
 import pytest
@@ -9,9 +8,8 @@ import yaml
 
 from bnstudy import figures, stats
 from bnstudy.config import CONFIGS, StudyConfig
-from bnstudy.config.compose import hydra_session
 from bnstudy.config.settings import seed_list
-from bnstudy.studies import module, planned, sheets
+from bnstudy.studies import module, sheets
 from bnstudy.studies.kit import Published
 from tests.support.committed import EARLIER, RESULTS, stated
 
@@ -21,18 +19,6 @@ STUDIES = sorted(p.stem for p in (CONFIGS / "study").glob("*.yaml"))
 def described(name):
     plain = yaml.safe_load((CONFIGS / "study" / f"{name}.yaml").read_text())
     return StudyConfig(name=name, **plain)
-
-
-@pytest.fixture(scope="module")
-def table_of():
-    """Study -> a table as its quick grid would give it, of planned numbers."""
-    with hydra_session() as session:
-        yield cache(lambda name: planned_table(session, name))
-
-
-def planned_table(session, name):
-    request = session.request(["scale=quick"], study=session.study(name))
-    return planned.stand_in(request.cells, request.seeds)
 
 
 @pytest.fixture(params=STUDIES)

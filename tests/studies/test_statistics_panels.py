@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 
 from bnstudy import figures, stats
-from bnstudy.config.compose import hydra_session
-from bnstudy.studies import planned
 from tests.studies.test_studies import SEEDS, course_table, noise, sync_table
 
 STUDIES = ("ema_vs_precise", "population_estimate", "class_skew", "distribution_shift",
@@ -24,18 +22,6 @@ SHOWN = {  # study -> the row of the headline that is the primary claim
     "online_stream": "batch",
     "sync": "4 apart",
 }
-
-
-@pytest.fixture(scope="module")
-def table_of():
-    """Study -> a table as its quick grid would give it, of planned numbers."""
-    with hydra_session() as session:
-        yield cache(lambda name: planned_table(session, name))
-
-
-def planned_table(session, name):
-    request = session.request(["scale=quick"], study=session.study(name))
-    return planned.stand_in(request.cells, request.seeds)
 
 
 @pytest.fixture(scope="module")
