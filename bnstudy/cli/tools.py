@@ -147,7 +147,7 @@ def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[s
 @click.option("--folder", default="results/bench", show_default=True, help="Where results go.")
 @click.option("--adopt", is_flag=True, help="engine: let runs decide by what was measured.")
 def bench(what: str, rounds: int, folder: str, adopt: bool) -> None:
-    """Measure speed: bnstudy bench norms|engine|recurrent|start|sweep|report|all."""
+    """Measure speed: bnstudy bench norms|engine|recurrent|notebook|start|sweep|report|all."""
     if what not in (*BENCHES, "all"):
         raise unknown("benchmark", what, [*BENCHES, "all"])
     if adopt and what != "engine":
@@ -178,5 +178,5 @@ def _adopt(measured: Path) -> None:
     click.echo(f"{TABLE.name} is written: RESULTS_VERSION must rise if its decisions differ")
 
 
-BENCHES = ("norms", "engine", "recurrent", "start", "sweep", "report")
+BENCHES = ("norms", "engine", "recurrent", "notebook", "start", "sweep", "report")
 commands = (audit, theory, fold, bench)

@@ -39,6 +39,7 @@ PROBES: dict[str, Probe] = {
     "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),
     "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 4, always=True),
     "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 9),
+    "affine": Probe("bnstudy.probes.statistics:affine", 0),
     "effective_m": Probe("bnstudy.probes.statistics:effective_m", 1),
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),

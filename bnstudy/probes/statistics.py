@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.samplers import epoch_order, generator
-from bnstudy.norms import Calibrator, StepBatchNorm, batch_norms
+from bnstudy.norms import Calibrator, Norm, StepBatchNorm, batch_norms
 from bnstudy.probes import course
 
 BATCHES = 32  # whose moments are looked at
 SAMPLES = (64, 256, 1024)  # for PreciseBN
+FEW = 16  # channels of a layer that are given one by one
 
 
 def batch_moments(view: Any, size: int, count: int = BATCHES) -> dict[str, tuple[Tensor, Tensor]]:
@@ -166,6 +167,28 @@ def checkpoints(view: Any) -> dict[str, Tensor]:
         "log_sd_ratio": (spread[0] / spread[1]).log2(),
         "least_train_loss": torch.stack(losses).amin(0),
     }
+
+
+def affine(view: Any) -> dict[str, Tensor]:
+    """What every norm layer has learned: mean and s.d. of gamma and beta over its channels.
+
+    By layer: `gamma_mean/01`, `gamma_sd/01`, `beta_mean/01`, `beta_sd/01`, ...; and of a first
+    layer of at most 16 channels the values, sorted within each network: `first_gamma/01`, ...
+    Layers without both are left out.
+    """
+    blocks = view.stack.blocks(view.stack.flat.detach())
+    names = [name for name, m in view.stack.net.named_modules() if isinstance(m, Norm)]
+    layers = [n for n in names if {f"{n}.weight", f"{n}.bias"} <= blocks.keys()]
+    found = {}
+    for i, name in enumerate(layers, start=1):
+        for what, key in (("gamma", "weight"), ("beta", "bias")):
+            own = blocks[f"{name}.{key}"].flatten(1)  # (S, channels)
+            found[f"{what}_mean/{i:02d}"] = own.mean(1)
+            found[f"{what}_sd/{i:02d}"] = own.std(1, unbiased=False)
+            if i == 1 and own.shape[1] <= FEW:
+                ordered = own.sort(1).values.unbind(1)
+                found |= {f"first_{what}/{c:02d}": v for c, v in enumerate(ordered, start=1)}
+    return found
 
 
 def precise_samples(view: Any) -> dict[str, Tensor]:

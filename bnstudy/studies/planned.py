@@ -62,6 +62,11 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
         ["precise_small_error", "mean_of_batches_error", "corrected_error"]
         + [f"precise_{n}_error" for n in (64, 256, 1024)],
     ),
+    "affine": (
+        [f"{name}/{i:02d}" for i in (1, 2)
+         for name in ("gamma_mean", "gamma_sd", "beta_mean", "beta_sd", "first_gamma")],
+        [],
+    ),
     "effective_m": ([], ["effective_m", "effective_m/00"]),
     "renorm": ([], ["log_r/01", "d/01"]),
     "composition": ([], ["composition_error", "composition_left_out"]),

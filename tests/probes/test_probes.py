@@ -72,6 +72,27 @@ def test_an_unknown_probe_is_named():
         probes.find(["corruption"])
 
 
+@pytest.mark.parametrize("norm", ["batch", "torch_batch", "layer", "none"])
+def test_the_affine_maps_are_those_of_the_trained_networks(digits, norm):
+    stack, rows = trained(config("lenet", norm), digits, ("affine",))
+    for index, row in enumerate(rows):
+        state = stack.state(index)
+        names = [k.removesuffix(".running_mean") for k in state if k.endswith("running_mean")]
+        if norm == "layer":
+            names = ["1", "5", "9", "12"]
+        found = sorted(k for k in row if k.startswith("gamma_mean/"))
+        assert len(found) == (0 if norm == "none" else 4)
+        for key, name in zip(found, names, strict=False):
+            number = key[-2:]
+            assert row[key] == pytest.approx(state[f"{name}.weight"].mean().item(), abs=1e-6)
+            assert row[f"beta_sd/{number}"] == pytest.approx(
+                state[f"{name}.bias"].std(unbiased=False).item(), abs=1e-6
+            )
+        if norm != "none":
+            first = [row[f"first_gamma/{c:02d}"] for c in range(1, 7)]
+            assert first == sorted(state[f"{names[0]}.weight"].tolist())
+
+
 def test_effective_m_of_independent_values_is_m():
     """White noise: every value behind a first-layer mean is independent, m = B * H * W."""
     g = torch.Generator().manual_seed(0)

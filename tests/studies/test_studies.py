@@ -13,6 +13,7 @@ from bnstudy.studies import (
     ema_vs_precise,
     eval_batch,
     normalization_batch,
+    notebook,
     sync,
 )
 
@@ -283,3 +284,52 @@ def test_every_reading_within_the_margin_moves_the_crossover():
     found = verdicts(eval_batch, pd.DataFrame(rows))
     words = [found[f"digits resnet: batches of {size}"].verdict for size in eval_batch.SIZES]
     assert words == ["supported"] * 3 + ["refuted"] * 2
+
+
+def notebook_table(theirs=0.2, none=0.3):
+    """LeNet at eight checkpoints: its average 5 pp above PreciseBN, errors as given."""
+    rows = []
+    for norm, seed in itertools.product(("batch", "torch_batch", "none"), SEEDS):
+        error = {"batch": 0.2, "torch_batch": theirs, "none": none}[norm] + noise(norm, seed) / 5
+        row = {
+            "data.name": "mnist", "model.name": "lenet", "norm.name": norm, "seed": seed,
+            "test_error": error, "train_error": error, "diverged_at": np.nan, "num_classes": 10,
+            "device": "cpu", "torch": "2", "log_sd_ratio": 1 + noise(seed),
+            "test_error_precise": error - 0.05,
+        }  # fmt: skip
+        if norm != "none":
+            row |= {f"ema_error/{i:02d}": error for i in range(1, 9)}
+            precise = error - 0.05 + noise("precise", norm, seed) / 5
+            row |= {f"precise_error/{i:02d}": precise for i in range(1, 9)}
+            row |= {f"first_gamma/{i:02d}": 0.5 * i for i in range(1, 7)}
+            row |= {f"{name}/{i:02d}": 1.0 for i in (1, 2)
+                    for name in ("gamma_mean", "gamma_sd", "beta_mean", "beta_sd")}  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("theirs", "wanted"), [(0.2, "supported"), (0.22, "refuted")])
+def test_whose_batch_norm_it_is_matters_or_not(theirs, wanted):
+    found = verdicts(notebook, notebook_table(theirs))
+    assert found["mnist lenet: whose BN"].verdict == wanted
+    gap = found["mnist lenet: late gap"]
+    assert (gap.primary, gap.verdict) == (True, "supported")
+    assert gap.mean == pytest.approx(5, abs=0.2)
+
+
+def test_without_a_norm_the_error_is_higher_or_lower():
+    assert verdicts(notebook, notebook_table())["mnist lenet: tests better"].mean == pytest.approx(
+        10, abs=0.5
+    )
+    worse = verdicts(notebook, notebook_table(none=0.1))["mnist lenet: learns faster"]
+    assert worse.mean == pytest.approx(-10, abs=0.5)  # six seeds: undecided after Holm
+
+
+def test_the_notebooks_numbers_stand_beside_the_measured_ones():
+    course, explained, gammas = notebook.headline(notebook_table())
+    published = [c for c in course.curves if c.source == "digitised"]
+    assert [len(c.points) for c in published] == [10, 10]
+    assert explained.curves[-1].points["mean"].tolist() == [-9.9]
+    assert gammas.curves[0].points["mean"].tolist() == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert gammas.curves[1].source == "published"
+    assert all(panel.curves for panel in notebook.details(notebook_table()))
