@@ -9,7 +9,8 @@ A page marks what is generated:
     ...
     <!-- end -->
 
-NAME is a key of `BLOCKS`. tests/test_pages.py compares the pages with the results that are there.
+NAME is a key of `BLOCKS`, or "claims of FOLDER" for a folder of results/. tests/test_pages.py
+compares the pages with the results that are there.
 """
 
 import json
@@ -39,6 +40,7 @@ EARLIER = "of an earlier version"
 NONE = "\N{EN DASH}"
 PHOTOGRAPHS = "batch_size-cifar10_jpeg"  # shown instead of the digits where it has been run
 SOURCE = "Wu & He 2018"  # of the headline's published panel
+CLAIMS = "claims of "  # a block's name goes on with a folder of results/
 PAPER = re.compile(r"^\D+ \d{4}(?!\d)")  # "Wu & He 2018" of "Wu & He 2018, table 2"
 BLOCK = re.compile(r"(<!-- results: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -188,7 +190,7 @@ def counts() -> str:
 
 def claims_of(folder: str) -> str:
     """All claims of one result, in the order in which they are judged."""
-    (result,) = (r for r in results() if r.folder == folder)
+    result = {r.folder: r for r in results()}[folder]
     rows = []
     for claim in result.claims:
         name = f"**primary:** {claim['text']}" if claim["primary"] else claim["text"]
@@ -312,7 +314,6 @@ BLOCKS = {
     "advice": advice,
     "answers": answers,
     "counts": counts,
-    "claims of batch_size": lambda: claims_of("batch_size"),
     "papers": index,
 }
 
@@ -320,9 +321,15 @@ BLOCKS = {
 # --- pages ---------------------------------------------------------------------------------------
 
 
+def block(name: str) -> str:
+    """What stands in a block; KeyError for one that nobody makes."""
+    of = name.removeprefix(CLAIMS)
+    return BLOCKS[name]() if of == name else claims_of(of)
+
+
 def filled(text: str) -> str:
     """A page with its blocks as the results have them; KeyError for a block that nobody makes."""
-    return BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m['name']]()}\n{m[3]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}{block(m['name'])}\n{m[3]}", text)
 
 
 def pages() -> list[Path]:
