@@ -157,7 +157,7 @@ def study(
             if result is None:
                 continue
             worst = max(worst, result.exit_code)
-            if result.signal is not None:
+            if result.signal is not None or (request.settings.fail_fast and result.exit_code):
                 break
             options = [word for folder in config_dir for word in ("--config-dir", folder)]
             words = ["study", request.study.name, *options, *rest]
