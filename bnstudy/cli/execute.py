@@ -69,6 +69,7 @@ def train_missing(
     Raises:
         UserError: something of the request cannot train; nothing is written then.
     """
+    mirror.settings_of(request)  # a mistake in them is told before anything is computed
     with place_of(request) as place:
         plan, failed = without_failed(request, planned(request, place, judges, seeds))
         present.failed_before(failed, command_of(request))
@@ -84,6 +85,7 @@ def train_missing(
         present.plan(plan, request, workers_for(request))
         if dry_run:
             return None
+        mirror.unused(request)
         check_device(request, plan)
         writable(Path(request.settings.results_dir))
         runs = runs_of(request)
@@ -202,7 +204,7 @@ def execution_of(request: "Request", launcher: str) -> Execution:
         save_weights=settings.save_weights,
         checkpoint_minutes=settings.checkpoint_minutes,
         fail_fast=settings.fail_fast,
-        tracker=settings.tracker,
+        tracker=mirror.settings_of(request),
         study=request.study.name if request.study else "",
         scale=settings.scale.name,
         command=command_of(request),

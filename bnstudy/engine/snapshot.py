@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bnstudy.engine.train import Order
 
 State = dict[str, Any]  # tensors, numbers, texts, lists and dicts of them: loading runs no code
-PLAIN = int | float | str | None  # what a layer may keep in an attribute, beside tensors
+PLAIN = {bool, int, float, str, type(None)}  # what a layer may keep in an attribute, beside tensors
 
 
 class Snapshot:
@@ -113,5 +113,5 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield name, value.detach().clone()
-        elif isinstance(value, PLAIN):
+        elif type(value) in PLAIN:  # not a subclass, whose code loading would have to run
             yield name, value

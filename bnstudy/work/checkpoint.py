@@ -60,7 +60,7 @@ class Checkpoint:
         self.minutes, self.say = minutes, say
         names = [config.address for config in configs]
         self.identity = {"results_version": RESULTS_VERSION, "addresses": names,
-                         **{key: (made_by or {}).get(key) for key in BINDING}}  # fmt: skip
+                         **{key: str((made_by or {}).get(key)) for key in BINDING}}  # fmt: skip
         self.path = (runs or Path()) / "checkpoints" / f"{digest(names)}.checkpoint"
         self.resumed, self.seconds = 0, 0.0
         self.begun = self.written = time.monotonic()
@@ -78,8 +78,8 @@ class Checkpoint:
             found = _unpacked(self.path.read_bytes(), device)
             other = [k for k, v in self.identity.items() if found["identity"].get(k) != v]
         except Exception as error:  # whatever a damaged file is taken for
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            self.say(f"the checkpoint {self.path} is damaged ({reason}): training begins again")
+            what = type(error).__name__
+            self.say(f"the checkpoint {self.path} is damaged ({what}): training begins again")
             return None
         if other:
             self.say(

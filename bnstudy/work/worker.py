@@ -28,7 +28,7 @@ from bnstudy.sweep.protocol import (
     Status,
     stop_file,
 )
-from bnstudy.tracking import Mirror
+from bnstudy.tracking import Mirror, folder
 from bnstudy.work import record
 from bnstudy.work.checkpoint import Checkpoint
 from bnstudy.work.claims import Claims
@@ -81,11 +81,11 @@ def _train(pack: Pack, report: "Report") -> None:
     store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
     made_by = {**record.environment(trainer.device), "compile": execution.compile}
     for plan in claimed(pack, runs, report):
-        report.obey()
         checkpoint = Checkpoint(
             runs, plan.configs, execution.checkpoint_minutes, made_by, report.note
         )
         with report.on(plan):
+            report.obey()
             if not store.holds(plan.addresses, {config.cell for config in plan.configs}):
                 records = _stack(execution, trainer, plan, checkpoint, report)
                 store.put_all(records)
@@ -100,7 +100,7 @@ def _stack(
     report: "Report",
 ) -> list[record.Delivery]:
     """Train one stack: what it leaves to the store."""
-    with mirror(execution, plan.configs) as mirrored:
+    with mirror(execution, plan.configs, report.note) as mirrored:
 
         def measured(configs: list[Config], rows: list[dict[str, Any]]) -> None:
             mirrored.log(configs, rows)
@@ -142,15 +142,15 @@ def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
                 time.sleep(LOOK_EVERY)
 
 
-def mirror(execution: Execution, configs: list[Config]) -> Mirror:
-    """The W&B mirror of a stack, not yet started."""
+def mirror(execution: Execution, configs: list[Config], say: Callable[[str], None]) -> Mirror:
+    """The W&B mirror of a stack, not yet started; `say` is told of trouble."""
     first, commit = configs[0], git_state()["commit"]
     about = {"study": execution.study, "scale": execution.scale, "command": execution.command,
              "git_commit": commit}  # fmt: skip
     tags = [execution.study, execution.scale, first.data.name, first.model.name, first.norm.name,
             commit[:7]]  # fmt: skip
-    folder = Path(execution.results_dir) / "wandb"
-    return Mirror(execution.tracker, folder, execution.study or "ad-hoc", tags, configs, about)
+    where = folder(execution.results_dir)
+    return Mirror(execution.tracker, where, execution.study or "ad-hoc", tags, configs, about, say)
 
 
 @contextlib.contextmanager
