@@ -218,8 +218,7 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
     failed = outcome.of(State.FAILED)
     if failed:
         click.echo(
-            f"failed   {count(len(failed), 'stack')}; retry=failed trains what failed again: "
-            f"{command} retry=failed",
+            f"failed   {count(len(failed), 'stack')}; {_retry(command)}",
             err=True,
         )
     left = len(outcome.stacks) - len(outcome.of(State.DONE, State.FAILED))
@@ -245,9 +244,15 @@ def failed_before(failed: "Sequence[Fate]", command: str) -> None:
     if failed:
         click.echo(
             f"failed   before, and left out now: {', '.join(fate.plan.label for fate in failed)}; "
-            f"retry=failed trains them again: {command} retry=failed",
+            f"{_retry(command)}",
             err=True,
         )
+
+
+def _retry(command: str) -> str:
+    """How what failed is trained again."""
+    own = [word for word in command.split(" ") if not word.startswith("retry=")]
+    return f"retry=failed trains what failed again: {' '.join(own)} retry=failed"
 
 
 def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFrame") -> None:

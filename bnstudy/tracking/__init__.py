@@ -8,11 +8,12 @@ docs/wandb.md.
 """
 
 from bnstudy.tracking.cells import Mirror, Tracker
-from bnstudy.tracking.environment import folder, heeded, named
+from bnstudy.tracking.environment import SETTINGS, SWITCH, UNUSED, folder, heeded, named, unset
 from bnstudy.tracking.pushed import push, waiting
 from bnstudy.tracking.server import NO_KEY, credentials, trouble
 from bnstudy.tracking.session import FAILED, KEPT, failed, lose
 from bnstudy.tracking.study import mirror_study
 
-__all__ = ["FAILED", "KEPT", "NO_KEY", "Mirror", "Tracker", "credentials", "failed", "folder",
-           "heeded", "lose", "mirror_study", "named", "push", "trouble", "waiting"]  # fmt: skip
+__all__ = ["FAILED", "KEPT", "NO_KEY", "SETTINGS", "SWITCH", "UNUSED", "Mirror", "Tracker",
+           "credentials", "failed", "folder", "heeded", "lose", "mirror_study", "named", "push",
+           "trouble", "unset", "waiting"]  # fmt: skip

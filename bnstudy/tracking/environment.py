@@ -1,7 +1,8 @@
 """The environment variables of W&B that people set: heeded, or named."""
 
+import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bnstudy.config import TrackerConfig
@@ -11,6 +12,7 @@ MODES = {"offline": "offline", "dryrun": "offline", "online": "online", "run": "
          "disabled": "disabled"}  # fmt: skip
 # variable -> setting; a setting on the command line goes first
 SETTINGS = {"WANDB_MODE": "mode", "WANDB_PROJECT": "project", "WANDB_ENTITY": "entity"}
+SWITCH = "WANDB_DISABLED"
 # they say of one run what here every cell has of its own
 UNUSED = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS", "WANDB_RUN_GROUP",
           "WANDB_JOB_TYPE", "WANDB_RESUME", "WANDB_SWEEP_ID")  # fmt: skip
@@ -35,7 +37,7 @@ def heeded(settings: TrackerConfig, given: Collection[str]) -> TrackerConfig:
             said = unknown("mode", found["mode"], MODES)
             raise UserError(f"the environment variable WANDB_MODE: {said}")
         found["mode"] = MODES[found["mode"]]
-    disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+    disabled = os.environ.get(SWITCH, "").lower() in ("1", "true", "yes", "on")
     if disabled and "tracker.mode" not in given:
         found["mode"] = "disabled"
     return settings.model_copy(update=found)
@@ -55,3 +57,13 @@ def named() -> str:
 def folder(results: Path | str) -> Path:
     """Where W&B's files go: $WANDB_DIR, or the folder `wandb` of the results."""
     return Path(os.environ.get("WANDB_DIR") or Path(results) / "wandb").expanduser().absolute()
+
+
+@contextlib.contextmanager
+def unset(names: Collection[str]) -> Iterator[None]:
+    """Without these environment variables within the block."""
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)

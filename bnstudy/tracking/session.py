@@ -1,14 +1,12 @@
 """How a run of W&B is opened: lean, in a folder of our own, and within a time limit."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bnstudy.config import TrackerConfig
 from bnstudy.tracking import server
-from bnstudy.tracking.environment import UNUSED
+from bnstudy.tracking.environment import UNUSED, unset
 from bnstudy.tracking.pushed import hold, release
 
 INIT_TIMEOUT = 10.0  # seconds; W&B's own default waits for 90
@@ -99,7 +97,7 @@ def opened(
         hold(Path(made.dir).parent)
         return made
 
-    with _unset(UNUSED):
+    with unset(UNUSED):
         if settings.mode == "online" and lost is None:
             try:
                 if not (refused := server.trouble(*server.credentials())):
@@ -125,13 +123,3 @@ def _hidden(text: str) -> str:
     """A text without the API key."""
     key = os.environ.get("WANDB_API_KEY")
     return text.replace(key, "[API key]") if key else text
-
-
-@contextlib.contextmanager
-def _unset(names: tuple[str, ...]) -> Iterator[None]:
-    """Without these environment variables within the block."""
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(before)
