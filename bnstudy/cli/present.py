@@ -257,6 +257,8 @@ def _retry(command: str) -> str:
 
 def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFrame") -> None:
     """A line for each cell that has results: its arm and test error."""
+    if table.empty:  # nothing has trained, and there are no metrics
+        return
     for cell, point in zip(plan.cells, points, strict=True):
         error = 100 * table[table["cell"] == cell.cell]["test_error"]
         if error.empty:

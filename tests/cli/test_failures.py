@@ -40,10 +40,6 @@ def _norm(own_folder):
     Path("broken").touch()
 
 
-def launches() -> list[Path]:
-    return list(Path("results/runs/launches").glob("*"))
-
-
 def held() -> int:
     return len(Store("results/runs").held())
 
@@ -70,6 +66,14 @@ def test_a_failure_is_named_left_out_and_tried_again_when_asked():
     assert held() == 4
     assert not note.exists()
     assert "nothing is missing" in said(bnstudy_(*words))
+
+
+@pytest.mark.parametrize("command", [["train", "-m"], ["compare"]])
+def test_where_everything_fails_there_is_no_traceback_of_ours(command):
+    result = bnstudy_(*command, *WORDS[2:], "train.batch_size=2,4")
+    assert result.exit_code == 1, (result.stderr, result.exception)
+    assert "failed   2 stacks" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(("fast", "failed"), [(True, 1), (False, 2)])
@@ -101,29 +105,28 @@ def test_they_are_not_part_of_the_address(tmp_path):
 
 
 LONG = ["train", "model=mlp", "model.hidden=[8]", "data.train_size=40", "train.batch_size=8",
-        "train.steps=30000", "evaluate.steps=10000", "seeds=2",
+        "train.steps=4000", "evaluate.steps=2000", "seeds=2", "checkpoint_minutes=0.02",
         "tracker.mode=disabled"]  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [["workers=1"], ["hydra/launcher=joblib", "workers=2"]])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [(signal.SIGTERM, ["workers=1"]), (signal.SIGUSR2, ["workers=1"]),
+     (signal.SIGINT, ["hydra/launcher=joblib", "workers=2"])],
+)  # fmt: skip
 def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path, number, how):
     """A command in the middle of one long stack; the table is that of one never stopped."""
     running = process(*LONG, *how, stdin=-3)
-    status = Path("results/runs/launches")
     end = time.monotonic() + 240
-    while '"started":0.0' in (
-        text := "".join(p.read_text() for p in status.glob("*/status-*"))
-    ) or ('"started"' not in text):
+    while not (left := list(Path("results/runs/checkpoints").glob("*.checkpoint"))):
         assert time.monotonic() < end, running.poll()
         time.sleep(0.1)
-    time.sleep(8)  # more than what is worth a checkpoint
     os.kill(running.pid, number)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 128 + number, (out, err)
     assert "Traceback" not in err
-    assert len(list(Path("results/runs/checkpoints").iterdir())) == 1
+    assert list(Path("results/runs/checkpoints").iterdir()) == left
     assert held() == 0
     again = process(*LONG, *how, stdin=-3)
     out, err = again.communicate(timeout=300)
