@@ -34,10 +34,10 @@ KINDS = {
     "a stream of tasks": {
         **IMAGES, "train": {"classes_per_task": 2},
         "evaluate": {"steps": 3, "online": True, "probes": ["forgetting"]}},
-    # of some classes some seeds have three pieces of 47, others two: their epochs end apart
+    # of some classes some seeds have three pieces of 40, others two: their epochs end apart
     "few classes a batch": {
         "model": {"name": "mlp", "hidden": [6]},
-        "train": {"classes_per_batch": 2, "batch_size": 94, "steps": 33}},
+        "train": {"classes_per_batch": 2, "batch_size": 80, "steps": 44}},
     "frozen finish": {**IMAGES, "norm": {"freeze_at": 0.3}},
     "frozen later": {**IMAGES, "norm": {"freeze_at": 0.8}},
     "renorm": {
