@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import advise, completion, figure, records, tools, tuning
+from bnstudy.cli import advise, completion, figure, records, sync, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -157,7 +157,7 @@ def study(
             if result is None:
                 continue
             worst = max(worst, result.exit_code)
-            if result.signal is not None:
+            if result.signal is not None or (request.settings.fail_fast and result.exit_code):
                 break
             options = [word for folder in config_dir for word in ("--config-dir", folder)]
             words = ["study", request.study.name, *options, *rest]
@@ -253,6 +253,7 @@ for command in (
     *tools.commands,
     advise.advise,
     figure.figure,
+    sync.sync,
     completion.completion,
 ):
     main.add_command(command)

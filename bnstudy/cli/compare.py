@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def show(request: "Request", plan: "Plan", metric: str, figure: bool = False) -> None:
     """Print and write the table of a plan's arms; with looks, that of the look it ended at.
 
+    Nothing where nothing has trained.
+
     Args:
         figure: draw it, too.
     """
@@ -31,6 +33,8 @@ def show(request: "Request", plan: "Plan", metric: str, figure: bool = False) ->
         runs, result, note = looks[-1].rows, looks[-1].found, _note(request, looks[-1])
     else:
         runs, axes = named(request, plan)
+        if runs.empty:
+            return
         result, note = comparison.compare(runs, axes, metric), ""
     Console().print(comparison.to_rich(result, note))
     if request.looks and not looks:

@@ -19,7 +19,7 @@ from bnstudy.config import Config
 from bnstudy.config.tuned import check_outside
 from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
-from bnstudy.sweep.launch import Outcome, launch
+from bnstudy.sweep.launch import Fate, Outcome, launch
 from bnstudy.sweep.plan import Plan, addresses, make_plan
 from bnstudy.sweep.protocol import Execution, State
 from bnstudy.work.sources import resolve
@@ -69,12 +69,15 @@ def train_missing(
     Raises:
         UserError: something of the request cannot train; nothing is written then.
     """
+    mirror.settings_of(request)  # a mistake in them is told before anything is computed
     with place_of(request) as place:
-        plan = planned(request, place, judges, seeds)
+        plan, failed = without_failed(request, planned(request, place, judges, seeds))
+        present.failed_before(failed, command_of(request))
         if not plan.stacks:
-            present.nothing_missing(plan)
+            if not failed:
+                present.nothing_missing(plan)
             present.tuned(request)
-            return Result(plan)
+            return Result(plan, Outcome(failed))
         forms = judges.result() if judges is not None else None
         from bnstudy.cli.watch import Watch
         from bnstudy.sweep.hydra_launcher import launcher_for, workers_for
@@ -82,6 +85,7 @@ def train_missing(
         present.plan(plan, request, workers_for(request))
         if dry_run:
             return None
+        mirror.unused(request)
         check_device(request, plan)
         writable(Path(request.settings.results_dir))
         runs = runs_of(request)
@@ -101,6 +105,7 @@ def train_missing(
         present.note,
     )
     mirror.heed(outcome)
+    outcome.stacks += failed
     present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
@@ -139,6 +144,17 @@ def planned(
     for cell in missing:
         bill.check(cell)
     return make_plan(cells, seeds, held, bill.seconds, request.settings.max_stack)
+
+
+def without_failed(request: "Request", plan: Plan) -> tuple[Plan, list[Fate]]:
+    """A plan without the stacks that failed before, and these; with retry=failed the whole plan."""
+    from bnstudy.work.failures import Failures
+
+    if request.settings.retry == "failed":
+        return plan, []
+    failed = Failures(runs_of(request)).of(plan.stacks)
+    fates = [Fate(s, State.FAILED, failed[s.name]) for s in plan.stacks if s.name in failed]
+    return replace(plan, stacks=tuple(s for s in plan.stacks if s.name not in failed)), fates
 
 
 class _Bill:
@@ -186,7 +202,9 @@ def execution_of(request: "Request", launcher: str) -> Execution:
         device=settings.device,
         compile=settings.compile,
         save_weights=settings.save_weights,
-        tracker=settings.tracker,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        fail_fast=settings.fail_fast,
+        tracker=mirror.settings_of(request),
         study=request.study.name if request.study else "",
         scale=settings.scale.name,
         command=command_of(request),

@@ -9,14 +9,32 @@ from bnstudy import tracking
 from bnstudy.cli.apart import Apart
 
 if TYPE_CHECKING:
+    from bnstudy.config import TrackerConfig
     from bnstudy.config.compose import Request
     from bnstudy.sweep.launch import Outcome
 
 
+def settings_of(request: "Request") -> "TrackerConfig":
+    """The tracker's settings, filled in by W&B's environment variables.
+
+    Raises:
+        UserError: a WANDB_MODE that does not exist.
+    """
+    return tracking.heeded(request.settings.tracker, request.by_hand)
+
+
+def unused(request: "Request") -> None:
+    """Name W&B's environment variables that are set and not used."""
+    if settings_of(request).mode != "disabled" and (said := tracking.named()):
+        click.echo(said, err=True)
+
+
 def heed(outcome: "Outcome") -> None:
-    """Leave W&B alone after it failed in a worker: a dead server would cost its timeout again."""
+    """What a worker found out of W&B: a dead server would cost its timeout again."""
     if outcome.tracker.startswith(tracking.FAILED):
         tracking.failed(outcome.tracker.removeprefix(tracking.FAILED))
+    elif outcome.tracker.startswith(tracking.KEPT):
+        tracking.lose(outcome.tracker.removeprefix(tracking.KEPT))
 
 
 def study(request: "Request", results: Path) -> None:
@@ -27,10 +45,10 @@ def study(request: "Request", results: Path) -> None:
     """
     from bnstudy.studies.results import STAMP
 
-    settings, stamp = request.settings, results / STAMP
+    stamp = results / STAMP
     status = tracking.mirror_study(
-        settings.tracker,
-        Path(settings.results_dir) / "wandb",
+        settings_of(request),
+        tracking.folder(request.settings.results_dir),
         results,
         stamp.read_text() if stamp.is_file() else "",
         lambda *call: Apart(*call).result(),  # W&B starts threads, and workers are forked from here

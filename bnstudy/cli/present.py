@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnstudy.stats import Claim
     from bnstudy.stats.power import Rates
     from bnstudy.store import Store
-    from bnstudy.sweep.launch import Outcome
+    from bnstudy.sweep.launch import Fate, Outcome
     from bnstudy.sweep.plan import Plan
 
 LONG_PLAN = 30  # minutes: a longer plan says how to shrink it
@@ -215,13 +215,21 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
     for fate in outcome.of(State.DIED):
         times = count(fate.launches, "time")
         click.echo(f"died     {fate.plan.label}: its worker was killed, {times}", err=True)
-    if outcome.complete or outcome.launcher_error:
+    failed = outcome.of(State.FAILED)
+    if failed:
+        click.echo(
+            f"failed   {count(len(failed), 'stack')}; {_retry(command)}",
+            err=True,
+        )
+    left = len(outcome.stacks) - len(outcome.of(State.DONE, State.FAILED))
+    if not left or outcome.launcher_error:
         return
-    left = len(outcome.stacks) - len(outcome.of(State.DONE))
     if signal is not None:
         why = "stopped"
-    elif outcome.of(State.FAILED, State.DIED):
-        why = "they failed or their workers died"
+    elif outcome.of(State.DIED):
+        why = "their workers died"
+    elif failed and outcome.of(State.STOPPED):
+        why = "fail_fast=true stopped at the first failure"
     else:
         why = "max_minutes is over"
     click.echo(
@@ -231,8 +239,26 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
     )
 
 
+def failed_before(failed: "Sequence[Fate]", command: str) -> None:
+    """Stacks that are not trained again because they failed."""
+    if failed:
+        click.echo(
+            f"failed   before, and left out now: {', '.join(fate.plan.label for fate in failed)}; "
+            f"{_retry(command)}",
+            err=True,
+        )
+
+
+def _retry(command: str) -> str:
+    """How what failed is trained again."""
+    own = [word for word in command.split(" ") if not word.startswith("retry=")]
+    return f"retry=failed trains what failed again: {' '.join(own)} retry=failed"
+
+
 def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFrame") -> None:
     """A line for each cell that has results: its arm and test error."""
+    if table.empty:  # nothing has trained, and there are no metrics
+        return
     for cell, point in zip(plan.cells, points, strict=True):
         error = 100 * table[table["cell"] == cell.cell]["test_error"]
         if error.empty:

@@ -18,6 +18,8 @@ from bnstudy.sweep.progress import clock, eta, remaining
 from bnstudy.sweep.protocol import Status, stop_file
 
 FIRST_LINE = 2  # seconds until there is one where there is no terminal
+# those of them that the system has
+STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, n)]
 LINE_EVERY = 15  # seconds between the others
 
 
@@ -43,8 +45,8 @@ class Watch:
 
     @contextmanager
     def _stopping(self, folder: Path) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks the workers to stop between two steps; a second
-        Ctrl-C kills."""
+        """The first Ctrl-C, SIGTERM or SIGUSR2 (a cluster's warning) asks the workers to stop
+        between two steps; a second Ctrl-C kills."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -57,7 +59,7 @@ class Watch:
             how = "; Ctrl-C again kills" if number == signal.SIGINT else ""
             click.echo(f"\nstopping once finished work is written{how}")
 
-        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: signal.signal(n, stop) for n in STOPPING}
         try:
             yield
         finally:

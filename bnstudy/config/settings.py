@@ -119,6 +119,13 @@ class Settings(Parts):
     )
     max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
     save_weights: bool = False
+    checkpoint_minutes: float | None = Field(
+        10.0, gt=0, description="between checkpoints of a stack in training; null: none"
+    )
+    retry: Literal["none", "failed"] = Field(
+        "none", description="failed: train stacks again that failed before"
+    )
+    fail_fast: bool = Field(False, description="the first stack that fails stops the launch")
     tune: Literal["committed", "published", "auto"] = Field(
         "committed",
         description="tuned settings: of the committed file; none: the study's fixed ones; "

@@ -39,9 +39,9 @@ class Optimizer:
             self._decay = self._decay * self._weights_mask()
         self.first = torch.zeros_like(stack.flat)
         self.second = torch.zeros_like(stack.flat) if self.config.name == "adam" else None
-        self._average = None
+        self.average = None
         if self.config.weight_average:
-            self._average = stack.flat.clone()
+            self.average = stack.flat.clone()
             # a horizon shorter than a batch: the newest weights alone
             self._share = min(batch_size / self.config.weight_average, 1)
 
@@ -88,10 +88,10 @@ class Optimizer:
             self.second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             root = (self.second / (1 - beta2 ** (step + 1))).sqrt_().add_(1e-8)
             self._move(self.first / root, self.factor(step) / (1 - beta1 ** (step + 1)))
-        if self._average is not None:
+        if self.average is not None:
             # at first the plain mean: the horizon is not yet filled
             share = max(1 / (step + 1), self._share)
-            self._average.mul_(1 - share).add_(flat, alpha=share)
+            self.average.mul_(1 - share).add_(flat, alpha=share)
 
     def _clip(self, gradient: Tensor, limit: float) -> None:
         """Scale each network's gradient to a norm of at most `limit`, in place."""
@@ -111,7 +111,7 @@ class Optimizer:
     def averaged_weights(self) -> Iterator[None]:
         """The averaged weights in the stack within the block; bits as before after it."""
         before = self.stack.flat.clone()
-        self.stack.flat.copy_(self._average)
+        self.stack.flat.copy_(self.average)
         try:
             yield
         finally:

@@ -19,9 +19,9 @@ def seeded(seed: int, purpose: str, device: torch.device) -> Iterator[None]:
         device: that of the network; its generator is seeded beside the CPU's.
     """
     number = generator(seed, purpose).initial_seed()
-    with torch.random.fork_rng(devices=_devices(device)):
+    with torch.random.fork_rng(devices=devices(device)):
         torch.default_generator.manual_seed(number)
-        for place in _devices(device):
+        for place in devices(device):
             with torch.cuda.device(place):
                 torch.cuda.manual_seed(number)
         yield
@@ -34,9 +34,9 @@ def undisturbed(net: nn.Module, device: torch.device) -> Iterator[None]:
     Covers torch's global generators and every torch.Generator that a layer holds, by itself or in a
     list.
     """
-    own = list(_generators(net))
+    own = list(generators(net))
     before = [stream.get_state() for stream in own]
-    with torch.random.fork_rng(devices=_devices(device)):
+    with torch.random.fork_rng(devices=devices(device)):
         try:
             yield
         finally:
@@ -44,12 +44,13 @@ def undisturbed(net: nn.Module, device: torch.device) -> Iterator[None]:
                 stream.set_state(state)
 
 
-def _devices(device: torch.device) -> list[torch.device]:
+def devices(device: torch.device) -> list[torch.device]:
     """The devices that have a generator beside the CPU's."""
     return [device] if device.type == "cuda" else []
 
 
-def _generators(net: nn.Module) -> Iterator[torch.Generator]:
+def generators(net: nn.Module) -> Iterator[torch.Generator]:
+    """The generators that layers hold, by themselves or in a list."""
     for module in net.modules():
         for value in vars(module).values():
             if isinstance(value, torch.Generator):

@@ -19,6 +19,7 @@ from bnstudy.engine.distributed import Shard
 from bnstudy.engine.evaluate import View, evaluate
 from bnstudy.engine.optimizer import Optimizer, step_at
 from bnstudy.engine.randomness import undisturbed
+from bnstudy.engine.snapshot import Snapshot
 from bnstudy.engine.stack import Stack
 
 Row = dict[str, Any]
@@ -32,6 +33,7 @@ def train(
     probes: Sequence[Any] = (),
     on_step: Callable[[int, int], None] = lambda step, total: None,
     shard: Shard = WHOLE,
+    snapshot: Snapshot | None = None,
 ) -> Iterator[list[Row]]:
     """Train a stack; yield, after each evaluation, one row of measurements per network.
 
@@ -51,6 +53,8 @@ def train(
         on_step: called before each optimiser step with (step, total); may raise to stop.
         shard: this process's part of every batch, where several train the stack; only the first
             of them measures and yields.
+        snapshot: says the state of this training in `on_step`; where it has a `start`, the training
+            begins there and yields the rows from there on.
     """
     config, task = configs[0], stack.task
     n, size, device = data.size("train"), config.train.batch_size, stack.flat.device
@@ -69,11 +73,13 @@ def train(
     view = View(stack, data, config, tuple(c.seed for c in configs), update)
     every = config.evaluate.steps or per_epoch * config.evaluate.every
     due = {*range(every, total + 1, every), total}
-    since = 0
+    now = snapshot or Snapshot()
+    now.begin(view, order, noise, log)
     if total == 0:
         yield rows(view, configs, probes, log[..., :0], 0)
     with stack.training(True):
-        for step in range(total):
+        for step in range(now.step, total):
+            now.step = step
             on_step(step, total)
             if step == freeze_step:
                 for module in stack.net.modules():
@@ -91,8 +97,8 @@ def train(
                 row[:, step] = value
             update(step)
             if step + 1 in due and shard.speaks:
-                yield rows(view, configs, probes, log[..., : step + 1], since)
-                since = step + 1
+                yield rows(view, configs, probes, log[..., : step + 1], now.since)
+                now.since = step + 1
 
 
 class Order:

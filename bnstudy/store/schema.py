@@ -20,6 +20,7 @@ class Provenance(TypedDict, total=False):
     torch: str
     python: str
     bnstudy: str
+    resumed: int  # how often its stack went on from a checkpoint; absent where it never did
     tracker: str  # how mirroring the run ended
     command: str
     launcher: str  # how its worker began: in_process, forked, spawned, or the name of Hydra's

@@ -24,7 +24,7 @@ class State(StrEnum):
     DONE = "done"  # all its runs are in the store
     FAILED = "failed"  # it raised; launching it again would raise again
     DIED = "died"  # its worker ended without a word
-    STOPPED = "stopped"  # by Ctrl-C, a signal or max_minutes
+    STOPPED = "stopped"  # by Ctrl-C, a signal, max_minutes or fail_fast
 
 
 class StackPlan(BaseModel):
@@ -57,6 +57,8 @@ class Execution(BaseModel):
     device: str = "auto"
     compile: str = "auto"
     save_weights: bool = False
+    checkpoint_minutes: float | None = None  # between checkpoints of a stack; None: none
+    fail_fast: bool = False  # the first stack that fails stops the launch
     tracker: TrackerConfig = TrackerConfig()
     study: str = ""
     scale: str = ""

@@ -36,6 +36,7 @@ class Mirror:
         tags: Iterable[str],
         configs: Sequence[Config],
         about: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         """`configs` are the stack's networks; `about` joins their settings in the runs' configs:
         the command and the like. The rest as `Tracker`.
@@ -49,18 +50,21 @@ class Mirror:
         self._told: list[Future[None]] = []
         self.trackers = {
             cell: Tracker(
-                settings, folder, group, tags, [c.seed for c in members], job_type(members[0])
+                settings, folder, group, tags, [c.seed for c in members], job_type(members[0]), say
             )
             for cell, members in self.cells.items()
         }
 
     @property
     def status(self) -> str:
-        """'disabled', 'mirrored' or 'failed: <reason>', after all that was told."""
+        """'disabled', 'mirrored', 'kept offline: <reason>' or 'failed: <reason>', after all that
+        was told; of several cells the worst.
+        """
         for done in self._told:
             done.result()
         found = [tracker.status for tracker in self.trackers.values()]
-        return next((s for s in found if s.startswith("failed")), found[0])
+        bad = [s for kind in (session.FAILED, session.KEPT) for s in found if s.startswith(kind)]
+        return [*bad, *found][0]
 
     def __enter__(self) -> "Mirror":
         for cell, members in self.cells.items():
@@ -81,12 +85,17 @@ class Mirror:
                 self._tell(tracker.log, own)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for cell, members in self.cells.items():
-            final = {c.seed: self.summaries[c.address] for c in members
-                     if c.address in self.summaries}  # fmt: skip
-            self._tell(self.trackers[cell].finish, final, 0 if kind is None else 1)
+        self._tell(self._finish, 0 if kind is None else 1)
         if kind is not None:
             wait(self._told)  # the process may end at once
+
+    def _finish(self, exit_code: int) -> None:
+        """Close all runs, at once where a server may let each of them wait for its timeout."""
+        with ThreadPoolExecutor(len(self.cells) if self.settings.mode == "online" else 1) as pool:
+            for cell, members in self.cells.items():
+                final = {c.seed: self.summaries[c.address] for c in members
+                         if c.address in self.summaries}  # fmt: skip
+                pool.submit(self.trackers[cell].finish, final, exit_code)
 
 
 @cache
@@ -98,7 +107,8 @@ def _beside() -> ThreadPoolExecutor:
 class Tracker:
     """One cell's mirror: `start`, `log` after each evaluation, `finish`; none of them raises.
 
-    `status` is 'disabled', 'mirrored' or 'failed: <reason>'. In W&B the cell is one run with
+    `status` is 'disabled', 'mirrored', 'kept offline: <reason>' (for `bnstudy sync`, where a server
+    takes no runs) or 'failed: <reason>'. In W&B the cell is one run with
     the id <cell>-<seeds>-<attempt>-<random>: metrics `seed_3/test_error` of each seed against
     `seed_3/step`, and `test_error`, the mean over all seeds, against `step`. Seeds that train one
     after the other are logged as they come; their mean follows when the last of them gets there.
@@ -114,16 +124,20 @@ class Tracker:
         tags: Iterable[str] = (),
         seeds: Iterable[int] = (),
         job_type: str = "cell",
+        say: Callable[[str], None] | None = None,
     ) -> None:
         """Runs go to `folder`/wandb, also when online; `group` is the study. Writes nothing yet.
 
-        `seeds` are all that will be logged: a mean is of all of them.
+        `seeds` are all that will be logged: a mean is of all of them. `say` is told of trouble, in
+        the same words each time (default: stderr).
         """
         self.settings, self.folder = settings, Path(folder).absolute()
         self.group, self.tags, self.job_type = group, list(tags), job_type
         self.seeds = frozenset(seeds)
         self.status = "disabled" if settings.mode == "disabled" else "mirrored"
+        self.say = say or (lambda text: print(text, file=sys.stderr))
         self._run: Any = None
+        self._online = False
         self._waiting: dict[int, dict[int, Mapping[str, Any]]] = {}  # step -> seed -> row
 
     def start(self, cell: str, part: str, config: Mapping[str, Any], name: str) -> None:
@@ -162,17 +176,28 @@ class Tracker:
         except Exception as e:  # of a library and a network that must not matter
             self._run = None
             reason = session.reason(e)
+            if self._online and isinstance(e, TimeoutError):  # all of it is in the run's folder
+                self._keep(session.lose(f"{doing}: {reason}"))
+                return
             self.status = session.failed(f"{doing}: {reason}")
-            print(
+            self.say(
                 f"W&B failed while {doing} ({reason}). Training goes on without it and the records "
-                "are complete; tracker.mode=disabled leaves it out.",
-                file=sys.stderr,
+                "are complete; tracker.mode=disabled leaves it out."
             )
             if isinstance(e, ConnectionError) and "wandb" in sys.modules:
                 with contextlib.suppress(Exception):  # its process is dead; at exit it would say so
                     sys.modules["wandb"].teardown()
 
+    def _keep(self, status: str) -> None:
+        """A server that takes no runs; what it misses is here."""
+        self.status = status
+        self.say(
+            f"W&B: {status.removeprefix(session.KEPT)}. Runs are kept offline and the records are "
+            "complete; `bnstudy sync` pushes the runs, tracker.mode=offline never asks a server."
+        )
+
     def _init(self, prefix: str, config: Mapping[str, Any], name: str) -> None:
+        asked = session.lost is None
         self._run = session.opened(
             self.settings,
             self.folder,
@@ -183,6 +208,13 @@ class Tracker:
             tags=self.tags,
             config=dict(config),
         )
+        if self.settings.mode == "online" and session.lost is not None:
+            status = f"{session.KEPT}{session.lost}"
+            if asked:
+                self._keep(status)
+            self.status = status
+        else:
+            self._online = self.settings.mode == "online"
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         for seed in sorted(self.seeds):
@@ -207,7 +239,7 @@ class Tracker:
             run.summary.update(of_seed({**row, "seed": seed}))
         if summaries and summaries.keys() >= self.seeds:
             run.summary.update(means(summaries.values()))
-        run.finish(exit_code=exit_code)
+        session.closed(run, exit_code, self._online)
 
     def _attempt(self, prefix: str) -> int:
         """1 + how often these seeds of the cell were mirrored from here before."""

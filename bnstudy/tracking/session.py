@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from bnstudy.config import TrackerConfig
+from bnstudy.tracking import server
+from bnstudy.tracking.environment import UNUSED, unset
+from bnstudy.tracking.pushed import hold, release
 
-INIT_TIMEOUT = 20.0  # seconds; without a network W&B's own default waits for 90
-FINISH_TIMEOUT = 30.0  # seconds; W&B's default is to wait without end
+INIT_TIMEOUT = 10.0  # seconds; W&B's own default waits for 90
+FINISH_TIMEOUT = 10.0  # seconds; W&B's default is to wait without end
 # what W&B would do beside keeping our numbers: 0.2 s a run with it, 0.02 s without
 LEAN = {
     "x_disable_stats": True,
@@ -24,8 +27,10 @@ LEAN = {
 }
 
 FAILED = "failed: "  # how the status of a failure begins
+KEPT = "kept offline: "  # how the status of runs begins that a server did not take
 
 failure: str | None = None  # of W&B in this process
+lost: str | None = None  # why this process talks to no server any more
 
 
 def failed(text: str) -> str:
@@ -35,22 +40,30 @@ def failed(text: str) -> str:
     return f"{FAILED}{text}"
 
 
+def lose(text: str) -> str:
+    """The status of runs that are kept for `bnstudy sync`; the server is left alone from now on."""
+    global lost
+    lost = text
+    return f"{KEPT}{text}"
+
+
 def reason(error: Exception) -> str:
-    """An error in a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """An error in a line, without the API key."""
+    return _hidden((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def opened(
     settings: TrackerConfig, folder: Path, *, group: str, tags: list[str], **run: Any
 ) -> Any:
-    """A new run in `folder`/wandb, also when online.
+    """A new run in `folder`/wandb, also when online; offline where the server takes none.
+
+    Why it does not is in `lost` then. `run.offline` tells which kind it is.
 
     Args:
         run: what else `wandb.init` takes: id, name, job_type, config, notes.
 
     Raises:
         PermissionError: the folder cannot be written.
-        RuntimeError: online, and there is no API key.
         Exception: whatever W&B raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,19 +78,48 @@ def opened(
         os.environ.setdefault(variable, value)
     import wandb  # 1 s, and again as much for the first run of a process
 
-    if settings.mode == "online" and not wandb.login(prompt=False, verify=False):
-        raise RuntimeError("no API key; `wandb login` keeps one, or set WANDB_API_KEY")
     timeouts = {"init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
     known = type(wandb.Settings()).model_fields
     lean = {k: v for k, v in {**LEAN, **timeouts}.items() if k in known}
-    return wandb.init(
-        project=settings.project,
-        entity=settings.entity,
-        group=group[:128],
-        tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B refuses longer ones
-        mode=settings.mode,
-        dir=str(folder),
-        reinit="create_new",  # a run of the caller's own stays untouched
-        settings=wandb.Settings(**lean),
-        **run,
-    )
+
+    def init(mode: str) -> Any:
+        made = wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=group[:128],
+            tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B refuses longer ones
+            mode=mode,
+            dir=str(folder),
+            reinit="create_new",  # a run of the caller's own stays untouched
+            settings=wandb.Settings(**lean),
+            **run,
+        )
+        hold(Path(made.dir).parent)
+        return made
+
+    with unset(UNUSED):
+        if settings.mode == "online" and lost is None:
+            try:
+                if not (refused := server.trouble(*server.credentials())):
+                    return init("online")
+                lose(_hidden(refused))
+            except Exception as error:  # of a network that must not matter
+                lose(reason(error))
+        return init("offline")
+
+
+def closed(run: Any, exit_code: int, online: bool) -> None:
+    """Finish a run. Raises TimeoutError where the server has not taken all of it in time."""
+    folder = Path(run.dir).parent
+    arrived = False
+    try:
+        run.finish(exit_code=exit_code)
+        arrived = online
+    finally:
+        release(folder, arrived)
+
+
+def _hidden(text: str) -> str:
+    """A text without the API key."""
+    key = os.environ.get("WANDB_API_KEY")
+    return text.replace(key, "[API key]") if key else text

@@ -84,10 +84,16 @@ def _mirrored(settings: TrackerConfig, folder: Path, results: Path, stamp: str, 
             notes=f"{study['claim']} ({study['source']})",
             config={"study": study["name"], **{key: study[key] for key in CONFIG}, "stamp": stamp},
         )
-        place = run.url if settings.mode == "online" else Path(run.dir).parent.name
+        online = settings.mode == "online" and session.lost is None
+        place = Path(run.dir).parent.name
         _log(run, claims, results / "figure.png", study["caption"])
-        run.finish(exit_code=0)
-        made = {"stamp": stamp, "mode": settings.mode, "run": place}
+        try:
+            session.closed(run, 0, online)
+        except TimeoutError as error:  # all of it is in the run's folder
+            session.lose(session.reason(error))
+        online &= session.lost is None
+        made = {"stamp": stamp, "mode": "online" if online else "offline",
+                "run": run.url if online else place}  # fmt: skip
         note.parent.mkdir(parents=True, exist_ok=True)
         write_json(note, made)
     except ModuleNotFoundError as error:
@@ -104,7 +110,8 @@ def _told(made: Mapping[str, Any], folder: Path) -> str:
     if made["mode"] == "online":
         return f"mirrored: {made['run']}"
     path = shlex.quote(str(folder / "wandb" / made["run"]))
-    return f"mirrored offline; push it: wandb sync {path}"
+    flag = "" if str(made["run"]).startswith("offline-") else "--include-online "
+    return f"mirrored offline; push it: wandb sync {flag}{path}"
 
 
 def _log(run: Any, claims: Sequence[Mapping[str, Any]], figure: Path, caption: str) -> None:

@@ -88,7 +88,7 @@ def writer(states: dict[str, dict[str, torch.Tensor]]) -> Callable[[Path], None]
 
 
 def provenance(
-    execution: Execution, where: torch.device, seconds: float, tracker: str
+    execution: Execution, where: torch.device, seconds: float, tracker: str, resumed: int = 0
 ) -> Provenance:
     """How a job was made: by what, where, for how long.
 
@@ -97,8 +97,9 @@ def provenance(
         where: the device.
         seconds: wall time of the whole job; `deliveries` gives each run its share.
         tracker: what became of its mirror.
+        resumed: how often it went on from a checkpoint.
     """
-    return {
+    made: Provenance = {
         **environment(where),
         "command": execution.command,
         "launcher": execution.launcher,
@@ -107,6 +108,7 @@ def provenance(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tracker": tracker,
     }
+    return {**made, "resumed": resumed} if resumed else made
 
 
 def environment(where: torch.device) -> dict[str, Any]:

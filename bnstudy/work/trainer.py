@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,6 +17,7 @@ from bnstudy.config import Config, capabilities
 from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.mapped import try_map
 from bnstudy.engine.randomness import seeded
+from bnstudy.engine.snapshot import Snapshot, State
 from bnstudy.engine.stack import Stack, make_stack
 from bnstudy.engine.train import WHOLE, Row, train
 from bnstudy.engine.widen import Widened, widenable
@@ -28,6 +28,7 @@ from bnstudy.sweep.protocol import Execution
 from bnstudy.work import sources
 from bnstudy.work.anatomy import Anatomy, own_code
 from bnstudy.work.build import anatomy, build, stackable
+from bnstudy.work.checkpoint import Checkpoint
 
 HALVED = "stacks halved until they fitted the GPU's memory"
 ALONE = "one network at a time: "
@@ -44,17 +45,44 @@ class Trained:
     history: list[Rows] = field(default_factory=list)  # of each network, a row per evaluation
     how: list[dict[str, Any]] = field(default_factory=list)  # how its stack trained
     weights: list[dict[str, torch.Tensor]] = field(default_factory=list)  # when they are kept
+    waiting: list[list[int]] = field(default_factory=list)  # stacks to train; the first is training
+    note: str = ""  # what went otherwise than planned
 
     def __post_init__(self) -> None:
         self.history = [[] for _ in self.configs]
         self.how = [{} for _ in self.configs]
         self.weights = [{} for _ in self.configs]
 
+    @property
+    def behind(self) -> int:
+        """Networks whose stack has trained."""
+        return len(self.configs) - sum(map(len, self.waiting))
+
     def end(self, members: list[int], end: "End") -> None:
         """Take down what some of the networks ended with."""
         for k, i in enumerate(members):
             self.how[i] = dict(end.how)
             self.weights[i] = end.weights[k] if end.weights else {}
+
+    def state(self, training: State) -> State:
+        """All so far, in the middle of a stack whose training has this state."""
+        return {**{name: getattr(self, name) for name in KEPT}, "training": training}
+
+    def resume(self, state: State) -> State:
+        """Go on from what `state` said; the state of the training to go on with."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.weights = [{k: t.cpu() for k, t in own.items()} for own in self.weights]
+        return state["training"]
+
+    def evaluations(self) -> Iterator[tuple[list[Config], Rows]]:
+        """What was measured so far, as it is told evaluation by evaluation."""
+        for k in range(max(map(len, self.history))):
+            there = [i for i, rows in enumerate(self.history) if len(rows) > k]
+            yield [self.configs[i] for i in there], [self.history[i][k] for i in there]
+
+
+KEPT = ("history", "how", "weights", "waiting", "note")  # of a job, in its checkpoint
 
 
 @dataclass
@@ -77,6 +105,7 @@ class Trainer:
         configs: list[Config],
         on_step: Callable[[float], None] = lambda fraction: None,
         on_rows: Callable[[list[Config], Rows], None] = lambda configs, rows: None,
+        checkpoint: Checkpoint | None = None,
     ) -> Trained:
         """Train networks as one stack where they can share one, else one after the other.
 
@@ -84,59 +113,84 @@ class Trainer:
             configs: of one family: they differ in the seed and in mixable numbers.
             on_step: told the fraction of the work that is done, before each step; may raise to
                 stop.
-            on_rows: told each evaluation: the configs and a row for each of them.
+            on_rows: told each evaluation: the configs and a row for each of them. Of a job that
+                goes on from a checkpoint also those before it.
+            checkpoint: what an earlier, unfinished training left, and where this one leaves its
+                own.
 
         Raises:
             UserError: a config that cannot train.
         """
         sources.check(configs[0])
         first = data.load_many([(configs[0].data, configs[0].seed)], self.runs / "cache")
-        job = Trained(configs, anatomy(configs[0], first))
-        parts, note = side_by_side(configs, first)
-        waiting, done = deque(parts), 0
-        while waiting:
-            members = waiting.popleft()
-            own = [configs[i] for i in members]
-
-            def report(step: int, total: int, behind: int = done, n: int = len(members)) -> None:
-                on_step((behind + n * step / total) / len(configs))
-
-            for i in members:
-                job.history[i] = []
+        job, start = Trained(configs, anatomy(configs[0], first)), None
+        if checkpoint is None or configs[0].train.processes > 1:
+            checkpoint = Checkpoint()  # the state of several processes is not in this one
+        if left := checkpoint.read(self.device):
+            start = job.resume(left)
+            for told, rows in job.evaluations():
+                on_rows(told, rows)
+        else:
+            job.waiting, job.note = side_by_side(configs, first)
+        while job.waiting:
+            members, snapshot, start = job.waiting[0], Snapshot(start), None
             try:
-                with seeded(own[0].seed, "layers", self.device):
-                    for rows in self._rows(own, report):
-                        if isinstance(rows, End):
-                            job.end(members, rows)
-                            continue
-                        for i, row in zip(members, rows, strict=True):
-                            job.history[i].append(row)
-                        on_rows(own, rows)
+                self._part(job, members, snapshot, on_step, on_rows, checkpoint)
             except torch.cuda.OutOfMemoryError:
                 if len(members) == 1:
                     raise
-                note = HALVED
+                job.note = HALVED
                 half = len(members) // 2
-                waiting.extendleft([members[half:], members[:half]])
+                job.waiting[:1] = [members[:half], members[half:]]
                 continue
             except Exception as error:
-                if isinstance(error, UserError) or not (own_code(own[0]) and entry.line(error)):
+                own = configs[members[0]]
+                if isinstance(error, UserError) or not (own_code(own) and entry.line(error)):
                     raise
-                raise entry.failed(f"{own[0].label}: training failed", error) from error
-            done += len(members)
+                raise entry.failed(f"{own.label}: training failed", error) from error
+            del job.waiting[0]
         for how in job.how:
-            how |= {"note": note} if note else {}
+            how |= {"note": job.note} if job.note else {}
         return job
 
+    def _part(
+        self,
+        job: Trained,
+        members: list[int],
+        snapshot: Snapshot,
+        on_step: Callable[[float], None],
+        on_rows: Callable[[list[Config], Rows], None],
+        checkpoint: Checkpoint,
+    ) -> None:
+        """Train some networks of a job as one stack."""
+        own = [job.configs[i] for i in members]
+        if snapshot.start is None:
+            for i in members:
+                job.history[i] = []
+
+        def report(step: int, total: int) -> None:
+            with checkpoint.between_steps(lambda: job.state(snapshot.state())):
+                on_step((job.behind + len(members) * step / total) / len(job.configs))
+
+        with seeded(own[0].seed, "layers", self.device):
+            for rows in self._rows(own, report, snapshot):
+                if isinstance(rows, End):
+                    job.end(members, rows)
+                    continue
+                for i, row in zip(members, rows, strict=True):
+                    job.history[i].append(row)
+                on_rows(own, rows)
+
     def _rows(
-        self, configs: list[Config], on_step: Callable[[int, int], None]
+        self, configs: list[Config], on_step: Callable[[int, int], None], snapshot: Snapshot
     ) -> Iterator[Rows | End]:
         """Networks as one stack, here or in several processes."""
         world, keep = configs[0].train.processes, self.execution.save_weights
         if world > 1:
             return told(together(world, stack_part, configs, str(self.runs), keep), on_step)
         compile = self.execution.compile
-        return stack_rows(configs, self.runs, self.device, compile, keep, on_step)
+        how = compile, keep, on_step, WHOLE, snapshot
+        return stack_rows(configs, self.runs, self.device, *how)
 
 
 def stack_rows(
@@ -147,6 +201,7 @@ def stack_rows(
     save_weights: bool,
     on_step: Callable[[int, int], None],
     shard: Shard = WHOLE,
+    snapshot: Snapshot | None = None,
 ) -> Iterator[Rows | End]:
     """Build networks and their data, then train them as one stack: its rows, at last its end.
 
@@ -169,7 +224,7 @@ def stack_rows(
         how = {"networks": stack.size, "kind": kind, "steps": steps}
         yield End(how, [stack.state(i) for i in range(stack.size)] if save_weights else [])
 
-    return chain(train(stack, dataset, configs, asked, on_step, shard), end())
+    return chain(train(stack, dataset, configs, asked, on_step, shard, snapshot), end())
 
 
 def stack_part(

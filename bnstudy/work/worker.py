@@ -28,12 +28,16 @@ from bnstudy.sweep.protocol import (
     Status,
     stop_file,
 )
-from bnstudy.tracking import Mirror
+from bnstudy.tracking import Mirror, folder
 from bnstudy.work import record
+from bnstudy.work.checkpoint import Checkpoint
 from bnstudy.work.claims import Claims
-from bnstudy.work.trainer import Trained, Trainer, device
+from bnstudy.work.failures import Failures
+from bnstudy.work.trainer import Trainer, device
 
 LOOK_EVERY = 0.5  # seconds between status files, and between looks for the stop file
+# what a cluster sends before it kills: SIGTERM, or by submitit SIGUSR2 (which Windows lacks)
+ENDING = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGUSR2") if hasattr(signal, n))
 
 
 class Stopped(BaseException):
@@ -46,46 +50,71 @@ class Stopped(BaseException):
 def run_pack(path: str) -> dict[str, Any]:
     """Train the stacks of a pack; what a launcher calls in its worker.
 
-    Never raises: a stack that fails is reported in the status with its traceback, the others go
-    on. Stops between two steps when the stop file appears or SIGTERM comes; a worker whose parent
-    is gone exits.
+    Never raises: a stack that fails is noted with its traceback (`failures`), the others go on.
+    Stops between two steps, leaving a checkpoint, when the stop file appears, a signal of ENDING
+    comes, or its parent is gone.
     """
     pack = Pack.read(path)
-    execution, runs = pack.execution, Path(pack.execution.results_dir) / "runs"
     own_process = os.getpid() != int((Path(pack.folder) / "planner.pid").read_text())
     report = Report(pack, os.getppid() if own_process else None)
     torch.set_num_threads(1)
     keep_memory()
     # not use_deterministic_algorithms, which does the same and imports the compiler: 3 to 11 s
     torch.set_deterministic_debug_mode("error")
-    try:
-        with _signals(own_process):
-            store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
-            for plan in claimed(pack, runs, report):
-                with report.on(plan):
-                    if store.holds(plan.addresses, {config.cell for config in plan.configs}):
-                        continue  # somebody else has trained it meanwhile
-                    begin = time.perf_counter()
-                    with mirror(execution, plan.configs) as mirrored:
-                        trained = trainer.train(
-                            plan.configs,
-                            report.progress(plan),
-                            lambda configs, rows, to=mirrored: (to.log(configs, rows),
-                                                                report.measured(rows)),
-                        )  # fmt: skip
-                        mirrored.summaries = record.summaries(trained)
-                    report.status.tracker = mirrored.status
-                    report.noted(trained)
-                    made = record.provenance(
-                        execution, trainer.device, time.perf_counter() - begin, mirrored.status
-                    )
-                    store.put_all(record.deliveries(trained, made))
-    except Stopped:
-        pass
-    except Exception:
-        report.status.error = traceback.format_exc()
-    report.write()
+    with _signals(report, own_process):
+        try:
+            _train(pack, report)
+        except Stopped:
+            pass
+        except Exception:
+            report.status.error = traceback.format_exc()
+        report.write()
+        if report.orphan:
+            os._exit(1)  # nobody would give this process work or end it
     return report.counts()
+
+
+def _train(pack: Pack, report: "Report") -> None:
+    """Train what no other command trains or has trained, stack by stack."""
+    execution = pack.execution
+    runs = Path(execution.results_dir) / "runs"
+    store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
+    made_by = {**record.environment(trainer.device), "compile": execution.compile}
+    for plan in claimed(pack, runs, report):
+        checkpoint = Checkpoint(
+            runs, plan.configs, execution.checkpoint_minutes, made_by, report.note
+        )
+        with report.on(plan):
+            report.obey()
+            if not store.holds(plan.addresses, {config.cell for config in plan.configs}):
+                records = _stack(execution, trainer, plan, checkpoint, report)
+                store.put_all(records)
+            checkpoint.remove()
+
+
+def _stack(
+    execution: Execution,
+    trainer: Trainer,
+    plan: StackPlan,
+    checkpoint: Checkpoint,
+    report: "Report",
+) -> list[record.Delivery]:
+    """Train one stack: what it leaves to the store."""
+    with mirror(execution, plan.configs, report.note) as mirrored:
+
+        def measured(configs: list[Config], rows: list[dict[str, Any]]) -> None:
+            mirrored.log(configs, rows)
+            report.measured(rows)
+
+        trained = trainer.train(plan.configs, report.progress(plan), measured, checkpoint)
+        mirrored.summaries = record.summaries(trained)
+    report.status.tracker = mirrored.status
+    for how in trained.how:
+        report.note(how.get("note", ""))
+    made = record.provenance(
+        execution, trainer.device, checkpoint.elapsed, mirrored.status, checkpoint.resumed
+    )
+    return record.deliveries(trained, made)
 
 
 def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
@@ -113,36 +142,40 @@ def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
                 time.sleep(LOOK_EVERY)
 
 
-def mirror(execution: Execution, configs: list[Config]) -> Mirror:
-    """The W&B mirror of a stack, not yet started."""
+def mirror(execution: Execution, configs: list[Config], say: Callable[[str], None]) -> Mirror:
+    """The W&B mirror of a stack, not yet started; `say` is told of trouble."""
     first, commit = configs[0], git_state()["commit"]
     about = {"study": execution.study, "scale": execution.scale, "command": execution.command,
              "git_commit": commit}  # fmt: skip
     tags = [execution.study, execution.scale, first.data.name, first.model.name, first.norm.name,
             commit[:7]]  # fmt: skip
-    folder = Path(execution.results_dir) / "wandb"
-    return Mirror(execution.tracker, folder, execution.study or "ad-hoc", tags, configs, about)
+    where = folder(execution.results_dir)
+    return Mirror(execution.tracker, where, execution.study or "ad-hoc", tags, configs, about, say)
 
 
 @contextlib.contextmanager
-def _signals(own_process: bool) -> Iterator[None]:
-    """In a worker of its own Ctrl-C is the planner's to handle, and SIGTERM stops the work."""
+def _signals(report: "Report", own_process: bool) -> Iterator[None]:
+    """In a worker of its own Ctrl-C is the planner's to handle, and ENDING stops the work.
+
+    When the work has stopped, whoever handled that signal before gets it: submitit then queues the
+    job again.
+    """
     if not own_process or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Stopped
+        report.signal = signum
 
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, stop),
-    }
+    before = {number: signal.signal(number, stop) for number in ENDING}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if callable(before.get(report.signal)):
+        os.kill(os.getpid(), report.signal)
 
 
 class Report:
@@ -150,7 +183,9 @@ class Report:
 
     def __init__(self, pack: Pack, parent: int | None) -> None:
         """`parent` is the process that this one must not outlive, if it is one of its own."""
-        self.pack, self.parent = pack, parent
+        self.pack, self.parent, self.orphan = pack, parent, False
+        self.signal: int | None = None  # that asked this process to end
+        self.failures = Failures(Path(pack.execution.results_dir) / "runs")
         self.status = Status(total_seconds=sum(plan.seconds for plan in pack.stacks))
         self.looked = 0.0
         self.write()
@@ -164,8 +199,12 @@ class Report:
         try:
             yield
             own.state = State.DONE
+            self.failures.forget(plan)
         except Exception as error:
             own.state, own.error = State.FAILED, explained(error)
+            self.failures.note(plan, own.error, self.pack.execution.command)
+            if self.pack.execution.fail_fast:
+                stop_file(self.pack.folder).touch()
         except BaseException:
             own.state = State.STOPPED
             raise
@@ -184,6 +223,8 @@ class Report:
                 self.status.done_seconds = behind + fraction * plan.seconds
                 self.write()
                 self.obey()
+            elif self.signal is not None:
+                raise Stopped
 
         return on_step
 
@@ -198,16 +239,15 @@ class Report:
         error = sum(row["test_error"] for row in rows) / len(rows)
         self.status.metric = f"test error {100 * error:.1f} %"
 
-    def noted(self, trained: Trained) -> None:
-        """What went otherwise than planned, for the person who waits."""
-        new = {how["note"] for how in trained.how if how.get("note")}
-        self.status.notes += sorted(new - set(self.status.notes))
+    def note(self, text: str) -> None:
+        """What went otherwise than planned, for the person who waits; each text once."""
+        if text and text not in self.status.notes:
+            self.status.notes.append(text)
 
     def obey(self) -> None:
-        """Stop if that is wanted."""
-        if self.parent is not None and os.getppid() != self.parent:
-            os._exit(1)  # the planner was killed: nobody would give this process work or end it
-        if stop_file(self.pack.folder).exists():
+        """Stop if that is wanted, or nobody is left who wants anything."""
+        self.orphan = self.parent is not None and os.getppid() != self.parent
+        if self.orphan or self.signal is not None or stop_file(self.pack.folder).exists():
             raise Stopped
 
     def write(self) -> None:

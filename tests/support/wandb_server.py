@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,8 +15,12 @@ from typing import Any
 class WandbServer:
     """A context manager. `env` points W&B's client at it; `runs` are by entity/project/id."""
 
-    def __init__(self, fail_after: int | None = None) -> None:
-        """After `fail_after` requests everything is answered with 503."""
+    def __init__(self, fail_after: int | None = None, trouble: str = "503") -> None:
+        """From request `fail_after` on (default: none) there is trouble.
+
+        "503" is answered; "hang" means no answer; "401" refuses the API key.
+        """
+        self.trouble = trouble
         self.runs: dict[str, dict[str, Any]] = {}
         self.fail_after, self.requests, self.lock = fail_after, 0, threading.Lock()
         handler = type("Handler", (Handler,), {"owner": self})
@@ -34,9 +39,12 @@ class WandbServer:
         self.server.server_close()
 
     def answer(self, path: str, body: bytes) -> tuple[int, Any]:
-        self.requests += 1
+        with self.lock:
+            self.requests += 1
         if self.fail_after is not None and self.requests > self.fail_after:
-            return 503, {"error": "down"}
+            if self.trouble == "hang":
+                time.sleep(3600)
+            return int(self.trouble), {"error": "down"}
         if path.startswith("/graphql"):
             asked = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
@@ -99,8 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        with self.owner.lock:
-            code, told = self.owner.answer(self.path, body)
+        code, told = self.owner.answer(self.path, body)
         content = json.dumps(told).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")

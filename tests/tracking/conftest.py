@@ -9,6 +9,7 @@ from bnstudy.tracking import session
 def _clean(tmp_path, monkeypatch):
     """No failure of an earlier test, and nothing of the person's own W&B."""
     monkeypatch.setattr(session, "failure", None)
+    monkeypatch.setattr(session, "lost", None)
     for name in list(os.environ):
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)

@@ -179,6 +179,8 @@ def test_the_death_of_its_own_process_is_one_line(tmp_path):
 class Broken:
     """A run of W&B in which one method fails."""
 
+    dir = "nowhere/files"
+
     def __init__(self, method):
         self.method, self.summary, self.calls = method, {}, []
 

@@ -20,6 +20,8 @@ from bnstudy.sweep.protocol import (
     stop_file,
 )
 from bnstudy.work import worker
+from bnstudy.work.checkpoint import Checkpoint
+from bnstudy.work.failures import Failures
 from bnstudy.work.trainer import Trainer
 
 
@@ -87,6 +89,98 @@ def test_one_stack_that_fails_leaves_the_others_alone(tmp_path, monkeypatch):
     error = Status.read(tmp_path)[0].stacks[made.stacks[0].name].error
     assert "Traceback" in error
     assert "ZeroDivisionError: in the middle" in error
+    failures = Failures(tmp_path / "runs")
+    assert failures.of(made.stacks) == {made.stacks[0].name: error}
+    monkeypatch.setattr(Trainer, "train", whole)
+    worker.run_pack(str(made.path))
+    assert states(tmp_path) == [State.DONE, State.DONE]
+    assert failures.of(made.stacks) == {}
+
+
+def test_a_failure_stands_for_the_same_networks_and_the_same_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "train", lambda *a: 1 / 0)
+    made = pack(tmp_path, seeds(tiny(), 0, 1))
+    worker.run_pack(str(made.path))
+    failures = Failures(tmp_path / "runs")
+    assert set(failures.of(made.stacks)) == {made.stacks[0].name}
+    fewer = StackPlan(configs=made.stacks[0].configs[:1], seconds=1.0)
+    assert failures.of([fewer]) == {}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("bnstudy.work.failures.git_state", lambda: {"commit": "another"})
+        assert failures.of(made.stacks) == {}
+    for damage in ("", "[]", "{", "null"):
+        failures.path(made.stacks[0]).write_text(damage)
+        assert failures.of(made.stacks) == {}
+    failures.path(made.stacks[0]).unlink()
+    os.mkfifo(failures.path(made.stacks[0]))
+    assert failures.of(made.stacks) == {}
+
+
+def test_fail_fast_stops_at_the_first_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "train", lambda *a: 1 / 0)
+    stacks = seeds(tiny(batch_size=4), 0), seeds(tiny(), 0)
+    worker.run_pack(str(pack(tmp_path, *stacks, fail_fast=True).path))
+    assert states(tmp_path) == [State.FAILED, State.STOPPED]
+    assert stop_file(tmp_path).exists(), "other workers stop, too"
+
+
+def test_a_stopped_stack_goes_on_from_its_checkpoint_which_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr("bnstudy.work.checkpoint.WORTH", 0.0)
+    whole, steps = Trainer.train, []
+
+    def train(self, configs, on_step, *rest):
+        def at(fraction):
+            steps.append(fraction)
+            if len(steps) == 2:
+                stop_file(tmp_path).touch()
+            on_step(fraction)
+
+        return whole(self, configs, at, *rest)
+
+    monkeypatch.setattr(Trainer, "train", train)
+    made = pack(tmp_path, seeds(tiny(), 0, 1), checkpoint_minutes=10.0)
+    worker.run_pack(str(made.path))
+    assert states(tmp_path) == [State.STOPPED]
+    (left,) = (tmp_path / "runs/checkpoints").iterdir()
+    stop_file(tmp_path).unlink()
+    worker.run_pack(str(made.path))
+    assert states(tmp_path) == [State.DONE]
+    assert Status.read(tmp_path)[0].notes == []
+    assert steps == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3])
+    assert not left.exists()
+    record = Store(tmp_path / "runs").get(made.stacks[0].name)
+    assert record["provenance"]["resumed"] == 1
+    other = tmp_path / "other"
+    other.mkdir()
+    worker.run_pack(str(pack(other, seeds(tiny(), 0, 1)).path))
+    straight = Store(other / "runs").get(made.stacks[0].name)
+    assert "resumed" not in straight["provenance"]
+    assert record["summary"] == straight["summary"]
+
+
+def test_a_checkpoint_of_what_somebody_else_stored_is_removed(tmp_path):
+    made = pack(tmp_path, seeds(tiny(), 0), checkpoint_minutes=10.0)
+    worker.run_pack(str(made.path))
+    path = Checkpoint(tmp_path / "runs", made.stacks[0].configs).path
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    worker.run_pack(str(made.path))
+    assert not path.exists()
+
+
+def test_a_worker_whose_planner_is_gone_leaves_a_checkpoint_and_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr("bnstudy.work.checkpoint.WORTH", 0.0)
+    ended = []
+    monkeypatch.setattr(worker.os, "_exit", ended.append)
+    made = pack(tmp_path, seeds(tiny(), 0), checkpoint_minutes=10.0)
+    (tmp_path / "planner.pid").write_text("1")  # so this process is a worker of its own
+    parents = iter([1, 1, 1])
+    monkeypatch.setattr(worker.os, "getppid", lambda: next(parents, 2))
+    worker.run_pack(str(made.path))
+    assert ended == [1]
+    assert len(list((tmp_path / "runs/checkpoints").iterdir())) == 1
 
 
 def test_a_mistake_of_the_person_is_its_message_without_a_traceback(tmp_path, monkeypatch):
@@ -115,25 +209,34 @@ def test_the_stop_file_ends_the_work_between_two_steps(tmp_path, monkeypatch):
     assert Store(tmp_path / "runs").held() == set()
 
 
-def test_sigterm_ends_the_work_and_handlers_are_as_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", worker.ENDING)
+def test_a_signal_ends_the_work_and_handlers_are_as_before(tmp_path, monkeypatch, number):
     """Slurm sends it before it kills; nothing that `except Exception` catches may swallow it."""
     whole = Trainer.train
 
-    def train(self, configs, on_step, on_rows):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)  # the handler runs at the next bytecode
-        except Exception:
-            pytest.fail("swallowed")
-        return whole(self, configs, on_step, on_rows)
+    def train(self, configs, on_step, *rest):
+        def at(fraction):
+            os.kill(os.getpid(), number)
+            try:
+                on_step(fraction)
+            except Exception:
+                pytest.fail("swallowed")
+
+        return whole(self, configs, at, *rest)
 
     monkeypatch.setattr(Trainer, "train", train)
     made = pack(tmp_path, seeds(tiny(), 0))
     (tmp_path / "planner.pid").write_text("1")  # so this process is a worker of its own
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    worker.run_pack(str(made.path))
+    handed_on = []
+    first = signal.signal(number, lambda *a: handed_on.append(a[0]))
+    try:
+        before = signal.getsignal(number), signal.getsignal(signal.SIGINT)
+        worker.run_pack(str(made.path))
+        assert (signal.getsignal(number), signal.getsignal(signal.SIGINT)) == before
+    finally:
+        signal.signal(number, first)
     assert states(tmp_path) == [State.STOPPED]
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert handed_on == [number], "submitit queues the job again"
 
 
 def test_after_the_deadline_no_stack_begins(tmp_path):
@@ -160,7 +263,7 @@ class Spy:
 
     made: ClassVar[list["Spy"]] = []
 
-    def __init__(self, settings, folder, group, tags, configs, about):
+    def __init__(self, settings, folder, group, tags, configs, about, say):
         self.configs, self.tags, self.group, self.rows = configs, tags, group, []
         self.about = about
         self.summaries, self.status, self.ended = {}, "mirrored", None
