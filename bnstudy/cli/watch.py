@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from bnstudy.errors import count
-from bnstudy.sweep.progress import clock, eta, remaining
-from bnstudy.sweep.protocol import Status, stop_file
+from bnstudy.sweep.progress import Sweep, clock, remaining, sweep
+from bnstudy.sweep.protocol import State, stop_file
 
 FIRST_LINE = 2  # seconds until there is one where there is no terminal
 LINE_EVERY = 15  # seconds between the others
@@ -27,13 +28,13 @@ class Watch:
     signal: int | None = None
 
     @contextmanager
-    def __call__(self, folder: Path) -> Iterator[None]:
-        """Around a launch: its folder of status files, read until the block ends."""
+    def __call__(self, folders: Sequence[Path]) -> Iterator[None]:
+        """Around a launch: its folders of status files, read until the block ends."""
         console = Console()
         finished = threading.Event()
         show = _bar if console.is_terminal else _lines
-        watch = threading.Thread(target=show, args=(folder, finished, console))
-        with self._stopping(folder):
+        watch = threading.Thread(target=show, args=(folders, finished, console))
+        with self._stopping(folders):
             watch.start()
             try:
                 yield
@@ -42,7 +43,7 @@ class Watch:
                 watch.join()
 
     @contextmanager
-    def _stopping(self, folder: Path) -> Iterator[None]:
+    def _stopping(self, folders: Sequence[Path]) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM asks the workers to stop between two steps; a second
         Ctrl-C kills."""
         if threading.current_thread() is not threading.main_thread():
@@ -53,7 +54,8 @@ class Watch:
             if self.signal is not None:
                 os._exit(128 + number)  # workers stop at their next step: their parent is gone
             self.signal = number
-            stop_file(folder).touch()
+            for folder in folders:
+                stop_file(folder).touch()
             how = "; Ctrl-C again kills" if number == signal.SIGINT else ""
             click.echo(f"\nstopping once finished work is written{how}")
 
@@ -65,7 +67,7 @@ class Watch:
                 signal.signal(number, handler)
 
 
-def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
+def _bar(folders: Sequence[Path], finished: threading.Event, console: Console) -> None:
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -75,27 +77,30 @@ def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting workers", total=1.0, left="")
         while not finished.wait(0.5):
-            statuses = list(Status.read(folder).values())
-            fraction, left = eta(statuses, time.time())
-            now = doing(statuses) or "starting workers"
-            bar.update(task, completed=fraction, left=remaining(fraction, left), description=now)
+            now = sweep(folders)
+            left = remaining(now.fraction, now.left)
+            bar.update(task, completed=now.fraction, left=left, description=doing(now))
 
 
-def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
+def _lines(folders: Sequence[Path], finished: threading.Event, console: Console) -> None:
     begin = time.time()
     wait = FIRST_LINE
     while not finished.wait(wait):
         wait = LINE_EVERY
-        statuses = list(Status.read(folder).values())
-        fraction, left = eta(statuses, time.time())
-        done = sum(s.done for s in statuses)
+        now = sweep(folders)
         click.echo(
-            f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  "
-            f"{count(done, 'stack')} done, {remaining(fraction, left)}  "
-            f"{doing(statuses) or 'starting workers'}"
+            f"{clock(time.time() - begin)}  {100 * now.fraction:3.0f} %  "
+            f"{count(now.stacks[State.DONE], 'stack')} done, "
+            f"{remaining(now.fraction, now.left)}  {doing(now)}"
         )
 
 
-def doing(statuses: Sequence[Status]) -> str:
-    """Which stacks are being trained, and what was last measured."""
-    return " | ".join(f"{s.current} {s.metric}".strip() for s in statuses if s.current)
+def doing(now: Sweep) -> str:
+    """Which stacks are being trained, and what was last measured, or what is waited for."""
+    return " | ".join([*now.doing, *queue(now)]) or "starting workers"
+
+
+def queue(now: Sweep) -> list[str]:
+    """How many jobs are in the queue of a cluster, and its reason, for each reason."""
+    reasons = Counter(job.reason for job in now.waiting)
+    return [f"{count(n, 'job')} queued ({reason})" for reason, n in reasons.items()]
