@@ -116,7 +116,7 @@ def sweep(folders: Sequence[Path], now: float | None = None) -> Sweep:
         fraction=fraction,
         left=left,
         rate=_rate(models[State.DONE], [s for _, said in heard for s in said], alive, now),
-        doing=[f"{s.current} {s.metric}".strip() for s in statuses if s.current],
+        doing=[f"{s.current} {s.metric}".strip() for s in statuses if s.current and not s.idle],
         waiting=waiting,
         stacks=Counter(state for state, _ in states.values()),
     )

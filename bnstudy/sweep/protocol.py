@@ -123,6 +123,11 @@ class Status(BaseModel):
         return {name for name, own in self.stacks.items() if own.state in over}
 
     @property
+    def idle(self) -> bool:
+        """Whether the worker is through with all that it began."""
+        return bool(self.stacks) and self.ended == set(self.stacks)
+
+    @property
     def done(self) -> int:
         """Stacks that are in the store."""
         return sum(s.state is State.DONE for s in self.stacks.values())
