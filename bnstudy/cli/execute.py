@@ -98,7 +98,7 @@ def train_missing(
     execution, divide = execution_of(request, launcher.__name__), hydra.divide_for(request)
     if detach:
         begun = Begun()
-        begin(plan.stacks, execution, launcher, divide, begun)
+        begin(plan.stacks, execution, launcher, divide, store_of(request).held, begun)
         present.submitted(begun, request)
         return None
     watch, started = Watch(), time.monotonic()

@@ -97,7 +97,8 @@ def _lines(folders: Sequence[Path], finished: threading.Event, console: Console)
 
 def doing(now: Sweep) -> str:
     """Which stacks are being trained, and what was last measured, or what is waited for."""
-    return " | ".join([*now.doing, *queue(now)]) or "starting workers"
+    otherwise = "workers end" if now.stacks[State.DONE] else "starting workers"
+    return " | ".join([*now.doing, *queue(now)]) or otherwise
 
 
 def queue(now: Sweep) -> list[str]:

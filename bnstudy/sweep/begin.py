@@ -4,7 +4,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ from bnstudy.sweep.protocol import (
     launches_dir,
     stop_file,
 )
+
+Held = Callable[[Collection[str]], Collection[str]]
+"""Cells -> addresses of their runs in the store."""
 
 
 @dataclass
@@ -57,12 +60,14 @@ def begin(
     execution: Execution,
     launcher: Launcher,
     divide: Divide,
+    held: Held,
     begun: Begun,
     before: Sequence[Path] = (),
 ) -> None:
     """Start workers for stacks, except for those that a job of a cluster has already.
 
     Args:
+        held: what the store has of some cells.
         begun: filled in, step by step: it tells what was begun even if the launcher raises.
         before: folders of the launches whose lost stacks these are, the oldest first.
     """
@@ -71,6 +76,9 @@ def begin(
         begun.packs = taken_over(stacks, cluster.underway(launches)) if cluster else []
         taken = {plan.name for pack in begun.packs for plan in pack.stacks}
         rest = [plan for plan in stacks if plan.name not in taken]
+        if cluster:  # a job may have stored its stack, and ended, since the plan was made
+            there = set(held({c.cell for plan in rest for c in plan.configs}))
+            rest = [plan for plan in rest if not there.issuperset(plan.addresses)]
         if rest:
             begun.new = new_folder(launches)
             packs = [

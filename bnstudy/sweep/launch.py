@@ -7,22 +7,19 @@ how it ended is the `Outcome`.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnstudy.errors import UserError, count
-from bnstudy.sweep.begin import Begun, begin, end, jobs_of
+from bnstudy.sweep.begin import Begun, Held, begin, end, jobs_of
 from bnstudy.sweep.launchers import Launcher
 from bnstudy.sweep.plan import Divide
 from bnstudy.sweep.protocol import Execution, Pack, StackPlan, StackStatus, State, Status
 
 RELAUNCHES = 2  # of stacks whose worker died
-
-Held = Callable[[Collection[str]], Collection[str]]
-"""Cells -> addresses of their runs in the store."""
 
 
 @dataclass
@@ -92,7 +89,8 @@ def launch(
             fate.state, fate.launches = State.PLANNED, fate.launches + 1
         error, last, begun = None, begun, Begun()
         try:
-            begin([f.plan for f in to_run], execution, launcher, divide, begun, last.folders)
+            plans = [fate.plan for fate in to_run]
+            begin(plans, execution, launcher, divide, held, begun, last.folders)
             if taken := len(begun.packs) - len(begun.submitted):
                 say(f"waiting for {count(taken, 'job')} that an earlier command submitted")
             with watch(begun.folders):

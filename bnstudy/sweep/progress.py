@@ -89,7 +89,7 @@ def sweep(folders: Sequence[Path], now: float | None = None) -> Sweep:
     now = time.time() if now is None else now
     states: dict[str, tuple[State, int]] = {}
     heard: list[tuple[Launch, list[Status]]] = []
-    alive, waiting = False, list[Job]()
+    alive, waiting, doing = False, list[Job](), list[str]()
     for folder in sorted(folders):
         if (launch := Launch.read(folder)) is None:
             continue
@@ -100,6 +100,8 @@ def sweep(folders: Sequence[Path], now: float | None = None) -> Sweep:
             status, job = said.get(index), launch.jobs.get(index)
             lives = _lives(launch, status, job, now)
             alive |= lives
+            if status and lives and not status.idle and (job is None or job.state == "RUNNING"):
+                doing.append(f"{status.current} {status.metric}".strip())
             for name, networks in stacks.items():
                 own = status.stacks.get(name) if status else None
                 states[name] = _state(own, lives, job, stopping), networks
@@ -116,7 +118,7 @@ def sweep(folders: Sequence[Path], now: float | None = None) -> Sweep:
         fraction=fraction,
         left=left,
         rate=_rate(models[State.DONE], [s for _, said in heard for s in said], alive, now),
-        doing=[f"{s.current} {s.metric}".strip() for s in statuses if s.current and not s.idle],
+        doing=[text for text in doing if text],
         waiting=waiting,
         stacks=Counter(state for state, _ in states.values()),
     )

@@ -242,8 +242,14 @@ def interrupted(pack: Pack) -> bool:
 
 def requeue() -> None:
     """Put this job back into the queue, unless it was cancelled or that was done too often."""
-    own = os.environ["SLURM_JOB_ID"]
+    own = job_id()
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= REQUEUES:
         print(f"requeued {REQUEUES} times already: it ends here", file=sys.stderr)
     elif _squeue(f"--jobs={own}", "--format=%T").strip() == "RUNNING":  # else it was cancelled
         subprocess.run(["scontrol", "requeue", own], timeout=QUEUE_TIMEOUT, check=True)
+
+
+def job_id() -> str:
+    """Of the job that this process is in. The plain number of an array's last job names all."""
+    array, index = (os.environ.get(f"SLURM_ARRAY_{word}") for word in ("JOB_ID", "TASK_ID"))
+    return f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"]

@@ -22,8 +22,8 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
 CredType=cred/none
-# a requeued job waits for twice the life of its credential, 2 minutes by default
-AuthInfo=cred_expire=2
+# a requeued job waits until its credential has expired, 2 minutes by default; 5 s is the least
+AuthInfo=cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid

@@ -85,7 +85,7 @@ def stored(folder: Path) -> int:
 
 def training(folder: Path) -> list[int]:
     """Jobs, by their index, whose worker has made steps."""
-    return [i for i, status in Status.read(launches(folder)[0]).items() if status.started]
+    return [i for f in launches(folder) for i, status in Status.read(f).items() if status.started]
 
 
 def test_nothing_is_submitted_twice_when_the_planner_dies(cluster, tmp_path, local):
@@ -103,22 +103,32 @@ def test_nothing_is_submitted_twice_when_the_planner_dies(cluster, tmp_path, loc
     assert table(tmp_path) == local
 
 
-def test_a_cancelled_job_is_launched_again_and_a_preempted_one_goes_on(cluster, tmp_path, local):
+def test_a_cancelled_job_is_launched_again(cluster, tmp_path, local):
     planner = start(cluster, tmp_path)
     wait_for(lambda: training(tmp_path) and cluster.jobs("RUNNING"), 120)
-    running = cluster.jobs("RUNNING")
-    cluster("scancel", running[0])
-    wait_for(lambda: running[0] not in cluster.jobs("RUNNING", "COMPLETING"), 60)
-    wait_for(lambda: len(cluster.jobs("RUNNING")) == 2, 60)
-    cluster("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
-    wait_for(lambda: restarts(cluster, tmp_path), 120)
+    cluster("scancel", cluster.jobs("RUNNING")[0])
     assert "launching again" in finish(planner, tmp_path)
     assert sorted(submitted(tmp_path).values()) == [1] * (STACKS - 1) + [2]
     assert table(tmp_path) == local
 
 
+def test_a_preempted_job_goes_back_to_the_queue_and_is_not_submitted_again(cluster, tmp_path):
+    grid = ["train", "-m", "norm=batch,group", "model=mlp", "train.batch_size=4", "seeds=[10]",
+            "train.epochs=200", "data.train_size=400", "tracker.mode=disabled"]  # fmt: skip
+    planner = start(cluster, tmp_path, *grid, *SLURM)
+    wait_for(lambda: len(training(tmp_path)) == 2, 120)
+    assert len(cluster.jobs("RUNNING")) == 2, "they were over too soon to be a test"
+    cluster("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+    wait_for(lambda: restarts(cluster, tmp_path), 120)
+    finish(planner, tmp_path)
+    assert set(submitted(tmp_path).values()) == {1}
+    (tmp_path / "elsewhere").mkdir()
+    finish(start(cluster, tmp_path / "elsewhere", *grid), tmp_path / "elsewhere")
+    assert table(tmp_path) == table(tmp_path / "elsewhere")
+
+
 def restarts(cluster: Cluster, folder: Path) -> int:
-    """How often Slurm has begun jobs of a launch anew."""
+    """How many jobs of a launch Slurm has begun again."""
     described = cluster("scontrol", "show", "job", "--oneliner").splitlines()
     own = [line for line in described if f"JobName={launches(folder)[0].name}" in line]
     return sum("Restarts=0" not in line for line in own)
