@@ -102,6 +102,8 @@ def doing(now: Sweep) -> str:
 
 
 def queue(now: Sweep) -> list[str]:
-    """How many jobs are in the queue of a cluster, and its reason, for each reason."""
+    """How many jobs are in the queue of a cluster, for each reason that it gives."""
     reasons = Counter(job.reason for job in now.waiting)
-    return [f"{count(n, 'job')} queued ({reason})" for reason, n in reasons.items()]
+    none = ("None", "")  # not looked at yet
+    return [f"{count(n, 'job')} queued{'' if reason in none else f' ({reason})'}"
+            for reason, n in reasons.items()]  # fmt: skip

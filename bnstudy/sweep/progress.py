@@ -90,9 +90,8 @@ def sweep(folders: Sequence[Path], now: float | None = None) -> Sweep:
     states: dict[str, tuple[State, int]] = {}
     heard: list[tuple[Launch, list[Status]]] = []
     alive, waiting, doing = False, list[Job](), list[str]()
-    for folder in sorted(folders):
-        if (launch := Launch.read(folder)) is None:
-            continue
+    read = [(f, launch) for f in folders if (launch := Launch.read(f)) is not None]
+    for folder, launch in sorted(read, key=lambda pair: pair[1].begun):
         said, stopping = Status.read(folder), stop_file(folder).exists()
         heard.append((launch, list(said.values())))
         waiting += [job for job in launch.jobs.values() if job.state == "PENDING"]
