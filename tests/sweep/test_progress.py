@@ -42,9 +42,9 @@ def test_work_that_no_worker_has_begun_is_shared_among_those_that_work():
 def launched(folder, jobs=None, **more):
     """A launch with a stack for each of its packs."""
     folder.mkdir()
-    launch = Launch(sweep="first", host=socket.gethostname(), pid=os.getpid(), begun=float(folder.name),
-                    packs=[{"a": 2}, {"b": 3}], jobs=jobs or {}, **more)  # fmt: skip
-    launch.write(folder)
+    planner = {"host": socket.gethostname(), "pid": os.getpid(), "begun": float(folder.name)}
+    packs = [{"a": 2}, {"b": 3}]
+    Launch(sweep="first", packs=packs, jobs=jobs or {}, **planner, **more).write(folder)
     return folder
 
 
