@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import advise, completion, figure, records, sync, tools, tuning
+from bnstudy.cli import (
+    advise,
+    completion,
+    figure,
+    records,
+    sweeps,
+    sync,
+    tools,
+    tuning,
+)
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -117,6 +126,7 @@ def train(
 @cfg_option
 @config_dir_option
 @dry_run_option
+@click.option("--detach", is_flag=True, help="Submit jobs to a cluster and return.")
 @overrides_argument
 @click.pass_context
 def study(
@@ -124,6 +134,7 @@ def study(
     cfg: str | None,
     config_dir: tuple[str, ...],
     dry_run: bool,
+    detach: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Run studies: bnstudy study NAME [NAME ...] [overrides]; without a name, list them.
@@ -131,6 +142,7 @@ def study(
     NAME is a study, a group of them, or all.
     """
     from bnstudy.cli import execute, looks, present
+    from bnstudy.sweep import hydra_launcher
 
     names = [o for o in overrides if "=" not in o]
     rest = [o for o in overrides if "=" in o]
@@ -144,6 +156,8 @@ def study(
             for request in requests:
                 present.composed(request, cfg)
             return
+        for request in requests:
+            hydra_launcher.check(request, detach)
         judges = execute.judges_of(requests)
         for request in requests:
             if len(requests) > 1:
@@ -153,7 +167,7 @@ def study(
             request = tuning.settled(request, composer, judges, dry_run)
             own = judges if request is before else execute.judges_of([request])
             train = looks.study if request.looks else execute.train_missing
-            result = train(request, composer, dry_run, own, alone)
+            result = train(request, composer, dry_run, own, alone, detach=detach)
             if result is None:
                 continue
             worst = max(worst, result.exit_code)
@@ -252,6 +266,7 @@ for command in (
     *records.commands,
     *tools.commands,
     advise.advise,
+    sweeps.watch,
     figure.figure,
     sync.sync,
     completion.completion,

@@ -19,6 +19,7 @@ from bnstudy.config import Config
 from bnstudy.config.tuned import check_outside
 from bnstudy.errors import UserError, unknown
 from bnstudy.store import Store
+from bnstudy.sweep.begin import Begun, begin
 from bnstudy.sweep.launch import Fate, Outcome, launch
 from bnstudy.sweep.plan import Plan, addresses, make_plan
 from bnstudy.sweep.protocol import Execution, State
@@ -55,8 +56,9 @@ def train_missing(
     judges: Apart | None = None,
     alone: bool = True,
     seeds: Sequence[int] | None = None,
+    detach: bool = False,
 ) -> Result | None:
-    """Plan, show the plan, train what is missing; None after a dry run.
+    """Plan, show the plan, train what is missing; None after a dry run, and when it is submitted.
 
     What a study asks is registered before anything of it is trained.
 
@@ -65,6 +67,7 @@ def train_missing(
         alone: whether nothing else is trained by this command: then the planner may work itself.
         seeds: of the request, if not all: those of a look. What trains together follows from them
             alone, so a look's runs are the same bits however the command came to it.
+        detach: submit jobs to a cluster and return, rather than wait for them.
 
     Raises:
         UserError: something of the request cannot train; nothing is written then.
@@ -80,33 +83,41 @@ def train_missing(
             return Result(plan, Outcome(failed))
         forms = judges.result() if judges is not None else None
         from bnstudy.cli.watch import Watch
-        from bnstudy.sweep.hydra_launcher import launcher_for, workers_for
+        from bnstudy.sweep import hydra_launcher as hydra
 
-        present.plan(plan, request, workers_for(request))
+        hydra.check(request, detach)
+        present.plan(plan, request, hydra.workers_for(request, plan.stacks))
         if dry_run:
             return None
         mirror.unused(request)
-        check_device(request, plan)
+        if not hydra.on_cluster(request):  # its nodes are other machines
+            check_device(request, plan)
         writable(Path(request.settings.results_dir))
         runs = runs_of(request)
         if place != runs and (place / "cache").is_dir():
             shutil.copytree(place / "cache", runs / "cache", dirs_exist_ok=True)
     if request.study and forms:
         register(request, plan, forms[request.study.name])
-    launcher = launcher_for(request, composer, plan, alone)
-    watch, begin = Watch(), time.monotonic()
+    launcher = hydra.launcher_for(request, composer, plan, alone)
+    execution, divide = execution_of(request, launcher.__name__), hydra.divide_for(request)
+    if detach:
+        begun = Begun()
+        begin(plan.stacks, execution, launcher, divide, store_of(request).held, begun)
+        present.submitted(begun, request)
+        return None
+    watch, started = Watch(), time.monotonic()
     outcome = launch(
         plan.stacks,
-        execution_of(request, launcher.__name__),
+        execution,
         launcher,
-        workers_for(request),
+        divide,
         store_of(request).held,
         watch,
         present.note,
     )
     mirror.heed(outcome)
     outcome.stacks += failed
-    present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
+    present.outcome(outcome, time.monotonic() - started, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
     return Result(plan, outcome, watch.signal)

@@ -24,8 +24,11 @@ def train(
     alone: bool,
     looked: "Callable[[Plan], list[Look]]",
     told: "Callable[[Look], str]",
+    detach: bool = False,
 ) -> Result | None:
     """As `execute.train_missing`, look by look; the plan of the result is that of all looks.
+
+    With `detach` the first look of which something is missing is submitted.
 
     Args:
         looked: the looks that can be taken at what the store holds of a plan.
@@ -39,8 +42,9 @@ def train(
     for last in request.looks:
         block = request.seeds[first:last]
         left = _with_time_left(request, time.monotonic() - begin)
-        result = execute.train_missing(left, composer, dry_run, judges, alone, block)
-        assert result is not None  # only a dry run has none
+        result = execute.train_missing(left, composer, dry_run, judges, alone, block, detach)
+        if result is None:  # submitted
+            return None
         result = replace(result, plan=replace(result.plan, seeds=request.seeds))
         if not result.outcome.complete:
             break
@@ -71,7 +75,12 @@ def _with_time_left(request: "Request", spent: float) -> "Request":
 
 
 def study(
-    request: "Request", composer: "Composer", dry_run: bool, judges: Apart, alone: bool = True
+    request: "Request",
+    composer: "Composer",
+    dry_run: bool,
+    judges: Apart,
+    alone: bool = True,
+    detach: bool = False,
 ) -> Result | None:
     """Train a study until its primary claim is decided or its last look is reached."""
 
@@ -92,7 +101,7 @@ def study(
             f"{estimate(primary.mean, primary.low, primary.high, primary.unit)}"
         )
 
-    return train(request, composer, dry_run, judges, alone, looked, told)
+    return train(request, composer, dry_run, judges, alone, looked, told, detach)
 
 
 def compare(

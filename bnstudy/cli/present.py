@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bnstudy.stats import Claim
     from bnstudy.stats.power import Rates
     from bnstudy.store import Store
+    from bnstudy.sweep.begin import Begun
     from bnstudy.sweep.launch import Fate, Outcome
     from bnstudy.sweep.plan import Plan
 
@@ -203,6 +204,24 @@ def power_with_looks(looks: Sequence[int], effect: float, unit: str, rates: "Rat
     )
 
 
+def submitted(begun: "Begun", request: "Request") -> None:
+    """What was submitted to a cluster, and how to go on."""
+    from bnstudy.sweep.begin import jobs_of
+
+    new = begun.submitted
+    ids = sorted({job.id.partition("_")[0] for job in jobs_of(new).values()})
+    stacks = count(sum(len(pack.stacks) for pack in new), "stack")
+    if new:
+        click.echo(f"submitted {count(len(new), 'job')} with {stacks}, id {', '.join(ids)}")
+    if taken := len(begun.packs) - len(new):
+        click.echo(f"submitted before, and queued or running: {count(taken, 'job')}")
+    place = request.settings.results_dir
+    click.echo(
+        f"bnstudy watch{'' if place == 'results' else f' results_dir={place}'} shows them; the "
+        "same command without --detach waits for them and ends with the results"
+    )
+
+
 def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str) -> None:
     """How a launch ended: every stack is counted once, under its state."""
     from bnstudy.sweep.protocol import State
@@ -214,7 +233,8 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
         click.echo(f"failed   {fate.plan.label}, {models}:\n{fate.error}", err=True)
     for fate in outcome.of(State.DIED):
         times = count(fate.launches, "time")
-        click.echo(f"died     {fate.plan.label}: its worker was killed, {times}", err=True)
+        how = f" ({fate.error})" if fate.error else ""
+        click.echo(f"died     {fate.plan.label}: its worker was killed{how}, {times}", err=True)
     failed = outcome.of(State.FAILED)
     if failed:
         click.echo(

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from bnstudy.errors import count
-from bnstudy.sweep.progress import clock, eta, remaining
-from bnstudy.sweep.protocol import Status, stop_file
+from bnstudy.sweep.progress import Sweep, clock, remaining, sweep
+from bnstudy.sweep.protocol import State, stop_file
 
 FIRST_LINE = 2  # seconds until there is one where there is no terminal
 # those of them that the system has
@@ -29,13 +30,13 @@ class Watch:
     signal: int | None = None
 
     @contextmanager
-    def __call__(self, folder: Path) -> Iterator[None]:
-        """Around a launch: its folder of status files, read until the block ends."""
+    def __call__(self, folders: Sequence[Path]) -> Iterator[None]:
+        """Around a launch: its folders of status files, read until the block ends."""
         console = Console()
         finished = threading.Event()
         show = _bar if console.is_terminal else _lines
-        watch = threading.Thread(target=show, args=(folder, finished, console))
-        with self._stopping(folder):
+        watch = threading.Thread(target=show, args=(folders, finished, console))
+        with self._stopping(folders):
             watch.start()
             try:
                 yield
@@ -44,7 +45,7 @@ class Watch:
                 watch.join()
 
     @contextmanager
-    def _stopping(self, folder: Path) -> Iterator[None]:
+    def _stopping(self, folders: Sequence[Path]) -> Iterator[None]:
         """The first Ctrl-C, SIGTERM or SIGUSR2 (a cluster's warning) asks the workers to stop
         between two steps; a second Ctrl-C kills."""
         if threading.current_thread() is not threading.main_thread():
@@ -55,7 +56,8 @@ class Watch:
             if self.signal is not None:
                 os._exit(128 + number)  # workers stop at their next step: their parent is gone
             self.signal = number
-            stop_file(folder).touch()
+            for folder in folders:
+                stop_file(folder).touch()
             how = "; Ctrl-C again kills" if number == signal.SIGINT else ""
             click.echo(f"\nstopping once finished work is written{how}")
 
@@ -67,7 +69,7 @@ class Watch:
                 signal.signal(number, handler)
 
 
-def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
+def _bar(folders: Sequence[Path], finished: threading.Event, console: Console) -> None:
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -77,27 +79,33 @@ def _bar(folder: Path, finished: threading.Event, console: Console) -> None:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting workers", total=1.0, left="")
         while not finished.wait(0.5):
-            statuses = list(Status.read(folder).values())
-            fraction, left = eta(statuses, time.time())
-            now = doing(statuses) or "starting workers"
-            bar.update(task, completed=fraction, left=remaining(fraction, left), description=now)
+            now = sweep(folders)
+            left = remaining(now.fraction, now.left)
+            bar.update(task, completed=now.fraction, left=left, description=doing(now))
 
 
-def _lines(folder: Path, finished: threading.Event, console: Console) -> None:
+def _lines(folders: Sequence[Path], finished: threading.Event, console: Console) -> None:
     begin = time.time()
     wait = FIRST_LINE
     while not finished.wait(wait):
         wait = LINE_EVERY
-        statuses = list(Status.read(folder).values())
-        fraction, left = eta(statuses, time.time())
-        done = sum(s.done for s in statuses)
+        now = sweep(folders)
         click.echo(
-            f"{clock(time.time() - begin)}  {100 * fraction:3.0f} %  "
-            f"{count(done, 'stack')} done, {remaining(fraction, left)}  "
-            f"{doing(statuses) or 'starting workers'}"
+            f"{clock(time.time() - begin)}  {100 * now.fraction:3.0f} %  "
+            f"{count(now.stacks[State.DONE], 'stack')} done, "
+            f"{remaining(now.fraction, now.left)}  {doing(now)}"
         )
 
 
-def doing(statuses: Sequence[Status]) -> str:
-    """Which stacks are being trained, and what was last measured."""
-    return " | ".join(f"{s.current} {s.metric}".strip() for s in statuses if s.current)
+def doing(now: Sweep) -> str:
+    """Which stacks are being trained, and what was last measured, or what is waited for."""
+    otherwise = "workers end" if now.stacks[State.DONE] else "starting workers"
+    return " | ".join([*now.doing, *queue(now)]) or otherwise
+
+
+def queue(now: Sweep) -> list[str]:
+    """How many jobs are in the queue of a cluster, for each reason that it gives."""
+    reasons = Counter(job.reason for job in now.waiting)
+    none = ("None", "")  # not looked at yet
+    return [f"{count(n, 'job')} queued{'' if reason in none else f' ({reason})'}"
+            for reason, n in reasons.items()]  # fmt: skip

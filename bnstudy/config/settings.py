@@ -41,6 +41,20 @@ class TrackerConfig(Part):
     entity: str | None = None
 
 
+class LauncherConfig(Part):
+    """Jobs of a cluster; other settings of theirs are Hydra's, under `hydra.launcher`."""
+
+    minutes_per_job: float = Field(
+        30, gt=0, description="short stacks are packed into jobs of about this many minutes"
+    )
+    cpus: int | None = Field(None, ge=1, description="of a job; a worker computes on one")
+    gpus: int | None = Field(None, ge=0, description="of a job")
+    memory_gb: int | None = Field(None, ge=1, description="of a job")
+    time_minutes: int | None = Field(None, ge=1, description="after which Slurm ends a job")
+    partition: str | None = None
+    account: str | None = None
+
+
 Seeds = int | list[int] | str
 """5 means 0..4; [3, 7] those two; "30..41" from 30 to 41."""
 
@@ -132,6 +146,7 @@ class Settings(Parts):
         "of pilots, trained first",
     )
     tracker: TrackerConfig = TrackerConfig()
+    launcher: LauncherConfig = LauncherConfig()
 
     def seed_list(self) -> list[int]:
         """`seeds` as a list without repetitions, sorted."""

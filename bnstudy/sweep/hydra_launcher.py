@@ -1,26 +1,33 @@
 """Packs through any Hydra launcher: by joblib, by submitit on Slurm, by a plugin of one's own."""
 
-import contextlib
-import os
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bnstudy.config.overrides import quoted
-from bnstudy.sweep import cost
-from bnstudy.sweep.launchers import WORKER, Launcher, Wait, in_process, local
-from bnstudy.sweep.plan import Plan
-from bnstudy.sweep.protocol import Pack
+from bnstudy.errors import UserError
+from bnstudy.sweep import cost, slurm
+from bnstudy.sweep.launchers import WORKER, Launcher, Wait, in_process, local, single_threaded
+from bnstudy.sweep.plan import Divide, Plan, balance, fill
+from bnstudy.sweep.protocol import Pack, StackPlan
 
 if TYPE_CHECKING:
     from bnstudy.config.compose import Composer, Request
 
 LOCAL = ("BasicLauncher", "JoblibLauncher")  # these share this machine's cores
+JOBS = {
+    "cpus": "cpus_per_task",
+    "gpus": "gpus_per_node",
+    "memory_gb": "mem_gb",
+    "time_minutes": "timeout_min",
+    "partition": "partition",
+    "account": "account",
+}  # under `launcher` -> under `hydra.launcher`
 OURS = "local"  # the default: no launcher of Hydra's is needed for this machine's cores
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def chosen(request: "Request") -> str:
@@ -28,15 +35,54 @@ def chosen(request: "Request") -> str:
     return str(request.hydra.hydra.runtime.choices["hydra/launcher"])
 
 
-def workers_for(request: "Request") -> int:
-    """Worker processes: `workers`, or one per core; never more than cores on this machine."""
+def workers_for(request: "Request", stacks: Sequence[StackPlan] = ()) -> int:
+    """How many work at once: `workers`, or one per core; never more than cores on this machine.
+    On a cluster `workers`, or all the jobs of these stacks."""
     from joblib import cpu_count  # knows affinity and the limits of a container
 
+    if on_cluster(request):
+        jobs = max(1, len(fill(stacks, request.settings.launcher.minutes_per_job)))
+        return min(jobs, request.settings.workers or jobs)
     target = str(request.hydra.hydra.launcher._target_).rpartition(".")[2]
     if target == "BasicLauncher":
         return 1
     wanted = request.settings.workers or cpu_count()
     return min(wanted, cpu_count()) if target in LOCAL else wanted
+
+
+def on_cluster(request: "Request") -> bool:
+    """Whether workers are jobs that outlive the planner; also under a name of the user's own."""
+    return str(request.hydra.hydra.launcher._target_).endswith(".SlurmLauncher")
+
+
+def check(request: "Request", detach: bool = False) -> None:
+    """Refuse settings of jobs for a launcher that has none, or that no job could meet.
+
+    With `detach` also what would end with the command, or would have to be waited for by it.
+    """
+    if on_cluster(request):
+        slurm_launcher(request)
+        if detach and request.settings.tune == "auto":
+            raise UserError(
+                "--detach cannot wait for the pilots of tune=auto: first run 'bnstudy tune', "
+                "which trains them and writes the choices"
+            )
+        return
+    needs = f"hydra/launcher={slurm.NAME}; here the launcher is '{chosen(request)}'"
+    if detach:
+        raise UserError(
+            f"--detach needs jobs that outlive this command, {needs}. On this machine: "
+            "nohup bnstudy study ... &"
+        )
+    for key in request.settings.launcher.model_dump(exclude_defaults=True):
+        raise UserError(f"launcher.{key} describes jobs of a cluster: it needs {needs}")
+
+
+def divide_for(request: "Request") -> Divide:
+    """How stacks become packs: one for each worker, or jobs of some minutes on a cluster."""
+    if on_cluster(request):
+        return partial(fill, minutes=request.settings.launcher.minutes_per_job)
+    return partial(balance, workers=workers_for(request))
 
 
 def launcher_for(
@@ -47,6 +93,8 @@ def launcher_for(
     With `alone`, the planner itself where that is sooner done than starting workers, or there is
     one of them. Not before it starts others: training leaves threads, which no fork can copy.
     """
+    if on_cluster(request):
+        return slurm_launcher(request)
     if chosen(request) != OURS:
         return hydra_launcher(request, composer)
     seconds = sum(stack.seconds for stack in plan.stacks)
@@ -54,6 +102,29 @@ def launcher_for(
     if alone and few:
         return in_process
     return local(request.settings.device)
+
+
+def slurm_launcher(request: "Request") -> slurm.Slurm:
+    """Slurm with the settings of `hydra.launcher`, and those of `launcher`, which come first.
+
+    Raises:
+        UserError: jobs that would hold more work than their time allows.
+    """
+    own = request.settings.launcher
+    node = request.hydra.hydra.launcher
+    settings = {k: node[k] for k in node if k not in slurm.OURS}
+    settings = {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v
+                for k, v in settings.items()}  # fmt: skip
+    for key, name in JOBS.items():
+        if (value := getattr(own, key)) is not None:
+            settings[name] = value
+    if own.minutes_per_job > settings["timeout_min"]:
+        raise UserError(
+            f"launcher.minutes_per_job={own.minutes_per_job:g} is more than the "
+            f"{settings['timeout_min']} minutes that a job may take: give a larger "
+            "launcher.time_minutes, about twice as much, or fewer minutes_per_job"
+        )
+    return slurm.Slurm(settings, at_once=request.settings.workers)
 
 
 def hand_over(config: DictConfig) -> Any:
@@ -94,25 +165,10 @@ def hydra_launcher(
         jobs = [[f"+pack={quoted(pack.path)}", f"+worker={quoted(worker)}"] for pack in packs]
 
         def wait() -> None:  # Hydra's launchers start and wait in one call
-            with _single_threaded():
+            with single_threaded():
                 launcher.launch(jobs, initial_job_idx=0)
 
         return wait
 
     launch.__name__ = chosen(request)  # what the record says of how its worker began
     return launch
-
-
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Workers inherit one thread for every numerical library, set before these start."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

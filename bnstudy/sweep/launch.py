@@ -1,36 +1,25 @@
 """Train missing stacks with workers that may die: launch, look at their results, relaunch.
 
-Nothing here prints or exits: what happens is told to callbacks, how it ended is the `Outcome`.
+On a cluster jobs outlive their planner: what is queued or runs already, whoever submitted it, is
+waited for and not submitted again. Nothing here prints or exits: what happens is told to callbacks,
+how it ended is the `Outcome`.
 """
 
-import os
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnstudy.atomic import write_atomically
 from bnstudy.errors import UserError, count
+from bnstudy.sweep.begin import Begun, Held, begin, end, jobs_of
 from bnstudy.sweep.launchers import Launcher
-from bnstudy.sweep.plan import balance
-from bnstudy.sweep.protocol import (
-    Execution,
-    Pack,
-    StackPlan,
-    StackStatus,
-    State,
-    Status,
-    stop_file,
-)
+from bnstudy.sweep.plan import Divide
+from bnstudy.sweep.protocol import Execution, Pack, StackPlan, StackStatus, State, Status
 
 RELAUNCHES = 2  # of stacks whose worker died
-
-Held = Callable[[Collection[str]], Collection[str]]
-"""Cells -> addresses of their runs in the store."""
 
 
 @dataclass
@@ -75,9 +64,9 @@ def launch(
     stacks: Sequence[StackPlan],
     execution: Execution,
     launcher: Launcher,
-    workers: int,
+    divide: Divide,
     held: Held,
-    watch: Callable[[Path], AbstractContextManager[object]],
+    watch: Callable[[Sequence[Path]], AbstractContextManager[object]],
     say: Callable[[str], None],
 ) -> Outcome:
     """Train stacks; those whose worker died are launched again, twice at most.
@@ -86,62 +75,71 @@ def launch(
         stacks: what is missing.
         execution: how to compute; its deadline ends the launch between two stacks.
         launcher: runs packs in workers.
-        workers: packs to make, at most.
+        divide: makes packs of stacks.
         held: what the store has of some cells.
-        watch: context manager around each launch, given the folder of its status files; may
+        watch: context manager around each launch, given the folders of its status files; may
             create the `stop_file` there to stop all workers.
         say: receives a sentence when something worth knowing happens on the way.
     """
     outcome = Outcome([Fate(plan) for plan in stacks])
-    to_run = list(outcome.stacks)
+    to_run, begun = list(outcome.stacks), Begun()
     noted: set[str] = set()
     for attempt in range(1 + RELAUNCHES):
-        folder = _new_folder(Path(execution.results_dir))
-        packs = [
-            Pack(index=i, folder=str(folder), execution=execution, stacks=part)
-            for i, part in enumerate(balance([f.plan for f in to_run], workers))
-        ]
-        for pack in packs:
-            pack.write()
         for fate in to_run:
             fate.state, fate.launches = State.PLANNED, fate.launches + 1
-        error = None
+        error, last, begun = None, begun, Begun()
         try:
-            wait = launcher(packs)
-            with watch(folder):
-                wait()
+            plans = [fate.plan for fate in to_run]
+            begin(plans, execution, launcher, divide, held, begun, last.folders)
+            if taken := len(begun.packs) - len(begun.submitted):
+                say(f"waiting for {count(taken, 'job')} that an earlier command submitted")
+            with watch(begun.folders):
+                begun.wait()
         except UserError:
+            end([begun.new] if begun.new else [])
             raise
         except Exception as raised:  # a launcher that breaks has lost workers, no more
             error = raised
-        statuses = Status.read(folder)
+        statuses = begun.statuses()
         outcome.tracker = next((s.tracker for s in statuses.values() if s.tracker), outcome.tracker)
         for note in [n for status in statuses.values() for n in status.notes]:
             if note not in noted:
                 noted.add(note)
                 say(note)
-        stopped = stop_file(folder).exists()
+        stopped = begun.stopped()
         late = execution.deadline is not None and time.time() > execution.deadline
-        settle(to_run, packs, statuses, held, stopped or late)
+        settle(to_run, begun.packs, statuses, held, stopped or late)
+        end(begun.folders)
         to_run = [fate for fate in to_run if fate.state is State.DIED]
-        if error is not None:
-            what = f"{type(error).__name__}: {error}"
-            if not statuses and not isinstance(error, BrokenProcessPool):
-                outcome.launcher_error = what  # no worker ever began: again would be the same
+        lost = "" if error is None else f"{type(error).__name__}: {error}"
+        if to_run and not statuses and not isinstance(error, BrokenProcessPool):
+            lost = lost or _never_began(begun)
+            if lost:  # no worker ever began: again would be the same
+                outcome.launcher_error = lost
                 for fate in to_run:
                     fate.state = State.PLANNED
                 break
-            say(f"the launcher ended early: {what}")
+        if error is not None:
+            say(f"the launcher ended early: {lost}")
         if not to_run or stopped or late or attempt == RELAUNCHES:
             break
         say(f"{count(len(to_run), 'stack')} missing because a worker died: launching again")
     return outcome
 
 
+def _never_began(begun: Begun) -> str:
+    """Why the jobs of a cluster ended without a word from any worker; empty elsewhere."""
+    states = jobs_of(begun.packs)
+    if not states:
+        return ""
+    said = ", ".join(sorted({f"{job.id} {job.state}" for job in states.values()}))
+    return f"no job began to work ({said}); their output is in {begun.folders[-1] / 'jobs'}"
+
+
 def settle(
     fates: Sequence[Fate],
     packs: Sequence[Pack],
-    statuses: dict[int, Status],
+    statuses: dict[tuple[str, int], Status],
     held: Held,
     stopped: bool,
 ) -> None:
@@ -154,21 +152,25 @@ def settle(
     Args:
         fates: stacks that were in the packs; changed in place.
         packs: as they were launched.
-        statuses: what workers last wrote, by the pack's index; one that never began has none.
+        statuses: what workers last wrote, by the pack's folder and index; one that never began
+            has none.
         held: what the store has of some cells.
         stopped: whether the workers were asked to stop, or had to by the clock.
     """
     there = set(held({c.cell for fate in fates for c in fate.plan.configs}))
     said: dict[str, StackStatus] = {}
+    killed = {key: f"{job.state}, job {job.id}" for key, job in jobs_of(packs).items()}
+    how: dict[str, str] = {}
     for pack in packs:
-        status = statuses.get(pack.index, Status())
+        status = statuses.get((pack.folder, pack.index), Status())
+        how |= {plan.name: killed.get((pack.folder, pack.index), "") for plan in pack.stacks}
         for plan in pack.stacks:
             own = status.stacks.get(plan.name, StackStatus())
             if status.error and own.state is not State.FAILED:
                 own = StackStatus(state=State.FAILED, error=status.error)
             said[plan.name] = own
     for fate in fates:
-        own = said[fate.plan.name]
+        own = said.get(fate.plan.name, StackStatus())  # none: the launcher refused its pack
         if there.issuperset(fate.plan.addresses):
             fate.state = State.DONE
         elif own.state is State.FAILED:
@@ -176,13 +178,4 @@ def settle(
         elif stopped and own.state is not State.RUNNING:
             fate.state = State.STOPPED
         else:
-            fate.state = State.DIED
-
-
-def _new_folder(results: Path) -> Path:
-    """Where the files of one launch lie; it says whose it is."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-    folder = (results / "runs" / "launches" / name).absolute()
-    folder.mkdir(parents=True)
-    write_atomically(folder / "planner.pid", str(os.getpid()))
-    return folder
+            fate.state, fate.error = State.DIED, how.get(fate.plan.name, "")

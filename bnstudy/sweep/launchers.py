@@ -1,17 +1,20 @@
 """Workers of this machine: in the planner itself, or a process each that takes over its memory."""
 
+import contextlib
 import multiprocessing
 import os
 import pkgutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from bnstudy.sweep.protocol import Pack
 
 WORKER = "bnstudy.work.worker:run_pack"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 Wait = Callable[[], None]
 
 
@@ -23,6 +26,22 @@ class Launcher(Protocol):
     """
 
     def __call__(self, packs: list[Pack], /) -> Wait: ...
+
+
+class Cluster(Launcher, Protocol):
+    """A launcher whose jobs outlive the planner: another planner must not submit them again."""
+
+    def sole(self, launches: Path, /) -> AbstractContextManager[object]:
+        """While planners look at what is queued and submit the rest: one at a time."""
+        ...
+
+    def underway(self, launches: Path, /) -> list[Path]:
+        """The launches, folders below `launches`, with jobs that are queued or run."""
+        ...
+
+    def following(self, folders: Sequence[Path], /) -> Wait:
+        """What waits until all jobs of these launches have ended."""
+        ...
 
 
 def in_process(packs: list[Pack]) -> Wait:
@@ -92,3 +111,18 @@ def _processes(packs: list[Pack], method: str) -> Wait:
 def _work(path: str) -> None:
     """The life of a worker."""
     pkgutil.resolve_name(WORKER)(path)
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Workers inherit one thread for every numerical library, set before these start."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

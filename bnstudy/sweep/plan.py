@@ -9,6 +9,8 @@ from bnstudy.sweep.protocol import StackPlan
 
 Estimate = Callable[[Config, int], float]
 """(config, number of networks) -> seconds"""
+Divide = Callable[[Sequence[StackPlan]], list[list[StackPlan]]]
+"""Stacks -> packs of them."""
 
 
 @dataclass(frozen=True)
@@ -116,4 +118,22 @@ def balance(stacks: Sequence[StackPlan], workers: int) -> list[list[StackPlan]]:
         lightest = load.index(min(load))
         packs[lightest].append(stack)
         load[lightest] += stack.seconds
+    return packs
+
+
+def fill(stacks: Sequence[StackPlan], minutes: float) -> list[list[StackPlan]]:
+    """Longest first, each into the first pack that has room for it: few packs of so many minutes.
+
+    A stack that is longer than that has a pack of its own.
+    """
+    packs: list[list[StackPlan]] = []
+    load: list[float] = []
+    for stack in sorted(stacks, key=lambda s: -s.seconds):
+        room = (i for i, seconds in enumerate(load) if seconds + stack.seconds <= 60 * minutes)
+        place = next(room, len(packs))
+        if place == len(packs):
+            packs.append([])
+            load.append(0.0)
+        packs[place].append(stack)
+        load[place] += stack.seconds
     return packs

@@ -1,7 +1,8 @@
 """What travels between the planner and its workers: packs of stacks one way, status files back.
 
 Launchers give the parent no channel to a worker, so both are small files in one folder: that works
-for processes, for Slurm and over a shared file system alike.
+for processes, for Slurm and over a shared file system alike. Whoever looks on from outside reads
+the same files, and launch.json, which says what the launch is.
 """
 
 import os
@@ -78,7 +79,12 @@ class Pack(BaseModel):
     @property
     def path(self) -> Path:
         """Where this pack is read from."""
-        return Path(self.folder) / f"pack-{self.index}.json"
+        return self.path_of(self.folder, self.index)
+
+    @staticmethod
+    def path_of(folder: str | Path, index: int) -> Path:
+        """Where the pack of this index is, in the folder of its launch."""
+        return Path(folder) / f"pack-{index}.json"
 
     def write(self) -> None:
         """Put it where its worker finds it."""
@@ -113,6 +119,17 @@ class Status(BaseModel):
     error: str = ""  # what ended the worker before or between its stacks
 
     @property
+    def ended(self) -> set[str]:
+        """The stacks that the worker is through with, by name."""
+        over = (State.DONE, State.FAILED)
+        return {name for name, own in self.stacks.items() if own.state in over}
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker is through with all that it began."""
+        return bool(self.stacks) and self.ended == set(self.stacks)
+
+    @property
     def done(self) -> int:
         """Stacks that are in the store."""
         return sum(s.state is State.DONE for s in self.stacks.values())
@@ -138,6 +155,62 @@ class Status(BaseModel):
         # twice a second: not worth the wait for the disk
         path = Path(folder) / f"status-{index}.json"
         write_atomically(path, self.model_dump_json(), durable=False)
+
+
+class Job(BaseModel):
+    """A job of a cluster as the cluster last described it."""
+
+    id: str
+    state: str  # PENDING, RUNNING, ...; GONE when the cluster no longer knows it
+    reason: str = ""  # why it waits
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is queued or runs, so that it may still train something."""
+        return self.state not in ENDED
+
+
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+         "PREEMPTED", "REVOKED", "TIMEOUT", "GONE")  # requeued is PENDING  # fmt: skip
+
+
+class Launch(BaseModel):
+    """What a launch is, for those who look at its folder later."""
+
+    sweep: str  # names the launches of one command: the first one's folder
+    host: str
+    pid: int  # of the planner
+    begun: float
+    ended: float | None = None  # when a planner had settled all its stacks
+    launcher: str = ""
+    command: str = ""
+    study: str = ""
+    scale: str = ""
+    seconds: float = 0.0  # estimated, of all packs
+    packs: list[dict[str, int]]  # of each pack, by StackPlan.name, how many networks
+    jobs: dict[int, Job] = {}  # by the pack's index, where packs are jobs of a cluster
+
+    @staticmethod
+    def path(folder: Path) -> Path:
+        """Where the launch of a folder is described."""
+        return folder / "launch.json"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Launch | None":
+        """The launch of a folder; None where there is none that can be read."""
+        try:
+            return cls.model_validate_json(cls.path(folder).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Put it where others find it."""
+        write_atomically(self.path(folder), self.model_dump_json(), durable=False)
+
+
+def launches_dir(results: str | Path) -> Path:
+    """Where the folders of launches lie, below a results folder."""
+    return (Path(results) / "runs" / "launches").absolute()
 
 
 def stop_file(folder: str | Path) -> Path:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from bnstudy.config import Config
 from bnstudy.errors import UserError
 from bnstudy.sweep.launch import RELAUNCHES, Outcome, launch
+from bnstudy.sweep.plan import balance
 from bnstudy.sweep.protocol import (
     Execution,
     Pack,
@@ -86,10 +88,10 @@ class Lab:
 
     def launch(self, tmp_path: Path, workers: int = 2, **more) -> Outcome:
         execution = Execution(results_dir=str(tmp_path), **more.pop("execution", {}))
-        settings = {"launcher": self.launcher, "watch": lambda folder: nullcontext(), **more}
+        settings = {"launcher": self.launcher, "watch": lambda folders: nullcontext(), **more}
         return launch(
-            self.stacks, execution, workers=workers, held=self.held, say=self.notes.append,
-            **settings,
+            self.stacks, execution, divide=partial(balance, workers=workers), held=self.held,
+            say=self.notes.append, **settings,
         )  # fmt: skip
 
 
@@ -164,8 +166,8 @@ def test_a_worker_that_hangs_is_stopped_by_the_stop_file_and_not_launched_again(
     lab = Lab([running, waiting], {running.name: ["waits"], waiting.name: ["done"]})
 
     @contextmanager
-    def ctrl_c(folder):
-        stop_file(folder).touch()
+    def ctrl_c(folders):
+        stop_file(folders[0]).touch()
         yield
 
     outcome = lab.launch(tmp_path, workers=1, watch=ctrl_c)
@@ -178,8 +180,8 @@ def test_what_was_killed_during_a_stop_has_died_and_is_not_launched_again(tmp_pa
     lab = Lab([stack(0)], {stack(0).name: ["dies"]})
 
     @contextmanager
-    def ctrl_c(folder):
-        stop_file(folder).touch()
+    def ctrl_c(folders):
+        stop_file(folders[0]).touch()
         yield
 
     (fate,) = lab.launch(tmp_path, watch=ctrl_c).stacks
