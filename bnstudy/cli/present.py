@@ -231,6 +231,16 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
     )
 
 
+def lost(runs: int, command: str) -> None:
+    """Runs that somebody removed while others were trained."""
+    if runs:
+        click.echo(
+            f"gone     {count(runs, 'run')} of this grid left the store while it was trained "
+            f"(bnstudy rm, or damage); the same command trains what is missing: {command}",
+            err=True,
+        )
+
+
 def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFrame") -> None:
     """A line for each cell that has results: its arm and test error."""
     for cell, point in zip(plan.cells, points, strict=True):

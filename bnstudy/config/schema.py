@@ -12,6 +12,12 @@ from bnstudy.config.address import canonical, digest, flatten, later, machine
 
 IGNORED = -100  # the label of what has none: a step where nothing is asked, padding
 DURATIONS = ("epochs", "steps", "examples")
+# beyond what any data set, network or training here can have: refused, for it would only fill the
+# memory or never end
+MANY = 10**9  # examples, channels
+LONG = 10**15  # steps
+DEEP, WIDE, SEQUENCE = 10_000, 65_536, 10**6  # layers, units of a layer, steps of a sequence
+LAST_SEED = 2**63 - 1  # histories hold seeds as 64-bit integers
 
 
 class Part(BaseModel):
@@ -29,10 +35,16 @@ class DataConfig(Part):
 
     name: str = "digits"
     train_size: int | None = Field(
-        None, ge=1, description="class-balanced subset of the training part; null: the scale's size"
+        None,
+        ge=1,
+        le=MANY,
+        description="class-balanced subset of the training part; null: the scale's size",
     )
     split_seed: int = Field(
-        0, ge=0, description="of the fixed test part; training and validation follow the run's seed"
+        0,
+        ge=0,
+        le=LAST_SEED,
+        description="of the fixed test part; training and validation follow the run's seed",
     )
     test_part: Literal["test", "validation"] = later(
         "test", "what is measured as test_*; validation: the test part stays unseen, for pilots"
@@ -47,14 +59,22 @@ class DataConfig(Part):
         False, "pixel noise of training images is redrawn at each step; test images keep theirs"
     )
     image_size: int | None = Field(
-        None, ge=4, description="folders: resize the short side, crop; sequences of images: resize"
+        None,
+        ge=4,
+        le=SEQUENCE,
+        description="folders: resize the short side, crop; sequences of images: resize",
     )
     sequence: Literal["none", "rows", "pixels", "permuted"] = later(
         "none", "images as sequences: of rows, of pixels, of pixels in one fixed random order"
     )
-    length: int | None = later(None, "text, adding, parity, copy: steps in a sequence", ge=1)
+    length: int | None = later(
+        None, "text, adding, parity, copy: steps in a sequence", ge=1, le=SEQUENCE
+    )
     min_length: int | None = later(
-        None, "sequences are cut to lengths drawn evenly from here to the full one", ge=1
+        None,
+        "sequences are cut to lengths drawn evenly from here to the full one",
+        ge=1,
+        le=SEQUENCE,
     )
     path: str | None = machine(None, "text: a UTF-8 file; default: three plays by Shakespeare")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
@@ -68,9 +88,9 @@ class ModelConfig(Part):
     """Which network is trained."""
 
     name: str = "resnet"
-    depth: int = Field(8, ge=8, description="resnet: 6n + 2 layers")
-    width: int = Field(8, ge=1, description="resnet: channels of the first stage")
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    depth: int = Field(8, ge=8, le=DEEP, description="resnet: 6n + 2 layers")
+    width: int = Field(8, ge=1, le=WIDE, description="resnet: channels of the first stage")
+    hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(
         (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
     arch: str = later("", "torchvision: name of a classifier")
@@ -98,10 +118,10 @@ class NormConfig(Part):
         0.1, gt=0, le=1, description="torch's sense: weight of the new batch; null: cumulative mean"
     )
     group_size: int | None = Field(
-        None, ge=1, description="ghost: examples that share statistics in training"
+        None, ge=1, le=MANY, description="ghost: examples that share statistics in training"
     )
-    num_groups: int | None = Field(None, ge=1)
-    channels_per_group: int | None = Field(None, ge=1)
+    num_groups: int | None = Field(None, ge=1, le=MANY)
+    channels_per_group: int | None = Field(None, ge=1, le=MANY)
     freeze_at: float = Field(
         1.0, ge=0, le=1, description="from this fraction of training on, population statistics"
     )
@@ -121,9 +141,12 @@ class NormConfig(Part):
         "step", "batch in a recurrent network: statistics per step, one for all, or per sequence"
     )
     time_steps: int | None = later(
-        None, "batch in a recurrent network: T_max; null: the longest training sequence", ge=1
+        None,
+        "batch in a recurrent network: T_max; null: the longest training sequence",
+        ge=1,
+        le=SEQUENCE,
     )
-    min_count: int = later(2, "valid examples that a time step's statistics need", ge=2)
+    min_count: int = later(2, "valid examples that a time step's statistics need", ge=2, le=MANY)
     below_min: Literal["last_step", "error"] = later(
         "last_step", "with fewer: the last step's statistics, counted, or an error"
     )
@@ -158,7 +181,7 @@ class OptimizerConfig(Part):
     lr_rule: Literal["none", "linear", "sqrt"] = Field(
         "linear", description="lr times (B / reference_batch_size) to the power 0, 1, 1/2"
     )
-    reference_batch_size: int = Field(32, ge=1)
+    reference_batch_size: int = Field(32, ge=1, le=MANY)
     schedule: Literal["constant", "step", "cosine"] = "step"
     milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
     decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
@@ -180,10 +203,10 @@ class OptimizerConfig(Part):
 class TrainConfig(Part):
     """How long, in exactly one unit; the last incomplete batch of an epoch is dropped."""
 
-    batch_size: int = Field(32, ge=1)
-    epochs: float | None = Field(None, ge=0)
-    steps: int | None = Field(None, ge=0)
-    examples: int | None = Field(None, ge=0)
+    batch_size: int = Field(32, ge=1, le=MANY)
+    epochs: float | None = Field(None, ge=0, le=MANY)
+    steps: int | None = Field(None, ge=0, le=LONG)
+    examples: int | None = Field(None, ge=0, le=LONG)
     classes_per_batch: int | None = later(
         None, "every batch holds examples of this many classes only, equally many of each", ge=1
     )
@@ -191,7 +214,10 @@ class TrainConfig(Part):
         None, "a stream: classes come in groups of this size, one group after the other", ge=1
     )
     processes: int = later(
-        1, "processes that share each batch; each normalizes its own part unless norm.sync", ge=1
+        1,
+        "processes that share each batch; each normalizes its own part unless norm.sync",
+        ge=1,
+        le=1024,
     )
     precision: Literal["float32", "tf32", "bf16"] = later(
         "float32", "of matrix products in training; tf32 on GPUs only; evaluation is in float32"
@@ -250,10 +276,14 @@ class TrainConfig(Part):
 class EvaluateConfig(Part):
     """When and how a network is measured."""
 
-    every: int = Field(1, ge=1, description="epochs between evaluations")
-    large_batch: int = Field(256, ge=2, description="batch-statistics evaluation, PreciseBN")
-    precise_examples: int = Field(10_000, ge=2, description="training examples for PreciseBN")
-    steps: int | None = later(None, "steps between evaluations, instead of epochs", ge=1)
+    every: int = Field(1, ge=1, le=LONG, description="epochs between evaluations")
+    large_batch: int = Field(
+        256, ge=2, le=MANY, description="batch-statistics evaluation, PreciseBN"
+    )
+    precise_examples: int = Field(
+        10_000, ge=2, le=MANY, description="training examples for PreciseBN"
+    )
+    steps: int | None = later(None, "steps between evaluations, instead of epochs", ge=1, le=LONG)
     online: bool = later(False, "predict each training batch before learning from it")
     probes: tuple[str, ...] = later((), "further measurements, by name")
 
@@ -272,7 +302,7 @@ class Parts(Part):
 class Config(Parts):
     """One training run, complete."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LAST_SEED)
 
     @property
     def address(self) -> str:

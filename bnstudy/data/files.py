@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,9 @@ def fingerprint(folder: Path, names: list[str], cache_dir: Path | None = None) -
     """
     names = sorted(names)
     stats = [os.stat(os.path.join(folder, name)) for name in names]
+    for name, found in zip(names, stats, strict=True):
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+            raise UserError(f"the data at {folder / name} cannot be read: it is no regular file")
     seen = [
         str(folder.resolve()),
         [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, stats, strict=True)],

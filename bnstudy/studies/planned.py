@@ -19,7 +19,7 @@ import pandas as pd
 from bnstudy.config import Config, StudyConfig, digest, flatten
 from bnstudy.errors import UserError, did_you_mean
 from bnstudy.figures import Panel
-from bnstudy.stats import UNCOUNTED, Claim
+from bnstudy.stats import UNCOUNTED, Claim, families
 from bnstudy.studies.kit import FAILURES, arms
 from bnstudy.studies.results import module
 from bnstudy.studies.sheets import panels_of
@@ -94,6 +94,7 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
     table = stand_in(cells, seeds)
     try:
         claims = found.claims(table)
+        families.check(claims)  # as `judge` will
         problems = [*_gaps(claims, seeds), *_strays(panels_of(found, table), claims)]
         form = canonical(claims, [found.claims(t) for t in _where_runs_fail(cells, seeds)])
     except Exception as error:  # whatever it is, it would end the study after its training
