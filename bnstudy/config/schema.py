@@ -17,6 +17,7 @@ DURATIONS = ("epochs", "steps", "examples")
 MANY = 10**9  # examples, channels
 LONG = 10**15  # steps
 DEEP, WIDE, SEQUENCE = 10_000, 65_536, 10**6  # layers, units of a layer, steps of a sequence
+LARGEST = 3.4e38  # what a float32 holds
 LAST_SEED = 2**63 - 1  # histories hold seeds as 64-bit integers
 
 
@@ -50,10 +51,16 @@ class DataConfig(Part):
         "test", "what is measured as test_*; validation: the test part stays unseen, for pilots"
     )
     contrast: float = Field(
-        0.0, ge=0, description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)"
+        0.0,
+        ge=0,
+        le=LARGEST,
+        description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)",
     )
     pixel_noise: float = Field(
-        0.0, ge=0, description="s.d. of noise added once to each image, in units of the grey range"
+        0.0,
+        ge=0,
+        le=LARGEST,
+        description="s.d. of noise added once to each image, in units of the grey range",
     )
     noise_every_step: bool = later(
         False, "pixel noise of training images is redrawn at each step; test images keep theirs"
@@ -102,7 +109,7 @@ class ModelConfig(Part):
         "orthogonal", "recurrent: initial hidden-to-hidden matrices"
     )
     initial_noise: float = later(
-        0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0
+        0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0, le=LARGEST
     )
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
@@ -112,7 +119,7 @@ class NormConfig(Part):
     """Which normalization follows each weight layer, and how its statistics are made."""
 
     name: str = "batch"
-    eps: float = Field(1e-5, gt=0)
+    eps: float = Field(1e-5, gt=0, le=LARGEST)
     affine: Literal["both", "gamma", "beta", "none"] = "both"
     momentum: float | None = Field(
         0.1, gt=0, le=1, description="torch's sense: weight of the new batch; null: cumulative mean"
@@ -126,14 +133,18 @@ class NormConfig(Part):
         1.0, ge=0, le=1, description="from this fraction of training on, population statistics"
     )
     backend: Literal["fused", "reference"] = "fused"
-    gamma_init: float = later(1.0, "initial gamma")
+    gamma_init: float = later(1.0, "initial gamma", ge=-LARGEST, le=LARGEST)
     evaluation: Literal["population", "batch", "mixture", "example"] = later(
         "population", "batch norms: statistics used in evaluation"
     )
-    prior_examples: float | None = later(None, "mixture: weight of the population", gt=0)
+    prior_examples: float | None = later(
+        None, "mixture: weight of the population", gt=0, le=LARGEST
+    )
     alpha: float | None = later(None, "example: part of the example's own moments", ge=0, le=1)
-    r_max: float | None = later(None, "Batch Renormalization: bound of r and 1 / r", ge=1)
-    d_max: float | None = later(None, "Batch Renormalization: bound of |d|", ge=0)
+    r_max: float | None = later(
+        None, "Batch Renormalization: bound of r and 1 / r", ge=1, le=LARGEST
+    )
+    d_max: float | None = later(None, "Batch Renormalization: bound of |d|", ge=0, le=LARGEST)
     renorm_warmup: tuple[int, int, int] | None = later(
         None, "steps (hold, r_full, d_full): bounds rise from hold to there"
     )
@@ -173,10 +184,14 @@ class OptimizerConfig(Part):
     """How weights move."""
 
     name: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(0.1, gt=0, description="at reference_batch_size; lr_rule scales it")
+    lr: float = Field(
+        0.1, gt=0, le=LARGEST, description="at reference_batch_size; lr_rule scales it"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd: heavy ball; adam: beta1")
     beta2: float = Field(0.999, ge=0, lt=1, description="adam")
-    weight_decay: float = Field(0.0, ge=0, description="coupled (added to the gradient)")
+    weight_decay: float = Field(
+        0.0, ge=0, le=LARGEST, description="coupled (added to the gradient)"
+    )
     decay_norm: bool = Field(True, description="weight decay on gamma and beta of norms, too")
     lr_rule: Literal["none", "linear", "sqrt"] = Field(
         "linear", description="lr times (B / reference_batch_size) to the power 0, 1, 1/2"
@@ -186,12 +201,13 @@ class OptimizerConfig(Part):
     milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
     decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
     clip_norm: float | None = later(
-        None, "gradients are scaled down to this norm, each network's by itself", gt=0
+        None, "gradients are scaled down to this norm, each network's by itself", gt=0, le=LARGEST
     )
     weight_average: float | None = later(
         None,
         "horizon, in examples, of an exponential average of the weights, evaluated beside",
         gt=0,
+        le=LARGEST,
     )
 
     def lr_at(self, batch_size: int) -> float:

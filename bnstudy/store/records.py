@@ -181,7 +181,9 @@ class Store:
     def stale(self) -> set[str]:
         """Addresses of runs made under an older RESULTS_VERSION."""
         old = (s for s in self._stacks() if s.results_version < RESULTS_VERSION)
-        return {address for stack in old for address in stack.addresses}
+        # by their records, too: what is stale may be removed
+        found = (self._from(stack, lambda s: s.records(s.addresses)) for stack in old)
+        return {record["address"] for records in found for record in records or ()}
 
     def runs(self, prefix: str) -> list[str]:
         """Addresses of the runs that a text names: those of a cell, or one run.

@@ -78,6 +78,8 @@ class Stack:
                 raise Damage(f"{name} is not JSON") from error
             if wrong := flaw(value, address, self.path.parent.name):
                 raise Damage(f"{name} is no record of its run: {wrong}")
+            if value["results_version"] != self.results_version:
+                raise Damage(f"{name} and {MANIFEST} name different versions")
             found.append(value)
         return found
 
