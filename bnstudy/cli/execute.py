@@ -106,6 +106,8 @@ def train_missing(
     present.outcome(outcome, time.monotonic() - begin, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
+    if not outcome.complete:
+        writable(Path(request.settings.results_dir))  # a full disk looks like dead workers
     lost = lost_of(request, plan, outcome)
     present.lost(lost, command_of(request))
     return Result(plan, outcome, watch.signal, lost)

@@ -51,6 +51,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Unwritable(UserError):
+    """The disk takes no more, or not from this user: no fault of what was to be stored."""
+
+
 class Store:
     """The records under one folder; any number of processes may use it at once."""
 
@@ -81,14 +85,14 @@ class Store:
         """Stores stacks of several cells that were trained together, all of them or none.
 
         Each is given by the arguments of `put`. When this returns they survive a power cut.
-        Raises UserError when the disk takes no more, or not from this user: nothing is stored then,
-        or, with several stacks, what is left to move is moved by whoever opens the store next.
+        Raises Unwritable when the disk takes nothing: nothing is stored then, or, with several
+        stacks, what is left to move is moved by whoever opens the store next.
         """
         self._sweep()
         try:
             return self._put_all(stacks)
         except OSError as error:
-            raise UserError(
+            raise Unwritable(
                 f"these results cannot be stored in {self.root}: {error.strerror or error}. "
                 "Make room or give another results_dir; the same command goes on from here"
             ) from error

@@ -94,7 +94,7 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
     table = stand_in(cells, seeds)
     try:
         claims = found.claims(table)
-        families.check(claims)  # as `judge` will
+        _one_error_rate(claims)
         problems = [*_gaps(claims, seeds), *_strays(panels_of(found, table), claims)]
         form = canonical(claims, [found.claims(t) for t in _where_runs_fail(cells, seeds)])
     except Exception as error:  # whatever it is, it would end the study after its training
@@ -223,7 +223,8 @@ def measured(config: Config) -> list[str]:
         every, own = PROBED.get(probe, ([], []))
         names = [*every, *own] if batch else every
         if probe == "lengths":
-            steps = [max(round(factor * config.data.length), 1) for factor in FACTORS]
+            length = config.data.length  # of images as sequences the data say it, and no probe's
+            steps = [max(round(factor * length), 1) for factor in FACTORS] if length else []
             names = [f"{name}/{n:04d}" for name in names for n in steps]
         if probe != "forgetting" or config.train.classes_per_task:
             found += names
@@ -246,6 +247,15 @@ def _gaps(claims: Sequence[Claim], seeds: Sequence[int]) -> list[str]:
         elif not any(values) and claim.estimand != FAILURES:  # of the stand-in none failed
             found.append(f"claim '{claim.name}' compares an arm with itself")
     return found
+
+
+def _one_error_rate(claims: Sequence[Claim]) -> None:
+    """Raises ValueError where `judge` would: it names the claim that an axis too many doubles."""
+    names = [claim.name for claim in claims]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise ValueError(f"claim '{doubled}' is made {names.count(doubled)} times")
+    families.check(claims)
 
 
 def _strays(sheets: Mapping[str, Sequence[Panel]], claims: Sequence[Claim]) -> list[str]:

@@ -42,24 +42,25 @@ def test_a_sweep_that_is_killed_a_hundred_times_ends_with_the_same_table(tmp_pat
     """Kill i comes at a random moment after i / 2 stacks: the sweep lasts until the last one."""
     rng, tally, begun = random.Random(0), Counter(), 0
     process, kept = None, {}
-    for i in range(KILLS):
-        pids = []
+    while (i := sum(tally.values())) < KILLS:
 
         def reached(i=i):
-            nonlocal process, begun, pids
+            nonlocal process, begun
             if process is None or process.poll() is not None:
                 process, begun = start(tmp_path), begun + 1
-            pids = workers(process.pid)
-            return len(done(tmp_path)) >= i // 2 and pids
+            return len(done(tmp_path)) >= i // 2 and workers(process.pid)
 
         wait_for(reached)
         time.sleep(rng.uniform(0, 0.5))
-        victim = rng.choices(["worker", "planner", "both"], [6, 1, 1])[0]
-        hit = [signalled(rng.choice(pids), signal.SIGKILL)] if victim != "planner" else []
-        if victim != "worker":
-            hit.append(process.poll() is None and signalled(process.pid, signal.SIGKILL))
+        victim, pids = (
+            rng.choices(["worker", "planner", "both"], [8, 1, 1])[0],
+            workers(process.pid),
+        )
+        if victim != "planner" and pids:
+            tally["worker"] += signalled(rng.choice(pids), signal.SIGKILL)
+        if victim != "worker" and process.poll() is None:
+            tally["planner"] += signalled(process.pid, signal.SIGKILL)
             ended(process, pids)
-        tally[victim] += any(hit)
         now = {path: path.stat().st_mtime_ns for path in done(tmp_path)}
         assert kept.items() <= now.items(), "a complete stack was lost or trained again"
         kept = now
