@@ -205,7 +205,9 @@ def fingerprint(folder: Path, names: list[str], cache_dir: Path | None = None) -
     ]
     memory = cache_dir and cache_dir / f"fingerprint-{_hash(json.dumps(seen))}.txt"
     if memory and memory.is_file():
-        return memory.read_text()
+        value = memory.read_text(errors="replace").partition(" ")[0]
+        if memory.read_text(errors="replace") == _noted(value):  # else damaged: hashed again
+            return value
     total = hashlib.sha256()
     for name in track(names, "hashing the data"):
         with open(folder / name, "rb") as file:
@@ -213,8 +215,13 @@ def fingerprint(folder: Path, names: list[str], cache_dir: Path | None = None) -
         total.update(f"{name}\0{content}\n".encode())
     value = total.hexdigest()[:16]
     if memory:
-        write_aside(memory, lambda path: path.write_text(value))
+        write_aside(memory, lambda path: path.write_text(_noted(value)))
     return value
+
+
+def _noted(value: str) -> str:
+    """A fingerprint as it is remembered, with its own hash: a flipped bit must not be data."""
+    return f"{value} {_hash(value)}"
 
 
 def _hash(text: str) -> str:
