@@ -1,5 +1,6 @@
 """What this machine can be told, and what it says of the code that it runs."""
 
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,14 @@ def keep_memory() -> bool:
         return False
     trim, pad, mmaps = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
     return bool(mallopt(mmaps, 0) and mallopt(trim, 2**31 - 1) and mallopt(pad, 2**28))
+
+
+def memory() -> int:
+    """Bytes of this machine's memory; where it does not say, more than any machine has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**63
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What people wait for around the training: help, planning, tables."""
+"""What people wait for around the training (help, planning, tables), and what grows with it."""
 
 import subprocess
 import sys
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from bnstudy.bench import machine, median_interval, write
+from bnstudy.bench import growth, machine, median_interval, write
 
-CELLS, SEEDS = 2000, 5
+CELLS, SEEDS = 10_000, 5
 ASKED = 20  # cells of one study among them
-LIMITS = {"help": 0.5, "plan": 3.0, "study": 0.5, "table": 5.0}
-LIMIT_GIB = 1.0
+LIMITS = {"help": 0.5, "plan": 15.0, "study": 0.5, "table": 25.0}
+LIMIT_GIB = 2.0
+LIMIT_MIB = 20.0  # that a worker grows by after its first pack
 
 
 def filled(root: Path, cells: int) -> list[Any]:
@@ -99,17 +100,22 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def figure(rows: dict[str, list[float]], axes: Any) -> None:
-    """Seconds beside the limits."""
+def figure(rows: dict[str, list[float]], mib: list[float], axes: Any) -> None:
+    """Seconds beside the limits; a worker's memory."""
     from bnstudy.figures import hue
 
-    ax = np.ravel(axes)[0]
+    ax, memory = np.ravel(axes)
     for i, (name, (mid, low, high)) in enumerate(rows.items()):
         ax.barh(i, mid, xerr=[[mid - low], [high - mid]], color=hue(0).color, capsize=2)
         ax.plot([LIMITS[name]] * 2, [i - 0.4, i + 0.4], color=hue(1).color)
     ax.set_yticks(range(len(rows)), [LABELS[name] for name in rows])
     ax.set_xlabel("seconds (line: at most)")
     ax.set_title("what people wait for")
+    memory.plot(growth.STACKS * np.arange(1, len(mib) + 1), mib, "o-", color=hue(0).color)
+    memory.set_ylim(0, 1.1 * max(mib))
+    memory.set_xlabel("stacks trained by one worker")
+    memory.set_ylabel("resident memory (MiB)")
+    memory.set_title("a worker's memory")
 
 
 LABELS = {
@@ -129,6 +135,9 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
         root = Path(scratch) / "runs"
         configs = filled(root, CELLS)
         say("the store is filled")
+        mib = growth.worker_memory(Path(scratch) / "trained")
+        per_run = growth.bytes_per_run(Path(scratch) / "trained")
+        say("a worker has trained")
         plan, study = planning(root, configs), study_table(root, configs)
         seconds: dict[str, list[float]] = {name: [] for name in LIMITS}
         gib = []
@@ -142,12 +151,22 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
             say(f"round {i + 1} of {rounds}")
     found = {name: median_interval(v) for name, v in seconds.items()}
     content = {"command": command, "machine": machine(), "rounds": rounds, "seconds": found,
-               "table_gib": max(gib), "limits": {**LIMITS, "table_gib": LIMIT_GIB}}  # fmt: skip
-    write(folder, "report", content, pd.DataFrame(seconds), figure, found, (1, 1))
+               "table_gib": max(gib), "worker_mib": mib, "store_bytes_per_run": per_run,
+               "limits": {**LIMITS, "table_gib": LIMIT_GIB, "worker_mib": LIMIT_MIB}}  # fmt: skip
+    write(folder, "report", content, pd.DataFrame(seconds),
+          lambda rows, axes: figure(rows, mib, axes), found, (1, 2))  # fmt: skip
     lines = [
         f"{LABELS[name]:<34} {v[0]:.2f} s [{v[1]:.2f}, {v[2]:.2f}]; at most {LIMITS[name]}: "
         f"{'reached' if v[2] <= LIMITS[name] else 'missed'}"
         for name, v in found.items()
     ]
-    return [*lines, f"the table's process: {max(gib):.2f} GiB at most; under {LIMIT_GIB:g}: "
-            f"{'reached' if max(gib) < LIMIT_GIB else 'missed'}"]  # fmt: skip
+    grown = mib[-1] - mib[0]
+    return [
+        *lines,
+        f"the table's process: {max(gib):.2f} GiB at most; under {LIMIT_GIB:g}: "
+        f"{'reached' if max(gib) < LIMIT_GIB else 'missed'}",
+        f"a worker: {mib[0]:.0f} MiB after {growth.STACKS} stacks, {grown:+.1f} after "
+        f"{growth.PARTS * growth.STACKS}; under {LIMIT_MIB:g}: "
+        f"{'reached' if grown < LIMIT_MIB else 'missed'}",
+        f"the store: {per_run / 1000:.0f} kB per run",
+    ]

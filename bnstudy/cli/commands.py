@@ -1,5 +1,6 @@
 """The command line. Heavy imports live inside the commands: `bnstudy --help` loads no torch."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,23 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUME
 TRAINING = ("torch", "torchvision", "sklearn")  # what the extra `train` brings beside W&B
 
 
+# of files and disks, whoever meets them; a pipe that closes is click's to handle
+DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+
+
+def trouble(error: Exception) -> str:
+    """What the machine lacks, in a sentence: room or rights on a disk, memory; "" for all else."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}" if error.errno in DISK else ""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "this takes more memory than the machine has left: choose fewer data, smaller layers"
+    return ""
+
+
 class Commands(click.Group):
     """A group that turns a user's mistake into one message and exit code 2."""
 
@@ -51,6 +69,11 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(2)
+        except (OSError, MemoryError, RuntimeError) as error:
+            if not (said := trouble(error)) or os.environ.get("BNSTUDY_TRACEBACK", "0") != "0":
+                raise
+            click.echo(f"bnstudy: {said}", err=True)
+            ctx.exit(1)
         except tuning.Unfinished as stopped:
             ctx.exit(stopped.exit_code)
         except KeyboardInterrupt:

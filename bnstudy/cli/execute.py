@@ -40,13 +40,15 @@ class Result:
     plan: Plan
     outcome: Outcome = field(default_factory=Outcome)  # of what was missing
     signal: int | None = None  # that stopped it
+    lost: int = 0  # runs that were in the store meanwhile and are not in it any more
 
     @property
     def exit_code(self) -> int:
-        """0 also when max_minutes was over; 1 when something failed; 128 + a signal's number."""
+        """0 also when max_minutes was over; 1 when something failed or was removed meanwhile;
+        128 + a signal's number."""
         if self.signal is not None:
             return 128 + self.signal
-        return 1 if self.outcome.of(State.FAILED, State.DIED) else 0
+        return 1 if self.lost or self.outcome.of(State.FAILED, State.DIED) else 0
 
 
 def train_missing(
@@ -120,7 +122,19 @@ def train_missing(
     present.outcome(outcome, time.monotonic() - started, watch.signal, command_of(request))
     if outcome.launcher_error:
         raise UserError(f"the launcher could not start its workers: {outcome.launcher_error}")
-    return Result(plan, outcome, watch.signal)
+    if not outcome.complete:
+        writable(Path(request.settings.results_dir))  # a full disk looks like dead workers
+    lost = lost_of(request, plan, outcome)
+    present.lost(lost, command_of(request))
+    return Result(plan, outcome, watch.signal, lost)
+
+
+def lost_of(request: "Request", plan: Plan, outcome: Outcome) -> int:
+    """Runs of a plan that the store held before or during a launch, and does not hold after it."""
+    left = (fate for fate in outcome.stacks if fate.state is not State.DONE)
+    missing = {address for fate in left for address in fate.plan.addresses}
+    held = store_of(request).held([cell.cell for cell in plan.cells])
+    return len(set(plan.addresses) - missing - held)
 
 
 @contextmanager

@@ -55,8 +55,8 @@ def writable(results: Path) -> None:
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
+        with tempfile.TemporaryFile(dir=results) as file:
+            file.write(bytes(4096))  # a full disk still takes an empty file
     except OSError as error:
         raise UserError(
             f"the results folder '{results}' cannot be written ({error.strerror}): "

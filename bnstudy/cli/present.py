@@ -269,6 +269,16 @@ def failed_before(failed: "Sequence[Fate]", command: str) -> None:
         )
 
 
+def lost(runs: int, command: str) -> None:
+    """Runs that somebody removed while others were trained."""
+    if runs:
+        click.echo(
+            f"gone     {count(runs, 'run')} of this grid left the store while it was trained "
+            f"(bnstudy rm, or damage); the same command trains what is missing: {command}",
+            err=True,
+        )
+
+
 def _retry(command: str) -> str:
     """How what failed is trained again."""
     own = [word for word in command.split(" ") if not word.startswith("retry=")]

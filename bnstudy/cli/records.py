@@ -61,10 +61,13 @@ def show(config_dir: tuple[str, ...], words: tuple[str, ...]) -> None:
     if selected.study:
         present.study(selected.study, selected.store, len(selected.table))
         return
-    found = selected.store.runs(selected.prefix) if len(selected.cells) > 1 else []
+    several = selected.prefix and len(selected.cells) > 1
+    found = selected.store.runs(selected.prefix) if several else []
     chosen = [a for a in selected.table["address"] if not found or a in found]
     store = selected.store
     records = sorted((store.get(a) for a in chosen), key=lambda r: (r["cell"], r["seed"]))
+    if not records:
+        raise UserError(f"nothing to show: {store.root} holds no run")
     text = encode(records if len(records) > 1 else records[0])
     if sys.stdout.isatty():
         Console().print(Syntax(text, "json", background_color="default"))

@@ -58,27 +58,29 @@ def theory() -> None:
 
 
 @click.command()
+@click.option("--run-entries", is_flag=True, help="Run the code of your own that the record names.")
 @click.argument("address", shell_complete=complete_address)
 @click.argument("overrides", nargs=-1)
-def fold(address: str, overrides: tuple[str, ...]) -> None:
+def fold(run_entries: bool, address: str, overrides: tuple[str, ...]) -> None:
     """Fold BN into the layers before it, in a trained model: equality and inference speed.
 
     ADDRESS is that of a run or cell (its first seed), or the beginning of one; overrides:
-    results_dir, data.root.
+    results_dir, data.root. Code that a record names (data.entry, model.entry, norm.entry) runs with
+    --run-entries only, and only if it is what the run was trained with.
     """
     roots = [o.partition("=")[2] for o in overrides if o.startswith("data.root=")]
     store = open_store([o for o in overrides if not o.startswith("data.root=")])
     record = min((store.get(a) for a in store.runs(address)), key=lambda r: r["seed"])
+    config = at_root(config_of(record), roots)
+    _allow(config, run_entries)
 
     import torch
 
     from bnstudy import data
-    from bnstudy.config import Config
     from bnstudy.normtools.fold import fold as folded
     from bnstudy.normtools.fold import inference_speedup
     from bnstudy.work.build import build
 
-    config = at_root(Config.model_validate(record["config"]), roots)
     torch.set_num_threads(1)
     dataset = data.load(config.data, store.root / "cache", config.seed)
     net = build(config, tuple(dataset.shape), dataset.num_classes)
@@ -102,6 +104,29 @@ def fold(address: str, overrides: tuple[str, ...]) -> None:
         click.echo(f"inference at batch {size}: {speed:.2f} times as fast (median of 30 pairs)")
 
 
+def config_of(record: dict[str, Any]) -> "Config":
+    """The config of a record. Raises UserError where it is none of this version's."""
+    from bnstudy.config import Config
+    from bnstudy.config.overrides import validated
+
+    return validated(Config, record["config"], f"the record {record['address']}")
+
+
+def _allow(config: "Config", run_entries: bool) -> None:
+    """Refuse code that a record names, unless it was asked for and has not changed since."""
+    from bnstudy.work.sources import check
+
+    parts = {"data": config.data, "model": config.model, "norm": config.norm}
+    named = [f"{k}.entry={part.entry}" for k, part in parts.items() if part.entry]
+    if named and not run_entries:
+        raise UserError(
+            f"the record {config.address} names {' and '.join(named)}, code that folding would "
+            f"run from the working directory, {Path.cwd()}: --run-entries runs it"
+        )
+    if named:
+        check(config)
+
+
 def at_root(config: "Config", roots: list[str]) -> "Config":
     """The config with its data in the given folder, if any."""
     if not roots:
@@ -114,7 +139,6 @@ def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[s
     """The final weights of a run: as kept, or from training its whole stack again."""
     import torch
 
-    from bnstudy.config import Config
     from bnstudy.sweep.protocol import Execution
     from bnstudy.work.record import summaries
     from bnstudy.work.trainer import Trainer, device
@@ -131,7 +155,7 @@ def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[s
             f"{stack['networks'] - len(mates)} of the {stack['networks']} networks that trained "
             "together are not in the store: without them the bits may differ"
         )
-    configs = [at_root(Config.model_validate(store.get(a)["config"]), roots) for a in mates]
+    configs = [at_root(config_of(store.get(a)), roots) for a in mates]
     compile = "never" if stack["steps"].startswith("eager") else "always"
     execution = Execution(results_dir=str(store.root.parent), compile=compile, save_weights=True)
     torch.set_deterministic_debug_mode("error")

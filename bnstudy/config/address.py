@@ -44,9 +44,13 @@ def canonical(part: BaseModel) -> dict[str, Any]:
     return plain
 
 
-def digest(plain: Any) -> str:
-    """Address of a canonical form under the present RESULTS_VERSION."""
-    text = json.dumps([RESULTS_VERSION, plain], sort_keys=True, separators=(",", ":"))
+def digest(plain: Any, version: int | None = None) -> str:
+    """Address of a canonical form under the present RESULTS_VERSION, or under another."""
+    text = json.dumps(
+        [RESULTS_VERSION if version is None else version, plain],
+        sort_keys=True,
+        separators=(",", ":"),
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:ADDRESS_LENGTH]
 
 

@@ -1,6 +1,7 @@
 """The cells of a grid: every combination of its axes, once, on the typed config."""
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from bnstudy.config import capabilities
 from bnstudy.config.address import flatten
-from bnstudy.config.overrides import validated
+from bnstudy.config.overrides import MOST_CELLS, validated
 from bnstudy.config.schema import Config
 from bnstudy.config.settings import GROUPS, Settings
 from bnstudy.errors import UserError
@@ -50,6 +51,9 @@ def expand(
         UserError: an impossible value or combination; a setting that is not used; rules that leave
             nothing.
     """
+    size = math.prod(len(values) for values in axes.values())
+    if size > MOST_CELLS:
+        raise UserError(f"the grid has {size:,} cells, {MOST_CELLS:,} at most: shorten an axis")
     found: dict[str, tuple[Config, dict[str, Any]]] = {}
     excluded = 0
     idle: dict[str, Any] = {}  # by hand, changed, and not used by the first cell that had it so

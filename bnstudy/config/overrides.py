@@ -1,5 +1,6 @@
 """Overrides: read in Hydra's grammar, checked against the schema; mistakes in one message."""
 
+import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ EXCLUSIVE = (
     ("norm.num_groups", "norm.channels_per_group"),
 )
 AXES = axis_keys()
+MOST_CELLS = 100_000  # of a grid; expanding so many takes 10 s
 Typed = TypeVar("Typed", bound=BaseModel)
 
 
@@ -143,7 +145,10 @@ def sweep_values(override: Override, choices: Callable[[str], list[str]]) -> lis
     if getattr(value, "shuffle", False):
         raise UserError(f"{override.input_line}: a grid has one order: leave shuffle out")
     try:
-        return list(override.sweep_iterator())
+        found = list(itertools.islice(override.sweep_iterator(), MOST_CELLS + 1))
+        if len(found) > MOST_CELLS:
+            raise UserError(f"{override.input_line}: a grid has {MOST_CELLS:,} cells at most")
+        return found
     except HydraException:  # an interval, which a sampler would draw from
         raise UserError(
             f"{override.input_line}: a grid needs single values: write a comma list "

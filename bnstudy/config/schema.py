@@ -12,6 +12,13 @@ from bnstudy.config.address import canonical, digest, flatten, later, machine
 
 IGNORED = -100  # the label of what has none: a step where nothing is asked, padding
 DURATIONS = ("epochs", "steps", "examples")
+# beyond what any data set, network or training here can have: refused, for it would only fill the
+# memory or never end
+MANY = 10**9  # examples, channels
+LONG = 10**15  # steps
+DEEP, WIDE, SEQUENCE = 10_000, 65_536, 10**6  # layers, units of a layer, steps of a sequence
+LARGEST = 3.4e38  # what a float32 holds
+LAST_SEED = 2**63 - 1  # histories hold seeds as 64-bit integers
 
 
 class Part(BaseModel):
@@ -29,32 +36,52 @@ class DataConfig(Part):
 
     name: str = "digits"
     train_size: int | None = Field(
-        None, ge=1, description="class-balanced subset of the training part; null: the scale's size"
+        None,
+        ge=1,
+        le=MANY,
+        description="class-balanced subset of the training part; null: the scale's size",
     )
     split_seed: int = Field(
-        0, ge=0, description="of the fixed test part; training and validation follow the run's seed"
+        0,
+        ge=0,
+        le=LAST_SEED,
+        description="of the fixed test part; training and validation follow the run's seed",
     )
     test_part: Literal["test", "validation"] = later(
         "test", "what is measured as test_*; validation: the test part stays unseen, for pilots"
     )
     contrast: float = Field(
-        0.0, ge=0, description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)"
+        0.0,
+        ge=0,
+        le=LARGEST,
+        description="each image is multiplied by exp(contrast * z), z ~ N(0, 1)",
     )
     pixel_noise: float = Field(
-        0.0, ge=0, description="s.d. of noise added once to each image, in units of the grey range"
+        0.0,
+        ge=0,
+        le=LARGEST,
+        description="s.d. of noise added once to each image, in units of the grey range",
     )
     noise_every_step: bool = later(
         False, "pixel noise of training images is redrawn at each step; test images keep theirs"
     )
     image_size: int | None = Field(
-        None, ge=4, description="folders: resize the short side, crop; sequences of images: resize"
+        None,
+        ge=4,
+        le=SEQUENCE,
+        description="folders: resize the short side, crop; sequences of images: resize",
     )
     sequence: Literal["none", "rows", "pixels", "permuted"] = later(
         "none", "images as sequences: of rows, of pixels, of pixels in one fixed random order"
     )
-    length: int | None = later(None, "text, adding, parity, copy: steps in a sequence", ge=1)
+    length: int | None = later(
+        None, "text, adding, parity, copy: steps in a sequence", ge=1, le=SEQUENCE
+    )
     min_length: int | None = later(
-        None, "sequences are cut to lengths drawn evenly from here to the full one", ge=1
+        None,
+        "sequences are cut to lengths drawn evenly from here to the full one",
+        ge=1,
+        le=SEQUENCE,
     )
     path: str | None = machine(None, "text: a UTF-8 file; default: three plays by Shakespeare")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
@@ -68,9 +95,9 @@ class ModelConfig(Part):
     """Which network is trained."""
 
     name: str = "resnet"
-    depth: int = Field(8, ge=8, description="resnet: 6n + 2 layers")
-    width: int = Field(8, ge=1, description="resnet: channels of the first stage")
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    depth: int = Field(8, ge=8, le=DEEP, description="resnet: 6n + 2 layers")
+    width: int = Field(8, ge=1, le=WIDE, description="resnet: channels of the first stage")
+    hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(
         (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
     arch: str = later("", "torchvision: name of a classifier")
@@ -82,7 +109,7 @@ class ModelConfig(Part):
         "orthogonal", "recurrent: initial hidden-to-hidden matrices"
     )
     initial_noise: float = later(
-        0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0
+        0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0, le=LARGEST
     )
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
@@ -92,28 +119,32 @@ class NormConfig(Part):
     """Which normalization follows each weight layer, and how its statistics are made."""
 
     name: str = "batch"
-    eps: float = Field(1e-5, gt=0)
+    eps: float = Field(1e-5, gt=0, le=LARGEST)
     affine: Literal["both", "gamma", "beta", "none"] = "both"
     momentum: float | None = Field(
         0.1, gt=0, le=1, description="torch's sense: weight of the new batch; null: cumulative mean"
     )
     group_size: int | None = Field(
-        None, ge=1, description="ghost: examples that share statistics in training"
+        None, ge=1, le=MANY, description="ghost: examples that share statistics in training"
     )
-    num_groups: int | None = Field(None, ge=1)
-    channels_per_group: int | None = Field(None, ge=1)
+    num_groups: int | None = Field(None, ge=1, le=MANY)
+    channels_per_group: int | None = Field(None, ge=1, le=MANY)
     freeze_at: float = Field(
         1.0, ge=0, le=1, description="from this fraction of training on, population statistics"
     )
     backend: Literal["fused", "reference"] = "fused"
-    gamma_init: float = later(1.0, "initial gamma")
+    gamma_init: float = later(1.0, "initial gamma", ge=-LARGEST, le=LARGEST)
     evaluation: Literal["population", "batch", "mixture", "example"] = later(
         "population", "batch norms: statistics used in evaluation"
     )
-    prior_examples: float | None = later(None, "mixture: weight of the population", gt=0)
+    prior_examples: float | None = later(
+        None, "mixture: weight of the population", gt=0, le=LARGEST
+    )
     alpha: float | None = later(None, "example: part of the example's own moments", ge=0, le=1)
-    r_max: float | None = later(None, "Batch Renormalization: bound of r and 1 / r", ge=1)
-    d_max: float | None = later(None, "Batch Renormalization: bound of |d|", ge=0)
+    r_max: float | None = later(
+        None, "Batch Renormalization: bound of r and 1 / r", ge=1, le=LARGEST
+    )
+    d_max: float | None = later(None, "Batch Renormalization: bound of |d|", ge=0, le=LARGEST)
     renorm_warmup: tuple[int, int, int] | None = later(
         None, "steps (hold, r_full, d_full): bounds rise from hold to there"
     )
@@ -121,9 +152,12 @@ class NormConfig(Part):
         "step", "batch in a recurrent network: statistics per step, one for all, or per sequence"
     )
     time_steps: int | None = later(
-        None, "batch in a recurrent network: T_max; null: the longest training sequence", ge=1
+        None,
+        "batch in a recurrent network: T_max; null: the longest training sequence",
+        ge=1,
+        le=SEQUENCE,
     )
-    min_count: int = later(2, "valid examples that a time step's statistics need", ge=2)
+    min_count: int = later(2, "valid examples that a time step's statistics need", ge=2, le=MANY)
     below_min: Literal["last_step", "error"] = later(
         "last_step", "with fewer: the last step's statistics, counted, or an error"
     )
@@ -150,25 +184,30 @@ class OptimizerConfig(Part):
     """How weights move."""
 
     name: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(0.1, gt=0, description="at reference_batch_size; lr_rule scales it")
+    lr: float = Field(
+        0.1, gt=0, le=LARGEST, description="at reference_batch_size; lr_rule scales it"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd: heavy ball; adam: beta1")
     beta2: float = Field(0.999, ge=0, lt=1, description="adam")
-    weight_decay: float = Field(0.0, ge=0, description="coupled (added to the gradient)")
+    weight_decay: float = Field(
+        0.0, ge=0, le=LARGEST, description="coupled (added to the gradient)"
+    )
     decay_norm: bool = Field(True, description="weight decay on gamma and beta of norms, too")
     lr_rule: Literal["none", "linear", "sqrt"] = Field(
         "linear", description="lr times (B / reference_batch_size) to the power 0, 1, 1/2"
     )
-    reference_batch_size: int = Field(32, ge=1)
+    reference_batch_size: int = Field(32, ge=1, le=MANY)
     schedule: Literal["constant", "step", "cosine"] = "step"
     milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
     decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
     clip_norm: float | None = later(
-        None, "gradients are scaled down to this norm, each network's by itself", gt=0
+        None, "gradients are scaled down to this norm, each network's by itself", gt=0, le=LARGEST
     )
     weight_average: float | None = later(
         None,
         "horizon, in examples, of an exponential average of the weights, evaluated beside",
         gt=0,
+        le=LARGEST,
     )
 
     def lr_at(self, batch_size: int) -> float:
@@ -180,10 +219,10 @@ class OptimizerConfig(Part):
 class TrainConfig(Part):
     """How long, in exactly one unit; the last incomplete batch of an epoch is dropped."""
 
-    batch_size: int = Field(32, ge=1)
-    epochs: float | None = Field(None, ge=0)
-    steps: int | None = Field(None, ge=0)
-    examples: int | None = Field(None, ge=0)
+    batch_size: int = Field(32, ge=1, le=MANY)
+    epochs: float | None = Field(None, ge=0, le=MANY)
+    steps: int | None = Field(None, ge=0, le=LONG)
+    examples: int | None = Field(None, ge=0, le=LONG)
     classes_per_batch: int | None = later(
         None, "every batch holds examples of this many classes only, equally many of each", ge=1
     )
@@ -191,7 +230,10 @@ class TrainConfig(Part):
         None, "a stream: classes come in groups of this size, one group after the other", ge=1
     )
     processes: int = later(
-        1, "processes that share each batch; each normalizes its own part unless norm.sync", ge=1
+        1,
+        "processes that share each batch; each normalizes its own part unless norm.sync",
+        ge=1,
+        le=1024,
     )
     precision: Literal["float32", "tf32", "bf16"] = later(
         "float32", "of matrix products in training; tf32 on GPUs only; evaluation is in float32"
@@ -250,10 +292,14 @@ class TrainConfig(Part):
 class EvaluateConfig(Part):
     """When and how a network is measured."""
 
-    every: int = Field(1, ge=1, description="epochs between evaluations")
-    large_batch: int = Field(256, ge=2, description="batch-statistics evaluation, PreciseBN")
-    precise_examples: int = Field(10_000, ge=2, description="training examples for PreciseBN")
-    steps: int | None = later(None, "steps between evaluations, instead of epochs", ge=1)
+    every: int = Field(1, ge=1, le=LONG, description="epochs between evaluations")
+    large_batch: int = Field(
+        256, ge=2, le=MANY, description="batch-statistics evaluation, PreciseBN"
+    )
+    precise_examples: int = Field(
+        10_000, ge=2, le=MANY, description="training examples for PreciseBN"
+    )
+    steps: int | None = later(None, "steps between evaluations, instead of epochs", ge=1, le=LONG)
     online: bool = later(False, "predict each training batch before learning from it")
     probes: tuple[str, ...] = later((), "further measurements, by name")
 
@@ -272,7 +318,7 @@ class Parts(Part):
 class Config(Parts):
     """One training run, complete."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LAST_SEED)
 
     @property
     def address(self) -> str:

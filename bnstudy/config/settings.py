@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from bnstudy.config import capabilities
-from bnstudy.config.schema import DURATIONS, Config, Part, Parts
+from bnstudy.config.schema import DURATIONS, LAST_SEED, MANY, Config, Part, Parts
 from bnstudy.errors import UserError
 
+MOST_SEEDS = 100_000
 GROUPS = ("data", "model", "norm", "optimizer", "scale")
 PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
 HERE = Path(__file__).parents[1]  # the package
@@ -124,14 +125,19 @@ class Settings(Parts):
     # how to execute: none of it changes what is computed
     results_dir: str = "results"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = Field(None, ge=1, description="processes; null: one per core")
+    workers: int | None = Field(None, ge=1, le=100_000, description="processes; null: one per core")
     max_stack: int | None = Field(
-        None, ge=1, description="networks trained as one stack; null: by the table of costs"
+        None,
+        ge=1,
+        le=100_000,
+        description="networks trained as one stack; null: by the table of costs",
     )
     compile: Literal["auto", "never", "always"] = Field(
         "auto", description="compiled training steps; auto: where the table of costs says they pay"
     )
-    max_minutes: float | None = Field(None, gt=0, description="launch no new cells after this")
+    max_minutes: float | None = Field(
+        None, gt=0, le=MANY, description="launch no new cells after this"
+    )
     save_weights: bool = False
     checkpoint_minutes: float | None = Field(
         10.0, gt=0, description="between checkpoints of a stack in training; null: none"
@@ -186,15 +192,19 @@ def seed_list(seeds: Seeds) -> list[int]:
         first, dots, last = seeds.partition("..")
         ends = [first.strip(), last.strip()]
         good = dots and all(end.isdigit() for end in ends)
-        chosen = list(range(int(ends[0]), int(ends[1]) + 1)) if good else []
+        asked: Collection[int] = range(int(ends[0]), int(ends[1]) + 1) if good else []
     else:
-        chosen = list(range(seeds)) if isinstance(seeds, int) else sorted(set(seeds))
-    if not chosen or min(chosen) < 0:
+        asked = range(seeds) if isinstance(seeds, int) else set(seeds)
+    try:
+        few = 0 < len(asked) <= MOST_SEEDS
+    except OverflowError:  # a range that is longer than a list can be
+        few = False
+    if not few or min(asked) < 0 or max(asked) > LAST_SEED:
         raise ValueError(
             "seeds must be a positive number, a list of numbers >= 0 or a range such as 30..41, "
-            f"not {seeds}"
+            f"{MOST_SEEDS:,} seeds at most, not {seeds}"
         )
-    return chosen
+    return sorted(asked)
 
 
 def path_of(override: str) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,13 +196,18 @@ def fingerprint(folder: Path, names: list[str], cache_dir: Path | None = None) -
     """
     names = sorted(names)
     stats = [os.stat(os.path.join(folder, name)) for name in names]
+    for name, found in zip(names, stats, strict=True):
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+            raise UserError(f"the data at {folder / name} cannot be read: it is no regular file")
     seen = [
         str(folder.resolve()),
         [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, stats, strict=True)],
     ]
     memory = cache_dir and cache_dir / f"fingerprint-{_hash(json.dumps(seen))}.txt"
     if memory and memory.is_file():
-        return memory.read_text()
+        value = memory.read_text(errors="replace").partition(" ")[0]
+        if memory.read_text(errors="replace") == _noted(value):  # else damaged: hashed again
+            return value
     total = hashlib.sha256()
     for name in track(names, "hashing the data"):
         with open(folder / name, "rb") as file:
@@ -209,8 +215,13 @@ def fingerprint(folder: Path, names: list[str], cache_dir: Path | None = None) -
         total.update(f"{name}\0{content}\n".encode())
     value = total.hexdigest()[:16]
     if memory:
-        write_aside(memory, lambda path: path.write_text(value))
+        write_aside(memory, lambda path: path.write_text(_noted(value)))
     return value
+
+
+def _noted(value: str) -> str:
+    """A fingerprint as it is remembered, with its own hash: a flipped bit must not be data."""
+    return f"{value} {_hash(value)}"
 
 
 def _hash(text: str) -> str:

@@ -4,6 +4,7 @@ Parts are stratified by class. A data set without a test part of its own has one
 (split_seed, "test").
 """
 
+import hashlib
 import importlib.util
 import lzma
 import os
@@ -86,7 +87,7 @@ def image_folder(cfg: DataConfig, cache_dir: Path | None = None) -> Pool:
     if pixels is None:
         pixels = _decode_all(root, listing, cfg.image_size)
         if kept and cfg.fingerprint:
-            files.write_aside(kept, lambda path: torch.save(pixels, path))
+            files.write_aside(kept, lambda path: torch.save((pixels, _hash(pixels)), path))
     labels = {part: torch.tensor([y for _, y in items]) for part, items in listing.parts.items()}
     info = {"classes": list(listing.classes)}
     if "test" in labels:
@@ -158,14 +159,27 @@ def _unit(pixels: torch.Tensor) -> torch.Tensor:
 def _read_kept(path: Path) -> dict[str, torch.Tensor] | None:
     """Decoded images of an earlier time, or None when they are absent or damaged."""
     try:
-        return torch.load(path, weights_only=True)
+        pixels, told = torch.load(path, weights_only=True)
+        return pixels if _hash(pixels) == told else None  # torch does not look for flipped bits
     except (
+        AttributeError,
         OSError,
         RuntimeError,
         EOFError,
+        TypeError,
+        ValueError,
         UnpicklingError,
     ):  # torn or foreign: make it anew
         return None
+
+
+def _hash(pixels: dict[str, torch.Tensor]) -> str:
+    """Of the decoded images of all parts."""
+    found = hashlib.sha256()
+    for part in sorted(pixels):
+        found.update(f"{part} {tuple(pixels[part].shape)}".encode())
+        found.update(pixels[part].contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def _decode_all(root: Path, listing: files.Listing, size: int | None) -> dict[str, torch.Tensor]:

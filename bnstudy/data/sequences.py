@@ -16,6 +16,7 @@ from bnstudy.config import IGNORED
 from bnstudy.config.capabilities import DATA
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError
+from bnstudy.machine import memory
 
 if TYPE_CHECKING:
     from bnstudy.config import DataConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PAD = -1  # the token where a sequence is padded
 SIZES = {"train": 5000, "val": 500, "test": 2000}  # of made sequences
 BINS = 10  # classes of the adding problem
+BYTES = 12  # of a step and a class while sequences are made: an integer one-hot and a float
 SYMBOLS, DELAY = 8, 10  # of the copy stream
 
 
@@ -149,6 +151,14 @@ def _made(cfg: "DataConfig", seed: int, make, num_classes: int) -> "Pool":
     """
     from bnstudy.data.draws import Pool
 
+    n = cfg.train_size or SIZES["train"]
+    needed = (n + SIZES["val"] + SIZES["test"]) * cfg.length * num_classes * BYTES
+    if needed > memory() / 2:
+        raise UserError(
+            f"data={cfg.name} with data.train_size={n} and data.length={cfg.length} takes "
+            f"{needed / 1e9:.0f} GB of memory, and this machine has {memory() / 1e9:.0f}"
+        )
+
     def drawn(part: str, n: int, own_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         stream = generator(own_seed, f"{cfg.name} {part}")
         lengths = lengths_of(cfg, cfg.length, n, stream)
@@ -156,7 +166,6 @@ def _made(cfg: "DataConfig", seed: int, make, num_classes: int) -> "Pool":
         beyond = torch.arange(cfg.length) >= lengths[:, None]
         return masked(x, lengths), y.masked_fill(beyond, IGNORED)
 
-    n = cfg.train_size or SIZES["train"]
     own = [drawn("train", n, seed), drawn("val", SIZES["val"], seed)]
     x, y = map(torch.cat, zip(*own, strict=True))
     test = drawn("test", SIZES["test"], cfg.split_seed)

@@ -24,6 +24,8 @@ def read(cfg: "DataConfig") -> str:
     """
     path = DEFAULT if cfg.path is None else Path(cfg.path).expanduser()
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"data.path={path} is no regular file: give a UTF-8 text")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as e:
         raise UserError(

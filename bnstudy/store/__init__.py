@@ -1,6 +1,6 @@
 """Everything that was ever trained: address -> record, on disk, as plain files."""
 
-from bnstudy.store.records import Store
+from bnstudy.store.records import Store, Unwritable
 from bnstudy.store.schema import PROVENANCE, Provenance, Record, StackNote, encode
 from bnstudy.store.stack import stack_id
 from bnstudy.store.table import without_provenance
@@ -11,6 +11,7 @@ __all__ = [
     "Record",
     "StackNote",
     "Store",
+    "Unwritable",
     "encode",
     "stack_id",
     "without_provenance",

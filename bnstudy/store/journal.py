@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic_core import from_json, to_json
 
 from bnstudy.atomic import make_folder, rename, write_atomically
+from bnstudy.store.stack import Damage, content_of
 
 Move = tuple[Path, Path]
 """A finished stack in tmp/, and its place."""
@@ -51,30 +52,57 @@ class Tmp:
             rename(path, aside)
         shutil.rmtree(aside, ignore_errors=True)
 
-    def sweep(self, move: Callable[[Path, Path], None]) -> None:
+    def sweep(self, move: Callable[[Path, Path], None], say: Callable[[str], None]) -> None:
         """Finish the journals of dead processes with `move`, then remove what else they left.
 
-        A process of another host counts as dead when what it left is a day old.
+        A process of another host counts as dead when what it left is a day old. What is damaged of
+        it is named to `say` and removed; where it cannot be removed, it stays.
         """
-        left = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        try:
+            left = list(self.folder.iterdir())
+        except OSError:  # not there yet, or not for this user to tidy
+            return
         for path in sorted(left, key=lambda p: p.suffix != JOURNAL):  # journals first
             if not _abandoned(path):
                 continue
             if path.suffix == JOURNAL:
-                self._finish(path, move)
-            if path.is_dir():
+                try:
+                    self._finish(path, move)
+                except Damage as error:
+                    say(f"damaged: {path}: {error}. What it names counts as missing.")
+                except OSError as error:  # a full or read-only disk: whoever comes next finishes it
+                    say(f"the moves in {path} could not be finished: {error.strerror}")
+                    return
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     def _finish(self, journal: Path, move: Callable[[Path, Path], None]) -> None:
-        """Do what is left of a journal's moves; done twice, or by two, it changes nothing."""
-        with contextlib.suppress(FileNotFoundError):  # another process has finished it
-            for name, target in from_json(journal.read_bytes()):
-                # another process may be finishing it: what it has moved is no longer there
-                with contextlib.suppress(FileNotFoundError):
-                    move(self.folder / name, self.root / target)
+        """Do what is left of a journal's moves; done twice, or by two, it changes nothing.
+
+        Raises Damage for a journal, or a stack it names, that cannot be understood.
+        """
+        try:
+            moves = self._moves(content_of(str(journal)))
+        except FileNotFoundError:  # another process has finished it
+            return
+        for aside, target in moves:
+            # another process may be finishing it: what it has moved is no longer there
+            with contextlib.suppress(FileNotFoundError):
+                move(aside, target)
+
+    def _moves(self, journal: bytes) -> list[Move]:
+        """What a journal says. Raises Damage for anything but moves from tmp/ to cells/."""
+        try:
+            moves = [(str(name), Path(str(target))) for name, target in from_json(journal)]
+        except (ValueError, TypeError) as error:
+            raise Damage("it cannot be understood") from error
+        for name, target in moves:
+            if "/" in name or len(target.parts) != 3 or target.parts[0] != "cells":
+                raise Damage(f"it moves {name} to {target}")
+        return [(self.folder / name, self.root / target) for name, target in moves]
 
 
 def _abandoned(path: Path) -> bool:
@@ -82,7 +110,7 @@ def _abandoned(path: Path) -> bool:
     name = path.name.removeprefix(".")  # of a journal that is being written
     host, pid, _ = name.rsplit("-", 2) if name.count("-") >= 2 else ("", "", "")
     try:
-        old = time.time() - path.stat().st_mtime > _DAY
+        old = time.time() - path.lstat().st_mtime > _DAY
     except FileNotFoundError:
         return False
     return old or (host == socket.gethostname() and not _alive(pid))

@@ -20,22 +20,20 @@ then opened.
 
 import contextlib
 import errno
-import io
 import os
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bnstudy.atomic import make_folder, rename, write_atomically
 from bnstudy.config import RESULTS_VERSION
 from bnstudy.errors import UserError, count, did_you_mean
 from bnstudy.store.journal import Move, Tmp
-from bnstudy.store.schema import Record, decode
+from bnstudy.store.schema import Record
 from bnstudy.store.stack import (
-    HISTORY,
     MANIFEST,
     WEIGHTS,
     Damage,
@@ -49,6 +47,12 @@ from bnstudy.store.table import tidy
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
+
+
+class Unwritable(UserError):
+    """The disk takes no more, or not from this user: no fault of what was to be stored."""
 
 
 class Store:
@@ -81,9 +85,21 @@ class Store:
         """Stores stacks of several cells that were trained together, all of them or none.
 
         Each is given by the arguments of `put`. When this returns they survive a power cut.
+        Raises Unwritable when the disk takes nothing: nothing is stored then, or, with several
+        stacks, what is left to move is moved by whoever opens the store next.
         """
         self._sweep()
+        try:
+            return self._put_all(stacks)
+        except OSError as error:
+            raise Unwritable(
+                f"these results cannot be stored in {self.root}: {error.strerror or error}. "
+                "Make room or give another results_dir; the same command goes on from here"
+            ) from error
+
+    def _put_all(self, stacks: list[tuple[list[Record], Any, Any]]) -> list[str]:
         moves: list[Move] = []
+        journal, moved = None, False
         try:
             for records, history, write_weights in stacks:
                 (cell,) = {record["cell"] for record in records}
@@ -93,11 +109,13 @@ class Store:
             journal = self._tmp.note(moves) if len(moves) > 1 else None
             for aside, target in moves:
                 self._move_in(aside, target)
+            moved = True
             if journal:
                 journal.unlink(missing_ok=True)
         finally:
-            for aside, _ in moves:
-                shutil.rmtree(aside, ignore_errors=True)
+            if moved or journal is None:  # else the journal still promises the rest
+                for aside, _ in moves:
+                    shutil.rmtree(aside, ignore_errors=True)
         return [target.name for _, target in moves]
 
     def _move_in(self, aside: Path, target: Path) -> None:
@@ -167,7 +185,9 @@ class Store:
     def stale(self) -> set[str]:
         """Addresses of runs made under an older RESULTS_VERSION."""
         old = (s for s in self._stacks() if s.results_version < RESULTS_VERSION)
-        return {address for stack in old for address in stack.addresses}
+        # by their records, too: what is stale may be removed
+        found = (self._from(stack, lambda s: s.records(s.addresses)) for stack in old)
+        return {record["address"] for records in found for record in records or ()}
 
     def runs(self, prefix: str) -> list[str]:
         """Addresses of the runs that a text names: those of a cell, or one run.
@@ -204,14 +224,12 @@ class Store:
     def get(self, address: str) -> Record:
         """One record, by its address or the beginning of it."""
         address = self.resolve(address)
-        return decode(self._read(address, f"{address}.json"))
+        return self._first(address, lambda stack: stack.records([address]))[0]
 
     def history(self, address: str) -> "pd.DataFrame":
         """The measurements of one run while it trained, a row per evaluation."""
-        import pandas as pd
-
         record = self.get(address)
-        rows = pd.read_parquet(io.BytesIO(self._read(record["address"], HISTORY)))
+        rows = self._first(record["address"], lambda stack: stack.history())
         return rows[rows["seed"] == record["seed"]].reset_index(drop=True)
 
     def weights_path(self, address: str) -> Path:
@@ -258,13 +276,14 @@ class Store:
         """A stack whose files are all there with the right length; None and set aside otherwise."""
         for last in (False, False, True):
             try:
-                stack = read_stack(path)
-                stack.check_lengths()
+                with _readable(path):
+                    stack = read_stack(path)
+                    stack.check_lengths()
                 return stack
             except NotADirectoryError:
                 return None  # a stray file, not ours
             except (Damage, FileNotFoundError) as error:
-                if not path.exists():
+                if not os.path.lexists(path):
                     return None  # removed, not damaged
                 if last:
                     self._set_aside(path, _reason(error))
@@ -279,13 +298,13 @@ class Store:
             self.resolve(address)  # raises
         return self._cell_of[address]
 
-    def _read(self, address: str, name: str) -> bytes:
-        """A file of the run's stack, after comparing its sha256."""
+    def _first(self, address: str, read: Callable[[Stack], T]) -> T:
+        """What `read` finds in the run's stack; in the next that holds it where one is damaged."""
         for stack in self._stacks([self._cell(address)]):
             if address in stack.addresses:
-                content = self._contents(stack, [name])
-                if content:
-                    return content[0]
+                found = self._from(stack, read)
+                if found is not None:
+                    return found
         self._cell_of.pop(address, None)
         raise UserError(
             f"run {address} is not in {self.root} any more; repeat the command that made it"
@@ -298,21 +317,25 @@ class Store:
             fresh = set(stack.addresses) - seen
             if addresses is not None:
                 fresh &= addresses
-            texts = self._contents(stack, [f"{address}.json" for address in sorted(fresh)])
-            if texts is not None:
+            wanted = frozenset(fresh)
+            found = self._from(
+                stack, lambda s, wanted=wanted: s.records([a for a in s.addresses if a in wanted])
+            )
+            if found is not None:
                 seen |= fresh
-                yield from map(decode, texts)
+                yield from found
 
-    def _contents(self, stack: Stack, names: list[str]) -> list[bytes] | None:
-        """Whole files of a stack; None, and the stack set aside, when one is not as it was."""
+    def _from(self, stack: Stack, read: Callable[[Stack], T]) -> T | None:
+        """What `read` finds in a stack; None, and the stack set aside, when it is damaged."""
         try:
-            return stack.read(names)
+            with _readable(stack.path):
+                return read(stack)
         except (Damage, FileNotFoundError) as error:
             now = self._checked(stack.path)
             if now is None:
                 return None
             if now != stack:  # replaced by another process while we read
-                return self._contents(now, [name for name in names if name in now.files])
+                return self._from(now, read)
             self._set_aside(stack.path, _reason(error))
             return None
 
@@ -338,7 +361,7 @@ class Store:
         """Clean up after killed processes, once per store."""
         if not self._swept:
             self._swept = True
-            self._tmp.sweep(self._move_in)
+            self._tmp.sweep(self._move_in, self.say)
 
 
 def _reason(error: Damage | FileNotFoundError) -> str:
@@ -349,6 +372,18 @@ def _reason(error: Damage | FileNotFoundError) -> str:
 def _names(folder: Path) -> list[str]:
     """What is in a folder, sorted; nothing when it does not exist."""
     try:
-        return sorted(os.listdir(folder))
+        with _readable(folder):
+            return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """One message when a path is there and cannot be read: that is no damage to set aside."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be read: {error.strerror}") from error

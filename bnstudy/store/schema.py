@@ -3,7 +3,10 @@
 import math
 from typing import Any, TypedDict
 
+from pydantic import ConfigDict, ValidationError, create_model
+
 from bnstudy.atomic import json_text
+from bnstudy.config import digest
 
 
 class Provenance(TypedDict, total=False):
@@ -51,7 +54,7 @@ class Record(TypedDict):
     results_version: int
     seed: int
     config: dict[str, Any]  # canonical, nested
-    summary: dict[str, Any]  # metric -> value
+    summary: dict[str, float | None]  # metric -> value
     layers: list[dict[str, Any]]  # a norm layer each
     provenance: Provenance
     stack: StackNote
@@ -60,6 +63,22 @@ class Record(TypedDict):
 PROVENANCE = ("stack", "results_version", *Provenance.__annotations__)
 """Table columns that say how a run was made, not what came out: two tables of the same experiment
 are equal without them (`without_provenance`). `stack` is the stack's id."""
+
+COLUMNS = ("address", "cell", "seed")
+"""Table columns that name a run."""
+
+_STRICT = ConfigDict(strict=True)
+_parts: dict[str, Any] = {
+    kind.__name__: create_model(
+        kind.__name__, __config__=_STRICT, **{k: (v, None) for k, v in kind.__annotations__.items()}
+    )
+    for kind in (Provenance, StackNote)
+}
+_fields: dict[str, Any] = {
+    name: (_parts.get(getattr(kind, "__name__", ""), kind), ...)
+    for name, kind in Record.__annotations__.items()
+}
+_FORM = create_model("Form", __config__=_STRICT, **_fields)
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -75,6 +94,29 @@ def decode(text: bytes) -> Any:
 
     value = from_json(text)
     return _numbers(value) if b'"NaN"' in text or b'Infinity"' in text else value
+
+
+def flaw(value: Any, address: str, cell: str) -> str:
+    """What is wrong with a decoded record that lies in the place of this run; "" where nothing is.
+
+    It has all the fields of a `Record` with values of their kinds, and its address is the hash of
+    its config. Fields that this version does not know are no flaw: a later one may have them.
+    """
+    try:
+        _FORM.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = "is missing" if first["type"] == "missing" else f"is {str(first['input'])[:40]!r}"
+        return f"{'.'.join(map(str, first['loc'])) or 'the record'} {what}"
+    if (value["address"], value["cell"]) != (address, cell):
+        return f"it is the record of {value['address']}, of cell {value['cell']}"
+    if digest(value["config"], value["results_version"]) != address:
+        return "its config is not that of its address"
+    if value["config"].get("seed") != value["seed"]:
+        return f"its seed is {value['seed']}, and its config's {value['config'].get('seed')}"
+    taken = {*COLUMNS, *PROVENANCE, *value["config"]}
+    doubled = [name for name in value["summary"] if name.partition(".")[0] in taken]
+    return f"its metric {doubled[0]} has the name of a setting" if doubled else ""
 
 
 def _numbers(value: Any) -> Any:

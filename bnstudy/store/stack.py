@@ -6,17 +6,24 @@ weights.pt        where they were asked for
 manifest.json     bytes and sha256 of each of these; what it does not list is not there
 """
 
+import contextlib
+import errno
 import hashlib
+import io
 import os
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from bnstudy.atomic import json_text, sync
-from bnstudy.store.schema import Record, encode
+from bnstudy.store.schema import Record, decode, encode, flaw
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST, HISTORY, WEIGHTS = "manifest.json", "history.parquet", "weights.pt"
 
@@ -46,18 +53,46 @@ class Stack:
     def check_lengths(self) -> None:
         """Look whether every file is there. Raises Damage, FileNotFoundError."""
         for name, (size, _) in self.files.items():
-            if os.stat(f"{self.path}/{name}").st_size != size:
+            with _named(name):
+                found = os.stat(f"{self.path}/{name}")
+            if found.st_size != size or not stat.S_ISREG(found.st_mode):
                 raise Damage(f"{name} does not have the {size} bytes it was written with")
 
     def read(self, names: list[str]) -> list[bytes]:
         """Whole files after comparing their sha256. Raises Damage, FileNotFoundError."""
         contents = []
         for name in names:
-            with open(f"{self.path}/{name}", "rb") as file:
-                contents.append(file.read())
+            contents.append(content_of(f"{self.path}/{name}"))
             if hashlib.sha256(contents[-1]).hexdigest() != self.files[name][1]:
                 raise Damage(f"{name} does not have the content it was written with")
         return contents
+
+    def records(self, addresses: list[str]) -> list[Record]:
+        """Records of its runs, each whole and its own. Raises Damage, FileNotFoundError."""
+        found = []
+        names = [f"{address}.json" for address in addresses]
+        for name, address, text in zip(names, addresses, self.read(names), strict=True):
+            try:
+                value = decode(text)
+            except ValueError as error:
+                raise Damage(f"{name} is not JSON") from error
+            if wrong := flaw(value, address, self.path.parent.name):
+                raise Damage(f"{name} is no record of its run: {wrong}")
+            if value["results_version"] != self.results_version:
+                raise Damage(f"{name} and {MANIFEST} name different versions")
+            found.append(value)
+        return found
+
+    def history(self) -> "pd.DataFrame":
+        """The history of all its runs. Raises Damage, FileNotFoundError."""
+        import pandas as pd
+
+        (content,) = self.read([HISTORY])
+        try:
+            rows = pd.read_parquet(io.BytesIO(content))
+            return rows.astype({"seed": int})
+        except (ValueError, OSError, KeyError) as error:
+            raise Damage(f"{HISTORY} cannot be understood") from error
 
     def manifest(self) -> str:
         """The text of its manifest."""
@@ -67,14 +102,52 @@ class Stack:
 
 def read_stack(path: Path) -> Stack:
     """A stack by its manifest alone. Raises Damage, FileNotFoundError, NotADirectoryError."""
-    with open(f"{path}/{MANIFEST}", "rb") as file:
-        text = file.read()
+    text = content_of(f"{path}/{MANIFEST}")
     try:
         content = from_json(text)
-        files = {name: (size, sha) for name, (size, sha) in content["files"].items()}
-        return Stack(path, content["results_version"], files)
+        files = {str(name): (int(size), str(sha)) for name, (size, sha) in content["files"].items()}
+        if any("/" in name for name in files):
+            raise ValueError("a file of another folder")
+        return Stack(path, int(content["results_version"]), files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damage(f"{MANIFEST} cannot be understood") from error
+
+
+_NO_FILE = {
+    errno.EISDIR: "is a folder",
+    errno.ELOOP: "is a link to itself",
+    errno.ENXIO: "is no regular file",
+    errno.ENAMETOOLONG: "is a link to nowhere",
+}
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Damage instead of the OSError of something in the place of a file that can be none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise Damage(f"{name} {_NO_FILE[error.errno]}") from error
+        raise
+
+
+def content_of(path: str) -> bytes:
+    """A regular file's content. Never waits, as opening a pipe would for its other end.
+
+    Raises Damage for anything else than a file, OSError for what cannot be opened or read.
+    """
+    name = path.rpartition("/")[2]
+    with _named(name):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISREG(mode):
+                with open(handle, "rb", closefd=False) as file:
+                    return file.read()
+        finally:
+            os.close(handle)
+    raise Damage(f"{name} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
 
 
 def write_stack(

@@ -19,7 +19,7 @@ import pandas as pd
 from bnstudy.config import Config, StudyConfig, digest, flatten
 from bnstudy.errors import UserError, did_you_mean
 from bnstudy.figures import Panel
-from bnstudy.stats import UNCOUNTED, Claim
+from bnstudy.stats import UNCOUNTED, Claim, families
 from bnstudy.studies.kit import FAILURES, arms
 from bnstudy.studies.results import module
 from bnstudy.studies.sheets import panels_of
@@ -99,6 +99,7 @@ def check(study: StudyConfig, cells: Sequence[Config], seeds: Sequence[int]) -> 
     table = stand_in(cells, seeds)
     try:
         claims = found.claims(table)
+        _one_error_rate(claims)
         problems = [*_gaps(claims, seeds), *_strays(panels_of(found, table), claims)]
         form = canonical(claims, [found.claims(t) for t in _where_runs_fail(cells, seeds)])
     except Exception as error:  # whatever it is, it would end the study after its training
@@ -227,7 +228,8 @@ def measured(config: Config) -> list[str]:
         every, own = PROBED.get(probe, ([], []))
         names = [*every, *own] if batch else every
         if probe == "lengths":
-            steps = [max(round(factor * config.data.length), 1) for factor in FACTORS]
+            length = config.data.length  # of images as sequences the data say it, and no probe's
+            steps = [max(round(factor * length), 1) for factor in FACTORS] if length else []
             names = [f"{name}/{n:04d}" for name in names for n in steps]
         if probe != "forgetting" or config.train.classes_per_task:
             found += names
@@ -250,6 +252,15 @@ def _gaps(claims: Sequence[Claim], seeds: Sequence[int]) -> list[str]:
         elif not any(values) and claim.estimand != FAILURES:  # of the stand-in none failed
             found.append(f"claim '{claim.name}' compares an arm with itself")
     return found
+
+
+def _one_error_rate(claims: Sequence[Claim]) -> None:
+    """Raises ValueError where `judge` would: it names the claim that an axis too many doubles."""
+    names = [claim.name for claim in claims]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise ValueError(f"claim '{doubled}' is made {names.count(doubled)} times")
+    families.check(claims)
 
 
 def _strays(sheets: Mapping[str, Sequence[Panel]], claims: Sequence[Claim]) -> list[str]:

@@ -1,5 +1,6 @@
 """The results of a study: table, figure, verdicts and description in one folder."""
 
+import hashlib
 import importlib.util
 import json
 import platform
@@ -126,8 +127,7 @@ def results_of(
         folder / STAMP,
         digest([sources(study), sorted(records.items()), protocol.stamp()]),
     )
-    held = stamp.exists() and stamp.read_text() == made_from
-    if not held or not all((folder / name).exists() for name in _files(folder)):
+    if not (stamp.is_file() and stamp.read_text() == _stamped(made_from, folder)):
         stamp.unlink(missing_ok=True)
         try:
             complete = _write(study, table(), folder, scale, cells, command, protocol)
@@ -139,7 +139,7 @@ def results_of(
                 "are too few for its figure and claims; the same command trains the others"
             ) from error
         if complete or len(records) == planned:
-            stamp.write_text(made_from)
+            write_atomically(stamp, _stamped(made_from, folder))
     verdicts: list[dict[str, Any]] = json.loads((folder / "claims.json").read_text())
     return verdicts
 
@@ -197,11 +197,18 @@ def judged(
     return found
 
 
-def _files(folder: Path) -> list[str]:
-    """The files of complete results, with those of each figure that study.json describes."""
-    described = folder / "study.json"
-    stems = json.loads(described.read_text())["alt"] if described.exists() else {}
-    return [*FILES, *(f"{stem}.{kind}" for stem in stems for kind in sheets.KINDS)]
+def _stamped(made_from: str, folder: Path) -> str:
+    """What says that results are complete: what they were made from, and a hash of their files.
+
+    Empty where a file is absent or unreadable: those with each figure that study.json describes.
+    """
+    try:
+        stems = json.loads((folder / "study.json").read_text())["alt"]
+        names = [*FILES, *(f"{stem}.{kind}" for stem in stems for kind in sheets.KINDS)]
+        hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    except (OSError, LookupError, TypeError, ValueError):
+        return ""
+    return f"{made_from} {digest(hashes)}"
 
 
 def _write(

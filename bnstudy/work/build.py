@@ -1,6 +1,8 @@
 """From a config to a network: with the norm in its layers, checked before anything is computed."""
 
+import math
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from bnstudy import entry, models, norms, probes
 from bnstudy.config import Config, NormConfig, capabilities
 from bnstudy.data.samplers import generator
 from bnstudy.errors import UserError, unknown
+from bnstudy.machine import memory
 from bnstudy.work.anatomy import Anatomy, arm, dissect
 
 
@@ -207,6 +210,7 @@ def anatomy(config: Config, dataset: Any) -> Anatomy:
     """
     device = torch.device("meta" if config.model.name == "torchvision" else "cpu")
     shape = tuple(dataset.shape)
+    _check_memory(config, shape, dataset.num_classes)
     with torch.random.fork_rng(devices=[]), device:
         try:
             net = network(config, shape, dataset.num_classes)
@@ -216,6 +220,26 @@ def anatomy(config: Config, dataset: Any) -> Anatomy:
             where = _refusing_layer(config, shape, dataset.num_classes)
             raise UserError(f"{arm(config)}: {where}: {error}") from None
         return dissect(net, config, dataset, device)
+
+
+def _check_memory(config: Config, shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse a network whose weights and gradients alone this machine cannot hold.
+
+    By a part of its weights that its sizes tell: to build it would take the memory.
+    """
+    hidden, last = config.model.hidden, 4 * config.model.width
+    layers = {
+        "resnet": [(9 * last, last)],
+        "mlp": pairwise([math.prod(shape), *hidden, num_classes]),
+        "recurrent": [(size, size) for size in hidden],
+    }
+    weights = sum(rows * columns for rows, columns in layers.get(config.model.name, []))
+    needed = 2 * 4 * weights  # float32
+    if needed > memory():
+        raise UserError(
+            f"{arm(config)}: weights and gradients take more than {needed / 1e9:.3g} GB of memory, "
+            f"and this machine has {memory() / 1e9:.0f}: choose smaller layers"
+        )
 
 
 def _check_probes(config: Config, dataset: Any) -> None:

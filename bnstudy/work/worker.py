@@ -251,8 +251,9 @@ class Report:
             raise Stopped
 
     def write(self) -> None:
-        """Replace the status file."""
-        self.status.write(self.pack.folder, self.pack.index)
+        """Replace the status file; on a full disk the old one stays, which costs no result."""
+        with contextlib.suppress(OSError):
+            self.status.write(self.pack.folder, self.pack.index)
 
     def counts(self) -> dict[str, int]:
         """Stacks by state."""

@@ -114,6 +114,11 @@ def test_show_gives_the_records_that_filters_name(trained):
                                                                           ("group", 1)]  # fmt: skip
 
 
+def test_show_gives_all_cells_that_filters_name(trained):
+    shown = json.loads(said(bnstudy_("show", "norm=group,batch", f"results_dir={trained}")))
+    assert len({record["cell"] for record in shown}) > 1
+
+
 def test_rm_of_one_cell_by_its_address_needs_no_more_words(copied):
     cell = Store(copied / "runs").table()["cell"][0]
     assert "removed 2 records" in said(bnstudy_("rm", cell[:6]))

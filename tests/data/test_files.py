@@ -210,6 +210,12 @@ class Forgetful(dict):
         self.clear()
 
 
+def first_pixels(folder: Path) -> bytes:
+    """The first channel of the first image, as it lies in decoded images."""
+    with Image.open(folder / "ant" / "00.png") as image:
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)[0].tobytes()
+
+
 def test_decoded_images_are_kept_under_the_fingerprint(folder, tmp_path, monkeypatch):
     cfg = DataConfig(name="image_folder", root=str(folder))
     first = data.load(cfg, tmp_path / "cache")
@@ -222,9 +228,18 @@ def test_decoded_images_are_kept_under_the_fingerprint(folder, tmp_path, monkeyp
     (kept,) = (tmp_path / "cache").glob("images-*.pt")
     kept.write_bytes(kept.read_bytes()[:100])
     assert torch.equal(data.load(cfg, tmp_path / "cache").train_x, first.train_x)
+    torn = bytearray(kept.read_bytes())
+    torn[torn.index(first_pixels(folder))] ^= 1  # torch.load would not notice
+    kept.write_bytes(torn)
+    assert torch.equal(data.load(cfg, tmp_path / "cache").train_x, first.train_x)
+    assert decodings == [1, 1]
+    (noted,) = (tmp_path / "cache").glob("fingerprint-*.txt")
+    right = noted.read_text()
+    noted.write_text(chr(ord(right[0]) ^ 1) + right[1:])
+    assert data.resolve(cfg, tmp_path / "cache").fingerprint == right.split()[0]
     save(folder / "ant" / "00.png", (250, 10, 20))
     data.load(cfg, tmp_path / "cache")
-    assert decodings == [1, 1]
+    assert decodings == [1, 1, 1]
     assert not list((tmp_path / "cache").glob("*.pt.*"))  # nothing half-written stays
 
 

@@ -150,6 +150,6 @@ def test_a_stack_that_another_process_has_just_moved_does_not_stop_the_others(tm
             raise FileNotFoundError
         moved.append(target.name)
 
-    tmp.sweep(move)
+    tmp.sweep(move, say=pytest.fail)
     assert moved == ["b"]
     assert list(tmp.folder.iterdir()) == []

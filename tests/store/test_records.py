@@ -8,7 +8,7 @@ import sys
 import pytest
 from store_samples import history, put, record, snapshot
 
-from bnstudy.config import RESULTS_VERSION
+from bnstudy.config import RESULTS_VERSION, digest
 from bnstudy.errors import UserError
 from bnstudy.store import Store, stack_id
 
@@ -157,9 +157,10 @@ def test_removing_a_run_leaves_its_mates(store, said):
 
 def test_stale_records_are_those_of_an_older_version(store, tmp_path):
     put(store)
-    old = {**record(5), "results_version": RESULTS_VERSION - 1, "address": "0" * 16}
+    old = {**record(5), "results_version": RESULTS_VERSION - 1}
+    old["address"] = digest(old["config"], RESULTS_VERSION - 1)
     store.put([old], history([5]))
-    assert store.stale() == {"0" * 16}
+    assert store.stale() == {old["address"]}
     for address in store.stale():
         store.remove(address)
     assert store.stale() == set()

@@ -64,6 +64,11 @@ REFUSED = {
         "claim 'settled at 1/2' lacks an arm",
         "null, 8, 15, 50",
     ],
+    "eval_batch optimizer.lr=0.05,0.1": ["optimizer.lr is not an axis of the study"],
+    "ema_vs_precise model=mlp,lenet": [
+        "claim 'digits: late gap' is made 2 times",
+        "model.name is not an axis of the study: give one value instead of mlp, lenet",
+    ],
     "population_estimate norm.momentum=0.1,null": ["claim 'digits: stale' lacks an arm"],
 }
 

@@ -86,7 +86,9 @@ def test_results_are_written_once_while_they_hold(own, tmp_path, monkeypatch):
     assert times(folder) == before
 
 
-@pytest.mark.parametrize("what", ["code", "records", "study", "a lost file", "a kill"])
+@pytest.mark.parametrize(
+    "what", ["code", "records", "study", "a lost file", "a flipped bit", "half a file", "a kill"]
+)
 def test_results_that_do_not_hold_are_written_again(own, tmp_path, what):
     folder, rows = tmp_path / "results", table()
     write(own, folder)
@@ -100,6 +102,12 @@ def test_results_that_do_not_hold_are_written_again(own, tmp_path, what):
         own = own.model_copy(update={"claim": "other words"})
     elif what == "a lost file":
         (folder / "figure.png").unlink()
+    elif what == "a flipped bit":
+        text = (folder / "claims.json").read_text()
+        (folder / "claims.json").write_text(text.replace("0", "1", 1))
+    elif what == "half a file":
+        text = (folder / "study.json").read_text()
+        (folder / "study.json").write_text(text[: len(text) // 2])
     else:
         (folder / results.STAMP).unlink()
     write(own, folder, rows)
