@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnstudy.atomic import write_atomically
-from bnstudy.cli import execute, present
+from bnstudy.cli import execute, planning, present
 from bnstudy.cli.apart import Apart
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def show(request: "Request", plan: "Plan", metric: str, figure: bool = False) ->
     Console().print(comparison.to_rich(result, note))
     if request.looks and not looks:
         present.note("no look is complete: nothing is decided")
-    folder = execute.runs_of(request) / "compare" / plan.grid_hash
+    folder = planning.runs_of(request) / "compare" / plan.grid_hash
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in {
         "csv": comparison.to_csv(result),

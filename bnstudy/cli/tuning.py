@@ -108,7 +108,7 @@ def settled(
         Unfinished: pilots are missing.
     """
     from bnstudy.atomic import write_atomically
-    from bnstudy.cli import execute, present
+    from bnstudy.cli import planning, present
     from bnstudy.config import tuned
 
     if request.settings.tune != "auto":
@@ -116,9 +116,9 @@ def settled(
     judges.result()
     path = tuned.own_file(request)
     if not dry_run:
-        with execute.place_of(request) as place:
+        with planning.place_of(request) as place:
             unchosen = replace(request, tuned=tuned.Tuned())
-            present.after_pilots(execute.planned(unchosen, place), request)
+            present.after_pilots(planning.planned(unchosen, place), request)
     choices = chosen(request, composer, dry_run)
     if choices is None:
         return request
@@ -210,7 +210,7 @@ def _trained(pilots: "Request", composer: "Composer", dry_run: bool) -> "Plan | 
     Raises:
         Unfinished: some are missing.
     """
-    from bnstudy.cli import execute, present
+    from bnstudy.cli import execute, planning, present
     from bnstudy.config.tuned import Tuned
 
     present.pilots(pilots)
@@ -218,7 +218,7 @@ def _trained(pilots: "Request", composer: "Composer", dry_run: bool) -> "Plan | 
     result = execute.train_missing(plain, composer, dry_run, alone=False)
     if result is None:
         return None
-    held = execute.store_of(plain).held([cell.cell for cell in result.plan.cells])
+    held = planning.store_of(plain).held([cell.cell for cell in result.plan.cells])
     if not held.issuperset(result.plan.addresses):
         raise Unfinished(result.exit_code)
     return result.plan

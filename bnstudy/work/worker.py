@@ -18,7 +18,7 @@ from bnstudy.config import Config
 from bnstudy.errors import UserError
 from bnstudy.machine import git_state, keep_memory
 from bnstudy.norms import TooFewValues
-from bnstudy.store import Store
+from bnstudy.store import Store, Unwritable
 from bnstudy.sweep.protocol import (
     Execution,
     Pack,
@@ -202,7 +202,8 @@ class Report:
             self.failures.forget(plan)
         except Exception as error:
             own.state, own.error = State.FAILED, explained(error)
-            self.failures.note(plan, own.error, self.pack.execution.command)
+            if not isinstance(error, Unwritable):  # the disk failed, not the stack
+                self.failures.note(plan, own.error, self.pack.execution.command)
             if self.pack.execution.fail_fast:
                 stop_file(self.pack.folder).touch()
         except BaseException:
