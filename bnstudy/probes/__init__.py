@@ -43,6 +43,7 @@ PROBES: dict[str, Probe] = {
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
+    "activation_memory": Probe("bnstudy.probes.memory:activation_memory", 1),
     "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of="sequences"),
     "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1, of="sequences"),
     "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1, of="sequences"),
