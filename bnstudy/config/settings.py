@@ -11,7 +11,7 @@ from bnstudy.config import capabilities
 from bnstudy.config.schema import DURATIONS, Config, Part, Parts
 from bnstudy.errors import UserError
 
-GROUPS = ("data", "model", "norm", "optimizer", "scale")
+GROUPS = ("data", "model", "norm", "optimizer", "task", "scale")
 PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
 HERE = Path(__file__).parents[1]  # the package
 # in a checkout the folder lies beside the package, in an installed wheel inside it
@@ -153,6 +153,7 @@ class Settings(Parts):
             model=self.model,
             norm=self.norm,
             optimizer=self.optimizer,
+            task=self.task,
             train=train,
             evaluate=self.evaluate,
         )
