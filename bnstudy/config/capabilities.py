@@ -91,6 +91,7 @@ MODELS = {
     "dncnn": Model(("depth", "width", "residual"), ("photographs",)),
     "edsr": Model(("depth", "width", "residual", "residual_scaling"), ("photographs",)),
     "unet": Model(("depth", "width", "residual"), ("photographs",)),
+    "stylizer": Model(("depth", "width"), ("photographs",)),
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
         (
@@ -175,6 +176,10 @@ OPTIMIZERS = {"sgd": Optimizer(_OPTIMIZER), "adam": Optimizer((*_OPTIMIZER, "bet
 TASKS = {
     "classification": Task((), ("images", "sequences")),
     "restoration": Task(("loss",), ("photographs",), restores=True),
+    "stylization": Task(
+        ("style", "style_size", "style_weight", "features", "fingerprint", "style_path"),
+        ("photographs",),
+    ),
 }
 
 TABLES: dict[str, dict[str, Any]] = {  # by group, in the order in which mistakes are reported

@@ -193,8 +193,16 @@ class OptimizerConfig(Part):
 class TaskConfig(Part):
     """What networks are trained for: the loss, and what is measured."""
 
-    name: Literal["classification", "restoration"] = "classification"
+    name: Literal["classification", "restoration", "stylization"] = "classification"
     loss: Literal["mse", "l1"] = later("mse", "restoration: squared or absolute difference")
+    style: str = later("tissue", "stylization: name of the style image, or file: of style_path")
+    style_size: int = later(128, "stylization: the style image's shorter side in pixels", ge=16)
+    style_weight: float = later(5.0, "stylization: factor of the style in the loss", gt=0)
+    features: Literal["random", "vgg16"] = later(
+        "random", "stylization: the fixed network that compares images; vgg16: torchvision's"
+    )
+    fingerprint: str = later("", "stylization: hash of what it reads; filled in by bnstudy")
+    style_path: str | None = machine(None, "stylization: the file of style=file")
 
 
 class TrainConfig(Part):

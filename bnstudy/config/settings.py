@@ -12,7 +12,12 @@ from bnstudy.config.schema import DURATIONS, Config, Part, Parts
 from bnstudy.errors import UserError
 
 GROUPS = ("data", "model", "norm", "optimizer", "task", "scale")
-PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
+PATHS = {  # keys that name a place
+    "data.root": "dir",
+    "data.path": "file",
+    "task.style_path": "file",
+    "results_dir": "dir",
+}
 HERE = Path(__file__).parents[1]  # the package
 # in a checkout the folder lies beside the package, in an installed wheel inside it
 CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())

@@ -97,7 +97,7 @@ def read(root: Path | None, color: bool, split_seed: int, fingerprint: str) -> F
     """
     if root is None:
         parts = {
-            part: [(name, _pixels(path, color, REDUCED)) for name, path in own.items()]
+            part: [(name, read_pixels(path, color, REDUCED)) for name, path in own.items()]
             for part, own in embedded().items()
         }
         return Found(parts, {})
@@ -108,7 +108,7 @@ def read(root: Path | None, color: bool, split_seed: int, fingerprint: str) -> F
         try:
             if not _is_image(name):
                 raise ValueError(f"no image ({', '.join(files.EXTENSIONS)})")
-            pixels = _pixels(root / name, color)
+            pixels = read_pixels(root / name, color)
             if min(pixels.shape[1:]) < SMALLEST:
                 raise ValueError(f"smaller than {SMALLEST} pixels")
             good.append((name, pixels))
@@ -162,7 +162,7 @@ def _parted(
     return parts
 
 
-def _pixels(path: Path, color: bool, reduced: int = 1) -> torch.Tensor:
+def read_pixels(path: Path, color: bool, reduced: int = 1) -> torch.Tensor:
     """The grey levels of a file, (C, H, W): bytes, or float32 in [0, 1] of 16-bit images.
 
     Alpha is dropped, palettes are looked up. Grey levels of colored images are their luminance

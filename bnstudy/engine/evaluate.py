@@ -40,6 +40,7 @@ class View:
         update: the optimiser (`lr(step)`, `averaged_weights()`).
         last: whether training is over.
         measured: what was found at this evaluation so far.
+        losses: training loss at each step so far, (S, steps).
         memory: what probes keep from one evaluation to the next.
     """
 
@@ -51,6 +52,7 @@ class View:
     last: bool = False
     measured: Measured = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
+    losses: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     @property
     def has_batch_norm(self) -> bool:

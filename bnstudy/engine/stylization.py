@@ -32,10 +32,9 @@ class Stylization:
 
     metrics = measures = ("error", "content", "style")
 
-    def __init__(
-        self, config: TaskConfig, features: Features, content: int, style: Tensor
-    ) -> None:
+    def __init__(self, config: TaskConfig, features: Features, content: int, style: Tensor) -> None:
         self.weight, self.features, self.stage = config.style_weight, features, content
+        self.image = style
         with torch.no_grad():
             maps = features(style[None])
             self.wanted = [gram(m) for m in maps]

@@ -18,6 +18,7 @@ from bnstudy.models.lenet import lenet
 from bnstudy.models.mlp import mlp
 from bnstudy.models.recurrent import recurrent
 from bnstudy.models.resnet import resnet
+from bnstudy.models.stylizer import stylizer
 from bnstudy.models.torchvision import torchvision
 from bnstudy.models.unet import unet
 
@@ -44,6 +45,7 @@ MODELS: dict[str, Builder] = {
     "dncnn": dncnn,
     "edsr": edsr,
     "unet": unet,
+    "stylizer": stylizer,
     "custom": custom,
 }
 

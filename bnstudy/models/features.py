@@ -1,7 +1,7 @@
 """Feature maps of a fixed network, with which images are compared: random filters, or VGG-16's."""
 
 import hashlib
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -97,3 +97,9 @@ def vgg_features() -> Features:
         stages.append(net.features[start : end + 1])
         start = end + 1
     return Features(stages, CONTENT, torch.tensor(VGG_MEAN), torch.tensor(VGG_STD))
+
+
+FEATURES: dict[str, Callable[[int], Features]] = {
+    "random": random_features,
+    "vgg16": lambda channels: vgg_features(),
+}

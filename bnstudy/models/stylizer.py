@@ -1,5 +1,6 @@
 """The feed-forward network of style transfer (Johnson et al. 2016, supplement), small."""
 
+import torch
 from torch import Tensor, nn
 
 from bnstudy.models.mlp import he
@@ -7,13 +8,28 @@ from bnstudy.models.mlp import he
 ENDS, INNER = 5, 3  # kernels of the first and last convolution, and of those between
 
 
-def mirrored(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    """Convolution of the image continued by its mirror, so that a constant image stays constant.
+class Mirror(nn.Module):
+    """Maps continued by their mirror, so that none have a border.
 
-    Without bias: the norm behind it has one.
+    As nn.ReflectionPad2d, whose gradient is not deterministic on GPUs.
     """
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, bias=False)
-    return [nn.ReflectionPad2d(kernel // 2), he(layer)]
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        for dim in (2, 3):
+            n, p = x.shape[dim], self.pixels
+            ends = x.narrow(dim, 1, p), x.narrow(dim, n - 1 - p, p)
+            x = torch.cat([ends[0].flip(dim), x, ends[1].flip(dim)], dim)
+        return x
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution of mirrored maps, with the bias that networks without a norm need."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride)
+    return nn.Sequential(Mirror(kernel // 2), he(layer))
 
 
 class Residual(nn.Module):
@@ -22,8 +38,8 @@ class Residual(nn.Module):
     def __init__(self, width: int, norm) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *mirrored(width, width, INNER), norm(width), nn.ReLU(),
-            *mirrored(width, width, INNER), norm(width),
+            conv(width, width, INNER), norm(width), nn.ReLU(), conv(width, width, INNER),
+            norm(width),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,28 +49,22 @@ class Residual(nn.Module):
 class Stylizer(nn.Module):
     """Image to image: down to a quarter, residual blocks, up again by nearest neighbours.
 
-    Widths `width`, 2 `width`, 4 `width`. Every convolution but the last is followed by a norm, and
-    by a ReLU where it does not end a block; the last has a bias instead. Input and output
-    (N, C, H, W), sides of 8 pixels or more. Kernels at the ends are 5 x 5, in the paper 9 x 9, and
-    there is no tanh.
+    Widths `width`, 2 `width`, 4 `width`. A norm follows every convolution but the last, and a ReLU
+    every norm but those that end a block; a sigmoid is last. Input and output (N, C, H, W), levels
+    in [0, 1]. With instance norm the output does not depend on the input's contrast and brightness.
+    Kernels at the ends are 5 x 5, in the paper 9 x 9.
     """
 
     def __init__(self, channels: int, width: int, blocks: int, norm) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-
-        def add(inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-            layers.extend([*mirrored(inputs, outputs, kernel, stride), norm(outputs), nn.ReLU()])
-
-        add(channels, width, ENDS)
-        add(width, 2 * width, INNER, 2)
-        add(2 * width, 4 * width, INNER, 2)
-        layers.extend(Residual(4 * width, norm) for _ in range(blocks))
+        layers: list[nn.Module] = [conv(channels, width, ENDS), norm(width), nn.ReLU()]
+        for inputs in (width, 2 * width):
+            layers += [conv(inputs, 2 * inputs, INNER, 2), norm(2 * inputs), nn.ReLU()]
+        layers += [Residual(4 * width, norm) for _ in range(blocks)]
         for outputs in (2 * width, width):
-            layers.append(nn.Upsample(scale_factor=2.0))
-            add(2 * outputs, outputs, INNER)
-        last = he(nn.Conv2d(width, channels, ENDS))
-        self.layers = nn.Sequential(*layers, nn.ReflectionPad2d(ENDS // 2), last)
+            layers += [nn.Upsample(scale_factor=2.0), conv(2 * outputs, outputs, INNER)]
+            layers += [norm(outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, conv(width, channels, ENDS), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         # sides that four does not divide come back longer

@@ -29,6 +29,7 @@ TENTH = 1677722 / 2**24  # 0.1
 # a custom norm may have them
 WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "torch_batch", "custom")
 SCORES = ("test_loss", "test_error")
+MEASURES = {"stylization": ("content", "style")}  # of a task, beside its error
 ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
           "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
           "examples")  # fmt: skip
@@ -75,6 +76,9 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     "shared_statistics": ([], ["test_loss_shared", "test_error_shared"]),
     "step_statistics": ([], [f"{n}/{t:04d}" for n in ("behind", "drift") for t in (1, 3, 4, 6)]),
     "gradient_norm": (["gradient_slope", "gradient/0001"], []),
+    "activation_memory": (["activation_bytes", "normalized_bytes"], []),
+    "loss_course": ([f"loss_course/{i:02d}" for i in range(1, 21)], []),
+    "companions": (["companion_change", "contrast_change"], []),
 }  # fmt: skip
 
 
@@ -212,10 +216,14 @@ def _mixed(words: np.ndarray) -> np.ndarray:
 def measured(config: Config) -> list[str]:
     """The metrics of a run of this config."""
     batch = config.norm.name in WITH_STATISTICS
-    suffixes = ["", "_batch", "_large_batch", "_precise"] if batch else [""]
+    own = ["_image"] if config.data.name == "photos" else ["_batch", "_large_batch"]
+    suffixes = ["", *own, "_precise"] if batch else [""]
     if config.optimizer.weight_average:
         suffixes += ["_averaged", "_averaged_precise"] if batch else ["_averaged"]
-    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in SCORES)]
+    more = MEASURES.get(config.task.name, ())
+    scores = [*SCORES, *(f"test_{name}" for name in more)]
+    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in scores)]
+    found += [f"{part}_{name}" for part in ("val", "train") for name in more]
     if config.evaluate.online:
         found.append("online_error")
     for probe in config.evaluate.probes:

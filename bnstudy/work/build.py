@@ -239,10 +239,10 @@ def _check_probes(config: Config, dataset: Any) -> None:
     for name, probe in zip(
         config.evaluate.probes, probes.find(config.evaluate.probes), strict=True
     ):
-        if probe.of != kind:
+        if kind not in probe.of:
             raise UserError(
-                f"evaluate.probes={name} measures networks on {probe.of}: data={config.data.name} "
-                f"is {kind}"
+                f"evaluate.probes={name} measures networks on {' or '.join(probe.of)}: "
+                f"data={config.data.name} is {kind}"
             )
     if "lengths" in config.evaluate.probes and config.data.name == "text":
         from bnstudy.probes.recurrent import FACTORS

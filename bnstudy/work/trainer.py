@@ -14,13 +14,11 @@ from typing import Any, TypeVar
 import torch
 
 from bnstudy import data, entry, probes
-from bnstudy.config import Config, TaskConfig, capabilities
+from bnstudy.config import Config, capabilities
 from bnstudy.engine.distributed import Shard, together
 from bnstudy.engine.mapped import try_map
 from bnstudy.engine.randomness import seeded
-from bnstudy.engine.restoration import Restoration
 from bnstudy.engine.stack import Stack, make_stack
-from bnstudy.engine.tasks import Classification, Task
 from bnstudy.engine.train import WHOLE, Row, train
 from bnstudy.engine.widen import Widened, widenable
 from bnstudy.errors import UserError
@@ -30,12 +28,8 @@ from bnstudy.sweep.protocol import Execution
 from bnstudy.work import sources
 from bnstudy.work.anatomy import Anatomy, own_code
 from bnstudy.work.build import anatomy, build, stackable
+from bnstudy.work.tasks import task
 
-# task -> what makes it of its config
-TASKS: dict[str, Callable[[TaskConfig], Task]] = {
-    "classification": lambda config: Classification(),
-    "restoration": Restoration,
-}
 HALVED = "stacks halved until they fitted the GPU's memory"
 ALONE = "one network at a time: "
 T = TypeVar("T")
@@ -164,7 +158,7 @@ def stack_rows(
     dataset = data.load_many([(c.data, c.seed) for c in configs], runs / "cache").to(where)
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
     stack = make_stack(nets, where, capabilities.widens(config))
-    stack.task = TASKS[config.task.name](config.task)
+    stack.task = task(config, dataset.shape[0], where)
     stack.precision = precision(config, where)
     kind = type(stack).__name__.lower() if stack.size > 1 else "single"
     if shard.world > 1:
@@ -237,7 +231,7 @@ def side_by_side(configs: Sequence[Config], dataset: Any) -> tuple[list[list[int
         return cells, ""
     x, y = dataset.take("train", torch.arange(config.train.batch_size)[:, None])
     try:
-        try_map(net, x[:, 0], y[:, 0], TASKS[config.task.name](config.task))
+        try_map(net, x[:, 0], y[:, 0], task(config, dataset.shape[0]))
     except Exception as error:  # anything may be in a forward
         return alone, f"{ALONE}it does not run under torch.func.vmap{entry.reason(error)}"
     return cells, ""
