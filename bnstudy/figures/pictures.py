@@ -18,11 +18,11 @@ class Picture(Protocol):
     """An image (H, W) or (H, W, 3) with values in [0, 1], its name, and what stands below it."""
 
     @property
-    def image(self) -> np.ndarray: ...  # noqa: D102
+    def image(self) -> np.ndarray: ...
     @property
-    def title(self) -> str: ...  # noqa: D102
+    def title(self) -> str: ...
     @property
-    def note(self) -> str: ...  # noqa: D102
+    def note(self) -> str: ...
 
 
 def sheet(rows: Sequence[Sequence[Picture]], look: str = "page") -> Figure:

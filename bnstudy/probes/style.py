@@ -1,5 +1,6 @@
 """What an output image depends on beside its input, and the loss over the course of training."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ LEVELS = 255  # grey levels
 
 
 def loss_course(view: Any) -> dict[str, Tensor]:
-    """Training loss of each twentieth of the steps, a mean: `loss_course/01` to `loss_course/20`."""
+    """Training loss of each twentieth of the steps, a mean: `loss_course/01` to `/20`."""
     parts = view.losses.tensor_split(PARTS, dim=1)
     return {f"loss_course/{i:02d}": part.mean(1) for i, part in enumerate(parts, 1)}
 
@@ -46,7 +47,7 @@ def _companions(view: Any) -> Tensor:
     found = []
     for draw in range(DRAWS):
         order = torch.randperm(count, generator=generator(draw, "companions"))
-        with view.batch_statistics(size):
+        with view.batch_statistics(size) if view.has_batch_norm else nullcontext():
             outputs = _predict(view, every[chosen[order]])
         found.append(outputs[order.argsort()])
     return torch.stack(found).var(0).mean((0, 2, 3, 4)).sqrt()

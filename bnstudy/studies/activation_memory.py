@@ -1,8 +1,8 @@
 """What normalization costs in training memory, by network and backend (Lim et al. 2017, EDSR).
 
-Not verdicts but identities: what autograd keeps is a function of the graph, the same for every seed,
-so there is nothing for a test to decide. They can be false all the same: by the fused kernel each
-batch norm keeps one map more, its input, and by the plain formula three. EDSR's saving of 40 %
+Not verdicts but identities: what autograd keeps is a function of the graph, the same for every
+seed, so there is nothing for a test to decide. They can be false all the same: by the fused kernel
+each batch norm keeps one map more, its input, and by the plain formula three. EDSR's saving of 40 %
 stands beside the measured ones, which depend on what else a network keeps.
 
 On the CPU the number is the bytes that autograd saves, each storage once, that one more example

@@ -1,6 +1,7 @@
 """Images that trained networks make of test photographs, side by side; which ones is a rule."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from bnstudy.config import Config
 from bnstudy.data.samplers import generator
 from bnstudy.engine.tasks import Task
-from bnstudy.norms import evaluation_mode
+from bnstudy.norms import batch_norms, evaluation_mode
 from bnstudy.work.build import build
 from bnstudy.work.tasks import task
 
@@ -91,7 +92,7 @@ def companions(own: Arm, data: Any) -> list[Shown]:
         stream = generator(draw, "pictures")
         chosen = [others[int(i)] for i in torch.randint(len(others), (size - 1,), generator=stream)]
         turned = [torch.rot90(c, draw, (1, 2)) for c in chosen]
-        with evaluation_mode(own.net, "batch", size):
+        with evaluation_mode(own.net, "batch", size) if batch_norms(own.net) else nullcontext():
             made.append(own.net(torch.stack([first, *turned]))[0].clamp(0, 1))
     difference = (made[0] - made[1]).abs()
     change = LEVELS * float((made[0] - made[1]).square().mean().sqrt())
