@@ -26,7 +26,7 @@ class Probe:
     entry: str
     passes: float
     always: bool = False
-    of: str = "images"  # or "sequences": what the data must be
+    of: str = "images"  # or "sequences", "photographs": what the data must be
 
     @property
     def measure(self) -> Callable[[Any], dict[str, Any]]:
@@ -43,6 +43,11 @@ PROBES: dict[str, Probe] = {
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
+    "photographs": Probe("bnstudy.probes.photographs:photographs", 1, True, "photographs"),
+    "baselines": Probe("bnstudy.probes.photographs:baselines", 1, of="photographs"),
+    "whole_statistics": Probe("bnstudy.probes.photographs:whole_statistics", 2, of="photographs"),
+    "blotches": Probe("bnstudy.probes.photographs:blotches", 3, of="photographs"),
+    "intensity": Probe("bnstudy.probes.photographs:intensity", 7, of="photographs"),
     "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of="sequences"),
     "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1, of="sequences"),
     "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1, of="sequences"),
