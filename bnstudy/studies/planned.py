@@ -29,6 +29,8 @@ TENTH = 1677722 / 2**24  # 0.1
 # a custom norm may have them
 WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "torch_batch", "custom")
 SCORES = ("test_loss", "test_error")
+RESTORED = ("psnr", "ssim")  # what restoration measures beside its error
+DECIBELS = {"nlm_psnr": 20.0, "input_psnr": 20.0}  # PSNR in dB; of networks 30, 10 if they failed
 ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
           "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
           "examples")  # fmt: skip
@@ -75,6 +77,16 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     "shared_statistics": ([], ["test_loss_shared", "test_error_shared"]),
     "step_statistics": ([], [f"{n}/{t:04d}" for n in ("behind", "drift") for t in (1, 3, 4, 6)]),
     "gradient_norm": (["gradient_slope", "gradient/0001"], []),
+    "photographs": (["psnr/camera", "ssim/camera"], []),
+    "baselines": (["nlm_psnr", "input_psnr"], []),
+    "whole_statistics": ([], ["whole_psnr"]),
+    "blotches": (["blotches"], ["blotches_precise", "blotches_image"]),
+    "intensity": (
+        [f"{what}_{place}" for what in ("psnr", "offset")
+         for place in ("contrast/025", "contrast/050", "contrast/075", "contrast/100",
+                       "mean/025", "mean/050", "mean/075")],
+        [],
+    ),
 }  # fmt: skip
 
 
@@ -176,7 +188,7 @@ def stand_in(
         }
         for seed in seeds:
             settings.append({**plain, "cell": cell.cell, "seed": seed})
-            metrics.append(dict.fromkeys(measured(cell), TENTH))
+            metrics.append({name: _plausible(name) for name in measured(cell)})
     measures = pd.DataFrame(metrics)
     mixed = _mixed(_runs(cells, seeds).reshape(-1, 1) ^ _words(map(str, measures)))
     # parts of 2**24: differences of such numbers are exact, in whatever order they are taken
@@ -184,8 +196,15 @@ def stand_in(
     if failing is not None:
         chance = 1 - 1 / CLASSES, math.log(CLASSES)
         numbers.loc[failing.ravel(), ["train_error", "train_loss"]] = chance
+        decibels = [name for name in measures if _plausible(name) == _plausible("psnr")]
+        numbers.loc[failing.ravel(), decibels] -= 20
     told = {"num_classes": CLASSES, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
     return pd.concat([pd.DataFrame(settings), numbers.assign(**told)], axis=1)
+
+
+def _plausible(name: str) -> float:
+    """What a trained network has of a metric: a tenth, or decibels."""
+    return DECIBELS.get(name, 30.0) if "psnr" in name else TENTH
 
 
 def _runs(cells: Sequence[Config], seeds: Sequence[int]) -> np.ndarray:
@@ -212,10 +231,14 @@ def _mixed(words: np.ndarray) -> np.ndarray:
 def measured(config: Config) -> list[str]:
     """The metrics of a run of this config."""
     batch = config.norm.name in WITH_STATISTICS
-    suffixes = ["", "_batch", "_large_batch", "_precise"] if batch else [""]
+    restores = config.task.name == "restoration"
+    own = ["_image"] if restores else ["_batch", "_large_batch"]
+    suffixes = ["", *own, "_precise"] if batch else [""]
     if config.optimizer.weight_average:
         suffixes += ["_averaged", "_averaged_precise"] if batch else ["_averaged"]
-    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in SCORES)]
+    scores = [*SCORES, *(f"test_{name}" for name in RESTORED * restores)]
+    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in scores)]
+    found += [f"val_{name}" for name in RESTORED * restores] + ["train_psnr"] * restores
     if config.evaluate.online:
         found.append("online_error")
     for probe in config.evaluate.probes:
