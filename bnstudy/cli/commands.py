@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import bnstudy
-from bnstudy.cli import advise, completion, figure, pictures, records, tools, tuning
+from bnstudy.cli import advise, completion, figure, records, tools, tuning
 from bnstudy.cli.places import config_dir_option, results_dir, writable
 from bnstudy.errors import UserError
 
@@ -253,7 +253,6 @@ for command in (
     *tools.commands,
     advise.advise,
     figure.figure,
-    pictures.pictures,
     completion.completion,
 ):
     main.add_command(command)

@@ -82,7 +82,7 @@ def fold(address: str, overrides: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     dataset = data.load(config.data, store.root / "cache", config.seed)
     net = build(config, tuple(dataset.shape), dataset.num_classes)
-    net.load_state_dict(weights_of(record, store, roots))
+    net.load_state_dict(_weights(record, store, roots))
     net.eval()
     try:
         result = folded(net, dataset.test_x[:64])
@@ -110,7 +110,7 @@ def at_root(config: "Config", roots: list[str]) -> "Config":
     return config.model_copy(update={"data": data})
 
 
-def weights_of(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[str, Any]:
+def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[str, Any]:
     """The final weights of a run: as kept, or from training its whole stack again."""
     import torch
 

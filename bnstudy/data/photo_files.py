@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -194,9 +194,3 @@ def tell(skipped: Mapping[str, str], cfg: DataConfig) -> None:
     more = [f"and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
     what = "; ".join([*shown, *more])
     print(f"data.root={cfg.root}: {count(len(skipped), 'file')} skipped: {what}", file=sys.stderr)
-
-
-def relative(names: Sequence[str]) -> list[str]:
-    """Names of photographs without folder and ending where that is enough to know them by."""
-    short = [Path(name).stem for name in names]
-    return short if len(set(short)) == len(short) else list(names)

@@ -7,7 +7,7 @@ their degradation is fixed by `data.split_seed`.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -126,9 +126,10 @@ class Photographs:
             degraded = degrade(clean, self.config, stream)
             yield degraded, torch.stack([clean, degraded], dim=1)
 
-    def clean(self, part: str) -> list[Tensor]:
-        """The photographs of a part as they are, (C, H, W) in [0, 1]."""
-        return [unit(image) for image in self.images[part]]
+    def with_clean(self, part: str, change: Callable[[Tensor], Tensor]) -> "Photographs":
+        """A copy whose photographs of a part, in [0, 1], are `change` of these."""
+        changed = [change(unit(image)) for image in self.images[part]]
+        return replace(self, images={**self.images, part: changed})
 
 
 def unit(pixels: Tensor) -> Tensor:

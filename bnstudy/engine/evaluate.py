@@ -96,6 +96,20 @@ class View:
         """The task's loss and metrics of each network on a part, every example scored once."""
         return self.stack.task.total(self._pieces(part, multiple))
 
+    def outputs(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Output and target of each photograph of a part, whole, as the task takes them."""
+        return self._pieces(part, 1)
+
+    def measures(self, part: str) -> Measured:
+        """`score` by the names of the task's measures, without the loss."""
+        return dict(zip(self.stack.task.measures, self.score(part)[1:], strict=True))
+
+    def each(self, part: str) -> list[Measured]:
+        """`measures` of each photograph of a part by itself."""
+        task = self.stack.task
+        found = [task.total([piece])[1:] for piece in self.outputs(part)]
+        return [dict(zip(task.measures, own, strict=True)) for own in found]
+
     @contextmanager
     def batch_statistics(self, size: int) -> Iterator[None]:
         """Within the block each `size` consecutive examples are read by their own statistics."""

@@ -43,6 +43,13 @@ PROBES: dict[str, Probe] = {
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
+    "photographs": Probe("bnstudy.probes.photographs:photographs", 1, True, ("photographs",)),
+    "baselines": Probe("bnstudy.probes.photographs:baselines", 1, of=("photographs",)),
+    "whole_statistics": Probe(
+        "bnstudy.probes.photographs:whole_statistics", 2, of=("photographs",)
+    ),
+    "blotches": Probe("bnstudy.probes.photographs:blotches", 3, of=("photographs",)),
+    "intensity": Probe("bnstudy.probes.photographs:intensity", 7, of=("photographs",)),
     "activation_memory": Probe(
         "bnstudy.probes.memory:activation_memory", 1, of=("images", "photographs")
     ),
