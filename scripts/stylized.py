@@ -25,6 +25,7 @@ from bnstudy.data.samplers import generator
 from bnstudy.engine.stylization import Stylization
 from bnstudy.figures.images import Shown, sheet
 from bnstudy.norms import batch_norms, evaluation_mode
+from bnstudy.probes.style import clean
 from bnstudy.store import Store
 from bnstudy.studies import stylization
 from bnstudy.studies.kit import NORM, in_order, select
@@ -56,7 +57,7 @@ def loss(judge: Stylization, output: Tensor, y: Tensor) -> float:
 def outputs(
     nets: dict[str, nn.Module], photographs: Any, judge: Stylization
 ) -> tuple[list[Shown], str]:
-    """One photograph as all networks stylize it, its name; the style last."""
+    """One photograph as all networks stylize it, and its name."""
     first, pieces = next(iter(nets.values())), list(photographs.whole("test"))
     losses = [loss(judge, first(x), y) for x, y in pieces]
     middle = int(np.argsort(losses, kind="stable")[(len(losses) - 1) // 2])
@@ -71,7 +72,7 @@ def outputs(
 
 def companions(name: str, net: nn.Module, photographs: Any) -> list[Shown]:
     """One crop in two batches that differ in the other images."""
-    crops = [middle(image) for image in photographs.clean("test") if min(image.shape[1:]) >= SIDE]
+    crops = [middle(image) for image in clean(photographs) if min(image.shape[1:]) >= SIDE]
     made = []
     for draw in range(2):
         stream = generator(draw, "companions")
@@ -84,14 +85,12 @@ def companions(name: str, net: nn.Module, photographs: Any) -> list[Shown]:
         else:
             made.append(net(x)[0])
     difference = made[0] - made[1]
-    levels = 255 * float(difference.square().mean().sqrt())
+    levels = f"{255 * float(difference.square().mean().sqrt()):.1f} levels of 255"
     return [
         Shown(pixels(crops[0]), "crop"),
         Shown(pixels(made[0]), f"{name}, batch A"),
         Shown(pixels(made[1]), f"{name}, batch B"),
-        Shown(
-            pixels(TIMES * difference.abs()), f"difference x {TIMES}", f"{levels:.1f} levels of 255"
-        ),
+        Shown(pixels(TIMES * difference.abs()), f"difference x {TIMES}", levels),
     ]
 
 
@@ -116,7 +115,7 @@ def draw(results_dir: str, out: Path, data_root: str | None = None) -> Path:
     above, name = outputs(nets, photographs, judge)
     shared = [norm for norm in ("batch", "instance") if norm in nets]
     below = [companions(norm, nets[norm], photographs) for norm in shared]
-    below[0].append(Shown(pixels(judge.image), f"style: {config.task.style}"))
+    below[0].append(Shown(pixels(middle(judge.image)), f"style: {config.task.style}"))
     note = (
         f"{name}, seed {rows['seed'].iloc[0]}: photograph of median loss by the first network.\n"
         f"Features: {config.task.features} filters. Below: one crop with other companions."

@@ -41,7 +41,7 @@ def _predict(view: Any, images: Tensor) -> Tensor:
 
 def _companions(view: Any) -> Tensor:
     size = view.config.train.batch_size
-    every = tiles(view.data.clean("test"), view.data.config.patch_size)
+    every = tiles(clean(view.data), view.data.config.patch_size)
     count = max(PATCHES // size, 1) * size
     chosen = torch.linspace(0, len(every) - 1, count).long()
     found = []
@@ -55,11 +55,16 @@ def _companions(view: Any) -> Tensor:
 
 def _contrast(view: Any) -> Tensor:
     found = []
-    for image in view.data.clean("test"):
+    for image in clean(view.data):
         mean = image.mean((1, 2), keepdim=True)
         change = _predict(view, image[None]) - _predict(view, (mean + 0.5 * (image - mean))[None])
         found.append(change.square().mean((0, 2, 3, 4)))
     return torch.stack(found).mean(0).sqrt()
+
+
+def clean(photographs: Any) -> list[Tensor]:
+    """The test photographs as they are, (C, H, W) in [0, 1]."""
+    return [target[0, 0] for _, target in photographs.whole("test")]
 
 
 def tiles(images: list[Tensor], side: int) -> Tensor:
