@@ -64,8 +64,17 @@ def _baselines(data: Photographs) -> dict[str, float]:
         clean, noisy = (t.cpu().double().numpy() for t in (target[0, 0], degraded[0]))
         made = {"input_psnr": noisy}
         if data.config.degradation in ("noise", "blind_noise"):
-            made["nlm_psnr"] = denoise_nl_means(
-                noisy, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, channel_axis=0
+            made["nlm_psnr"] = (
+                denoise_nl_means(
+                    noisy.transpose(1, 2, 0),
+                    patch_size=5,
+                    patch_distance=6,
+                    h=0.8 * sigma,
+                    sigma=sigma,
+                    channel_axis=2,
+                )
+                .reshape(clean.shape[1], clean.shape[2], -1)
+                .transpose(2, 0, 1)
             )
         for name, image in made.items():
             found.setdefault(name, []).append(psnr(clean, image.clip(0, 1), data_range=1))
