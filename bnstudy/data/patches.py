@@ -31,9 +31,14 @@ REGIONS = {"test": 7, "val": 3}  # of a photograph's 28
 PER_REGION = ((REGION - SIDE) // STRIDE + 1) ** 2
 
 
+def paths() -> list[Path]:
+    """The photographs' files. Raises UserError where one is absent."""
+    return list(files.packaged(PHOTOGRAPHS, "patches").values())
+
+
 def fingerprint() -> str:
     """The name of the photographs: a hash of their bytes, which are another package's."""
-    return files.content_hash(files.packaged(PHOTOGRAPHS, "patches").values())
+    return files.content_hash(paths())
 
 
 def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Pool":
@@ -48,7 +53,7 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Pool":
     from bnstudy.data.samplers import generator
 
     x = torch.stack(
-        [_regions(_grey(path)) for path in files.packaged(PHOTOGRAPHS, "patches").values()]
+        [_regions(_grey(path)) for path in paths()]
     )  # (photographs, regions, patches, 1, ...)
     photographs, regions = x.shape[:2]
     lot = generator(cfg.split_seed, "test")
