@@ -41,6 +41,10 @@ PHOTOS = {
     "task__name": "restoration", "train__steps": 1, "evaluate__large_batch": 8,
     "evaluate__precise_examples": 8,
 }  # fmt: skip
+STYLE = {
+    **PHOTOS, "data__degradation": "none", "task__name": "stylization", "task__style_size": 32,
+    "model__name": "stylizer", "model__depth": 1,
+}  # fmt: skip
 # field -> (what else is set so that the field matters, the other value)
 FLIPS = {
     "data.name": ({"data__root": "images"}, "image_folder"),
@@ -117,9 +121,14 @@ FLIPS = {
     "model.residual": (PHOTOS, False),
     "model.residual_scaling": ({**PHOTOS, "model__name": "edsr"}, 0.1),
     "task.loss": (PHOTOS, "l1"),
+    "task.style": (STYLE, "stars"),
+    "task.style_size": (STYLE, 48),
+    "task.style_weight": (STYLE, 2.0),
 }
 NOT_FLIPPED = {
     "task.name": "another kind of data with it, see tests/engine/test_restoration.py",
+    "task.features": "of weights that need not be there, see tests/models/test_stylizer.py",
+    "task.fingerprint": "found from the files, not set: other files are other styles",
     "train.processes": "in processes of their own, see tests/engine/test_distributed.py",
     "norm.sync": "with several processes only, see tests/engine/test_distributed.py",
     "train.precision": "set on the stack by the worker, see tests/engine",
@@ -206,12 +215,12 @@ def outcome(cfg: Config) -> str:
     from bnstudy.engine.train import train
     from bnstudy.engine.widen import Widened
     from bnstudy.work import build as run
-    from bnstudy.work.trainer import TASKS
+    from bnstudy.work.tasks import task
 
     examples = data.load(cfg.data)
     net = run.build(cfg, tuple(examples.shape), examples.num_classes)
     stack = Widened([net], torch.device("cpu"))
-    stack.task = TASKS[cfg.task.name](cfg.task)
+    stack.task = task(cfg, examples.shape[0])
     found = hashlib.sha256()
     for (row,) in train(stack, examples, [cfg]):
         metrics = [(k, v) for k, v in row.items() if k.startswith(PREFIXES)]
