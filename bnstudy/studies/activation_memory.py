@@ -47,7 +47,7 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
 def headline(table: pd.DataFrame) -> list[Panel]:
     """What networks save without BN, beside EDSR's number; memory of each norm."""
     table = prepared(table)
-    return [_without(table), _relative(table, SAVED, "saved for the backward pass, CPU or GPU")]
+    return [_without(table), _relative(table, SAVED, "kept by autograd for the backward pass")]
 
 
 def details(table: pd.DataFrame) -> list[Panel]:
@@ -79,7 +79,7 @@ def _without(table: pd.DataFrame) -> Panel:
         for name, value in PUBLISHED.values.items()
     ]
     return Panel("saved without batch norm", [*dots, *beside], kind="dots",
-                 ylabel="training memory (%)", ceiling=100)  # fmt: skip
+                 ylabel="bytes that autograd keeps (%)", ceiling=100)  # fmt: skip
 
 
 def _relative(table: pd.DataFrame, metric: str, title: str) -> Panel:
