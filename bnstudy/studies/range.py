@@ -98,7 +98,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
             "without a global skip batch norm falls further behind no norm at a quarter of the "
             "contrast than at all of it",
             falls(False), threshold=MARGIN, primary=panel.main, estimand="PSNR, contrast 25 %",
-            **PUBLISHED.cite(PUBLISHED.what),
+            
         ),
         make(
             "low contrast, skip", "it does so with the global skip, too", falls(True),

@@ -111,7 +111,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
             "frozen",
             f"at batches of {small} patches a frozen last fifth raises the PSNR",
             gain(panel, frozen, running), threshold=MARGIN, primary=panel.main,
-            **PUBLISHED.cite(PUBLISHED.what),
+            
         ),
         make(
             "blotches", "it lowers the error that is even over areas of 16 x 16 pixels",
