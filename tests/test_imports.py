@@ -156,6 +156,8 @@ MODULES = {
     ".studies.sequence_length": HEAVY,
     ".studies.sequential_mnist": HEAVY,
     ".studies.step_statistics": HEAVY,
+    ".studies.activation_memory": HEAVY,
+    ".studies.stylization": HEAVY,
     ".studies.words": HEAVY,
     ".report": HEAVY,
     ".comparison": HEAVY,

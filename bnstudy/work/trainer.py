@@ -29,6 +29,7 @@ from bnstudy.work import sources
 from bnstudy.work.anatomy import Anatomy, own_code
 from bnstudy.work.build import anatomy, build, stackable
 from bnstudy.work.checkpoint import Checkpoint
+from bnstudy.work.tasks import task
 
 HALVED = "stacks halved until they fitted the GPU's memory"
 ALONE = "one network at a time: "
@@ -212,6 +213,7 @@ def stack_rows(
     dataset = data.load_many([(c.data, c.seed) for c in configs], runs / "cache").to(where)
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
     stack = make_stack(nets, where, capabilities.widens(config))
+    stack.task = task(config, dataset.shape[0], where)
     stack.precision = precision(config, where)
     kind = type(stack).__name__.lower() if stack.size > 1 else "single"
     if shard.world > 1:
@@ -284,7 +286,7 @@ def side_by_side(configs: Sequence[Config], dataset: Any) -> tuple[list[list[int
         return cells, ""
     x, y = dataset.take("train", torch.arange(config.train.batch_size)[:, None])
     try:
-        try_map(net, x[:, 0], y[:, 0])
+        try_map(net, x[:, 0], y[:, 0], task(config, dataset.shape[0]))
     except Exception as error:  # anything may be in a forward
         return alone, f"{ALONE}it does not run under torch.func.vmap{entry.reason(error)}"
     return cells, ""

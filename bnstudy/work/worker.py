@@ -237,8 +237,11 @@ class Report:
 
     def measured(self, rows: list[dict[str, Any]]) -> None:
         """An evaluation, for the progress bar."""
-        error = sum(row["test_error"] for row in rows) / len(rows)
-        self.status.metric = f"test error {100 * error:.1f} %"
+        name = "test_psnr" if "test_psnr" in rows[0] else "test_error"
+        mean = sum(row[name] for row in rows) / len(rows)
+        self.status.metric = (
+            f"PSNR {mean:.2f} dB" if name == "test_psnr" else f"test error {100 * mean:.1f} %"
+        )
 
     def note(self, text: str) -> None:
         """What went otherwise than planned, for the person who waits; each text once."""
