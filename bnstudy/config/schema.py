@@ -16,6 +16,7 @@ DURATIONS = ("epochs", "steps", "examples")
 # memory or never end
 MANY = 10**9  # examples, channels
 LONG = 10**15  # steps
+BIG = 2**14  # pixels a side
 DEEP, WIDE, SEQUENCE = 10_000, 65_536, 10**6  # layers, units of a layer, steps of a sequence
 LARGEST = 3.4e38  # what a float32 holds
 LAST_SEED = 2**63 - 1  # histories hold seeds as 64-bit integers
@@ -85,13 +86,16 @@ class DataConfig(Part):
     )
     path: str | None = machine(None, "text: a UTF-8 file; default: three plays by Shakespeare")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
-    patch_size: int = later(40, "photos: side of training patches, in pixels", ge=8)
+    patch_size: int = later(40, "photos: side of training patches, in pixels", ge=8, le=BIG)
     color: bool = later(False, "photos: three channels; else grey levels")
     degradation: Literal["none", "noise", "blind_noise", "downscale", "jpeg"] = later(
         "none", "photos: what is to be undone; blind_noise: patches have an s.d. from 0 to 55"
     )
     sigma: float = later(
-        25.0, "photos: s.d. of noise in grey levels of 255; of test images if blind", gt=0
+        25.0,
+        "photos: s.d. of noise in grey levels of 255; of test images if blind",
+        gt=0,
+        le=LARGEST,
     )
     quality: int = later(10, "photos: JPEG quality", ge=1, le=95)
     entry: str = Field("", description="data=custom: package.module:function")
@@ -126,7 +130,7 @@ class ModelConfig(Part):
         0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0, le=LARGEST
     )
     residual: bool = later(True, "dncnn, edsr, unet: what is predicted is added to the input")
-    residual_scaling: float = later(1.0, "edsr: factor of each block's branch", gt=0)
+    residual_scaling: float = later(1.0, "edsr: factor of each block's branch", gt=0, le=LARGEST)
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 
@@ -238,8 +242,12 @@ class TaskConfig(Part):
     name: Literal["classification", "restoration", "stylization"] = "classification"
     loss: Literal["mse", "l1"] = later("mse", "restoration: squared or absolute difference")
     style: str = later("tissue", "stylization: name of the style image, or file: of style_path")
-    style_size: int = later(128, "stylization: the style image's shorter side in pixels", ge=16)
-    style_weight: float = later(5.0, "stylization: factor of the style in the loss", gt=0)
+    style_size: int = later(
+        128, "stylization: the style image's shorter side in pixels", ge=16, le=BIG
+    )
+    style_weight: float = later(
+        5.0, "stylization: factor of the style in the loss", gt=0, le=LARGEST
+    )
     features: Literal["random", "vgg16"] = later(
         "random", "stylization: the fixed network that compares images; vgg16: torchvision's"
     )
