@@ -87,8 +87,8 @@ def of_statistics(frozen=0.0, precise=0.0) -> list[dict]:
             **COMMON, "norm.name": "batch", "train.batch_size": size, "norm.freeze_at": part,
             "seed": seed, "test_psnr": value + noise[0], "whole_psnr": value + noise[1],
             "test_psnr_precise": value + precise * (size == 2) + noise[2],
-            "test_psnr_image": value - 1, "blotches": 2 - frozen + noise[3],
-            "blotches_precise": 2.0,
+            "test_psnr_image": value - 1, "blotches_precise": 2.0,
+            "blotches": 2 - frozen * ((size, part) == (2, 0.8)) + noise[3],
         })  # fmt: skip
     return rows
 
@@ -110,7 +110,7 @@ def of_range(lost: float) -> list[dict]:
         ("batch", "group", "instance", "none"), (True, False), SEEDS
     ):
         value = 29 + shared(seed) + 0.01 * draw.standard_normal()
-        low = value - lost * (norm == "batch" and not skip)
+        low = value - lost * (norm == "batch" and not skip) + 0.01 * draw.standard_normal()
         off = 0.5 + 60 * (norm == "instance" and not skip) + 0.01 * draw.standard_normal()
         rows.append({
             **COMMON, "norm.name": norm, "model.residual": None if skip else False, "seed": seed,
