@@ -24,15 +24,6 @@ pytestmark = pytest.mark.slow
 KILLS = 100
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    """The table of a sweep that nothing happened to."""
-    results = tmp_path_factory.mktemp("whole")
-    finish(start(results), results)
-    assert len(done(results)) == STACKS
-    return table(results)
-
-
 def killed(pid: int) -> bool:
     """Whether a SIGKILL met a living process; returns when it is dead."""
     was = signalled(pid, signal.SIGKILL)
