@@ -23,7 +23,7 @@ CONFIGS = [
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"weight_average": 0.9},
      "evaluate": {"steps": 1, "online": True,
                   "probes": ["corruptions", "evaluation_batch", "checkpoints", "precise_samples",
-                             "effective_m", "renorm", "composition"]}},
+                             "effective_m", "renorm", "composition", "affine"]}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
     {"data": {"name": "text", "length": 6, "train_size": 32}, "train": SIZE["train"],
