@@ -79,7 +79,7 @@ def _without(table: pd.DataFrame) -> Panel:
         for name, value in PUBLISHED.values.items()
     ]
     return Panel("saved without batch norm", [*dots, *beside], kind="dots",
-                 ylabel="bytes that autograd keeps (%)", ceiling=100)  # fmt: skip
+                 ylabel="bytes that autograd keeps (%)", floor=None, ceiling=100)  # fmt: skip
 
 
 def _relative(table: pd.DataFrame, metric: str, title: str) -> Panel:

@@ -135,8 +135,20 @@ class Trainer:
             job.waiting, job.note = side_by_side(configs, first)
         while job.waiting:
             members, snapshot, start = job.waiting[0], Snapshot(start), None
+            own = [configs[i] for i in members]
+            if snapshot.start is None:
+                for i in members:
+                    job.history[i] = []
+            report = _reporter(job, len(members), snapshot, on_step, checkpoint)
             try:
-                self._part(job, members, snapshot, on_step, on_rows, checkpoint)
+                with seeded(own[0].seed, "layers", self.device):
+                    for rows in self._rows(own, report, snapshot):
+                        if isinstance(rows, End):
+                            job.end(members, rows)
+                            continue
+                        for i, row in zip(members, rows, strict=True):
+                            job.history[i].append(row)
+                        on_rows(own, rows)
             except torch.cuda.OutOfMemoryError:
                 if len(members) == 1:
                     raise
@@ -145,42 +157,13 @@ class Trainer:
                 job.waiting[:1] = [members[:half], members[half:]]
                 continue
             except Exception as error:
-                own = configs[members[0]]
-                if isinstance(error, UserError) or not (own_code(own) and entry.line(error)):
+                if isinstance(error, UserError) or not (own_code(own[0]) and entry.line(error)):
                     raise
-                raise entry.failed(f"{own.label}: training failed", error) from error
+                raise entry.failed(f"{own[0].label}: training failed", error) from error
             del job.waiting[0]
         for how in job.how:
             how |= {"note": job.note} if job.note else {}
         return job
-
-    def _part(
-        self,
-        job: Trained,
-        members: list[int],
-        snapshot: Snapshot,
-        on_step: Callable[[float], None],
-        on_rows: Callable[[list[Config], Rows], None],
-        checkpoint: Checkpoint,
-    ) -> None:
-        """Train some networks of a job as one stack."""
-        own = [job.configs[i] for i in members]
-        if snapshot.start is None:
-            for i in members:
-                job.history[i] = []
-
-        def report(step: int, total: int) -> None:
-            with checkpoint.between_steps(lambda: job.state(snapshot.state())):
-                on_step((job.behind + len(members) * step / total) / len(job.configs))
-
-        with seeded(own[0].seed, "layers", self.device):
-            for rows in self._rows(own, report, snapshot):
-                if isinstance(rows, End):
-                    job.end(members, rows)
-                    continue
-                for i, row in zip(members, rows, strict=True):
-                    job.history[i].append(row)
-                on_rows(own, rows)
 
     def _rows(
         self, configs: list[Config], on_step: Callable[[int, int], None], snapshot: Snapshot
@@ -192,6 +175,22 @@ class Trainer:
         compile = self.execution.compile
         how = compile, keep, on_step, WHOLE, snapshot
         return stack_rows(configs, self.runs, self.device, *how)
+
+
+def _reporter(
+    job: Trained,
+    networks: int,
+    snapshot: Snapshot,
+    on_step: Callable[[float], None],
+    checkpoint: Checkpoint,
+) -> Callable[[int, int], None]:
+    """What the training of some networks of a job is to call before each step."""
+
+    def report(step: int, total: int) -> None:
+        with checkpoint.between_steps(lambda: job.state(snapshot.state())):
+            on_step((job.behind + networks * step / total) / len(job.configs))
+
+    return report
 
 
 def stack_rows(

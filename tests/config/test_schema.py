@@ -50,12 +50,15 @@ def test_impossible_values_are_refused(field, value):
         config(**{field: value})
 
 
+TEXTS = ("model.arch", "task.style", "task.fingerprint")  # that are absent where not used
+
+
 def test_every_number_and_choice_of_a_run_is_validated():
     """Text fields apart (names are checked against registries), a field accepts no nonsense."""
     for key in [*axis_keys(), "seed"]:
-        text = Config().flat().get(key, "" if key == "model.arch" else None)
+        text = Config().flat().get(key, "" if key in TEXTS else None)
         if isinstance(text, str) and key.rpartition(".")[2] in (
-            "name", "fingerprint", "entry", "source", "arch"
+            "name", "fingerprint", "entry", "source", "arch", "style"
         ):  # fmt: skip
             continue
         with pytest.raises(ValidationError):

@@ -46,7 +46,7 @@ def trained(cfg, dataset, names, seeds=(0, 1), dtype=None):
     return stack, before
 
 
-ALL = tuple(name for name, probe in probes.PROBES.items() if probe.of != "photographs")
+ALL = tuple(name for name, probe in probes.PROBES.items() if "images" in probe.of)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
