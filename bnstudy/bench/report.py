@@ -134,7 +134,7 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "runs"
         # 120,000 waits for the disk, of some ms each; reading is measured, not writing
-        with mock.patch.object(os, "fsync", lambda handle: None):
+        with mock.patch.object(os, "fsync", return_value=None):
             configs = filled(root, CELLS)
         say("the store is filled")
         mib = growth.worker_memory(Path(scratch) / "trained")

@@ -38,7 +38,8 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
         if metric in table:
             without = table[MODEL].map(plain.groupby(MODEL)[metric].mean())
             columns[f"relative_{metric}"] = table[metric] / without
-    return extended(table, columns)
+    # names come in one order, whatever that of the rows
+    return extended(table, columns).sort_values("network", kind="stable")
 
 
 # --- figures -------------------------------------------------------------------------------------

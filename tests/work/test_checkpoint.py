@@ -1,7 +1,6 @@
 """A job that is stopped and goes on from its checkpoint ends as one that was never stopped."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
