@@ -1,5 +1,6 @@
 """What people wait for around the training (help, planning, tables), and what grows with it."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -25,10 +27,8 @@ def filled(root: Path, cells: int) -> list[Any]:
     from bnstudy.store import Record, Store
 
     store = Store(root)
-    configs = []
-    for i in range(cells):
-        cell = Config(optimizer=OptimizerConfig(lr=0.001 * (i + 1)))
-        configs.append(cell)
+    configs = [Config(optimizer=OptimizerConfig(lr=0.001 * (i + 1))) for i in range(cells)]
+    for cell in configs:
         records: list[Record] = []
         history = []
         for seed in range(SEEDS):
@@ -133,7 +133,9 @@ def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> 
     rounds = max(6, rounds // 4)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "runs"
-        configs = filled(root, CELLS)
+        # 120,000 waits for the disk, of some ms each; reading is measured, not writing
+        with mock.patch.object(os, "fsync", return_value=None):
+            configs = filled(root, CELLS)
         say("the store is filled")
         mib = growth.worker_memory(Path(scratch) / "trained")
         per_run = growth.bytes_per_run(Path(scratch) / "trained")

@@ -300,9 +300,11 @@ def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFram
             continue
         arm = " ".join(f"{k}={v}" for k, v in point.items()) or cell.label
         several = f" (mean; least {error.min():.2f}, most {error.max():.2f} of {len(error)} seeds)"
+        psnr = table[table["cell"] == cell.cell].get("test_psnr")
         click.echo(
             f"{cell.cell}  {arm}: test error {error.mean():.2f} %"
             f"{several if len(error) > 1 else ''}"
+            f"{f', PSNR {psnr.mean():.2f} dB' if psnr is not None and psnr.notna().all() else ''}"
         )
 
 

@@ -11,13 +11,6 @@ pytestmark = pytest.mark.slow
 BESIDE = (["ls"], ["report"], ["export", "--csv", "table.csv"], ["show", "norm=batch"], ["doctor"])
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    results = tmp_path_factory.mktemp("whole")
-    finish(start(results), results)
-    return table(results)
-
-
 def beside(results, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "bnstudy", *words, f"results_dir={results}"],

@@ -7,10 +7,10 @@ named and set aside, what is whole is listed.
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
+from hangs import in_time
 from shell import bnstudy_, own_folder
 from store_samples import put, two_cells
 
@@ -18,7 +18,6 @@ from bnstudy.store import Store
 from bnstudy.store.journal import Tmp
 
 __all__ = ["own_folder"]  # a fixture that acts by being here
-HANG = 60  # seconds
 COMMANDS = (["ls"], ["show", "train.batch_size=4,8"], ["export", "--csv", "table.csv"],
             ["rm", "--stale"], ["report"], ["doctor"])  # fmt: skip
 
@@ -123,22 +122,15 @@ EDITS = {
     "a metric called seed": lambda r: r["summary"].update(seed=1.0),
     "a metric called norm.name": lambda r: r["summary"].update({"norm.name": 1.0}),
     "an older version": lambda r: r.update(results_version=1),
-    "a list": lambda r: r.clear(),
+    "nothing in it": lambda r: r.clear(),
 }
 
 
 @pytest.fixture
-def in_time():
+def limit():
     """A command that waits for ever fails the test."""
-
-    def late(*_):
-        raise AssertionError(f"a command hung for {HANG} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(HANG)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with in_time():
+        yield
 
 
 def filled() -> Path:
@@ -159,32 +151,27 @@ def survives(words: list[str]) -> str:
     return result.stderr
 
 
-def checked(stack: Path, damage, seen: list) -> None:
-    """Every command on a folder damaged so; only whole runs are in the table afterwards."""
-    for words in COMMANDS:
-        stack = filled()
-        damage(stack)
-        said = survives(words)
-        table = Store(Path("results") / "runs", say=seen.append).table()
-        assert set(table["train.batch_size"]) <= {4, 8}
-        assert (table["train.batch_size"] == 8).sum() == 2
-        if (table["train.batch_size"] == 4).any():  # never used, or not what tables are made from
-            assert (table["test_error"] == 0.25).all()
-            assert len(table) == 4
-        else:
-            assert "damaged: stack" in said + "".join(seen)
-        seen.append(words[0])
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize("words", COMMANDS, ids="_".join)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
-def test_a_damaged_file_is_named_and_what_is_whole_stays(kind, way, in_time):
-    checked(filled(), lambda stack: way(kind(stack)), [])
+def test_a_damaged_file_is_named_and_what_is_whole_stays(kind, way, words, limit):
+    """After every command only whole runs are in the table."""
+    heard: list[str] = []
+    way(kind(filled()))
+    said = survives(words)
+    table = Store(Path("results") / "runs", say=heard.append).table()
+    assert set(table["train.batch_size"]) <= {4, 8}
+    assert (table["train.batch_size"] == 8).sum() == 2
+    if (table["train.batch_size"] == 4).any():  # never used, or not what tables are made from
+        assert (table["test_error"] == 0.25).all()
+        assert len(table) == 4
+    else:
+        assert "damaged: stack" in said + "".join(heard)
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_record_that_is_none_is_named_and_set_aside(edit, in_time):
+def test_a_record_that_is_none_is_named_and_set_aside(edit, limit):
     stack = filled()
     edited(EDITS[edit])(stack)
     said = survives(["ls"])
@@ -194,7 +181,7 @@ def test_a_record_that_is_none_is_named_and_set_aside(edit, in_time):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_damaged_journal_or_half_a_stack_is_cleaned_up(way, tmp_path, in_time):
+def test_a_damaged_journal_or_half_a_stack_is_cleaned_up(way, tmp_path, limit):
     """The journal of a dead process, whose stack is gone: nothing of it stays."""
     store, said = Store(tmp_path / "runs"), []
     addresses = put(store, batch_size=16)
@@ -220,7 +207,7 @@ def test_a_journal_moves_nothing_out_of_the_store(tmp_path):
     assert "it moves x to ../../elsewhere" in said[0]
 
 
-def test_a_folder_that_this_user_cannot_read_is_no_damage(monkeypatch, in_time):
+def test_a_folder_that_this_user_cannot_read_is_no_damage(monkeypatch, limit):
     """Rights come back: nothing is set aside for the lack of them."""
     stack, opened = filled(), os.open
 

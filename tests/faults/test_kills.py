@@ -24,13 +24,11 @@ pytestmark = pytest.mark.slow
 KILLS = 100
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    """The table of a sweep that nothing happened to."""
-    results = tmp_path_factory.mktemp("whole")
-    finish(start(results), results)
-    assert len(done(results)) == STACKS
-    return table(results)
+def killed(pid: int) -> bool:
+    """Whether a SIGKILL met a living process; returns when it is dead."""
+    was = signalled(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+    return was
 
 
 def ended(process, pids) -> None:
@@ -39,7 +37,7 @@ def ended(process, pids) -> None:
 
 
 def test_a_sweep_that_is_killed_a_hundred_times_ends_with_the_same_table(tmp_path, whole, capsys):
-    """Kill i comes at a random moment after i / 2 stacks: the sweep lasts until the last one."""
+    """Kill i comes at a random moment after i / 2 stacks, so that 100 fit into the sweep of 60."""
     rng, tally, begun = random.Random(0), Counter(), 0
     process, kept = None, {}
     while (i := sum(tally.values())) < KILLS:
@@ -47,19 +45,19 @@ def test_a_sweep_that_is_killed_a_hundred_times_ends_with_the_same_table(tmp_pat
         def reached(i=i):
             nonlocal process, begun
             if process is None or process.poll() is not None:
+                assert len(done(tmp_path)) < STACKS, f"the sweep was over after {i} kills"
                 process, begun = start(tmp_path), begun + 1
             return len(done(tmp_path)) >= i // 2 and workers(process.pid)
 
         wait_for(reached)
-        time.sleep(rng.uniform(0, 0.5))
-        victim, pids = (
-            rng.choices(["worker", "planner", "both"], [8, 1, 1])[0],
-            workers(process.pid),
-        )
+        ahead = len(done(tmp_path)) - i // 2
+        time.sleep(rng.uniform(0, 0.5 / (1 + ahead)))  # the more is done, the sooner
+        victim = rng.choices(["worker", "planner", "both"], [8, 1, 1])[0]
+        pids = workers(process.pid)
         if victim != "planner" and pids:
-            tally["worker"] += signalled(rng.choice(pids), signal.SIGKILL)
+            tally["worker"] += killed(rng.choice(pids))
         if victim != "worker" and process.poll() is None:
-            tally["planner"] += signalled(process.pid, signal.SIGKILL)
+            tally["planner"] += killed(process.pid)
             ended(process, pids)
         now = {path: path.stat().st_mtime_ns for path in done(tmp_path)}
         assert kept.items() <= now.items(), "a complete stack was lost or trained again"

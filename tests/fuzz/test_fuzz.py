@@ -4,12 +4,12 @@ One process, --dry-run wherever something would be trained. Cases are drawn by h
 fixed seed: 200 in the fast suite, 2,000 in the slow one.
 """
 
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from hangs import in_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shell import bnstudy_, own_folder
@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 from store_samples import put
 
 __all__ = ["own_folder"]  # a fixture that acts by being here
-HANG = 60  # seconds; the machine may be busy
 CODES = (0, 1, 2, 130)
 BASE = ["scale=smoke", "tracker.mode=disabled", "--dry-run"]
 KEYS = [
@@ -220,18 +219,10 @@ EVERY = {"overrides": (100, TRAIN), "lines": (40, LINES), "files": (60, None)}
 
 @pytest.fixture
 def bounded(monkeypatch):
-    """A case that hangs fails; a machine with 1 GiB, so that no case fills this one's memory."""
-
-    def late(*_):
-        raise AssertionError(f"hung for {HANG} s")
-
+    """Nothing trains, on a machine with 1 GiB: no case fills this one's memory."""
     for module in ("bnstudy.data.sequences", "bnstudy.work.build"):
         monkeypatch.setattr(f"{module}.memory", lambda: 2**30)
     monkeypatch.setattr("bnstudy.cli.execute.launch", lambda *a, **k: pytest.fail("it trains"))
-    before = signal.signal(signal.SIGALRM, late)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def tried(times: int):
@@ -241,9 +232,8 @@ def tried(times: int):
 
 def ended(words: list[str], codes: Counter) -> None:
     """Run a command; it must end with a code that is promised and without a traceback."""
-    signal.alarm(HANG)
-    result = bnstudy_(*words)
-    signal.alarm(0)
+    with in_time():
+        result = bnstudy_(*words)
     codes[result.exit_code] += 1
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise AssertionError(f"traceback: {words}") from result.exception

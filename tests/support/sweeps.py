@@ -1,5 +1,6 @@
 """Sweeps in processes of their own, to be killed; and the marks that they leave on a store."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -42,11 +43,12 @@ def done(results: Path) -> set[Path]:
 
 
 def workers(parent: int) -> list[int]:
-    """Processes that run a pack: the planner's children, while W&B is off."""
+    """Living processes that run a pack: the planner's children, while W&B is off."""
     try:
-        return list(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
     except OSError:
         return []
+    return [pid for pid in map(int, children.split()) if alive(pid)]
 
 
 def alive(pid: int) -> bool:
@@ -66,12 +68,11 @@ def wait_for(condition, seconds: float = 600) -> None:
 
 
 def signalled(pid: int, number: int) -> bool:
-    """Whether a process was still there to get a signal."""
-    try:
+    """Whether a process was still alive to get a signal: what has ended only takes it."""
+    was = alive(pid)
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+    return was
 
 
 def table(results: Path) -> str:

@@ -16,7 +16,7 @@ from bnstudy.work.trainer import Trainer
 
 DOCS = (Path(__file__).parents[2] / "docs/wandb.md").read_text()
 PLACES = {"<n>": r"\d+(\.\d+)?", "<shift>": "(contrast|brightness|noise|blur|jpeg)",
-          "<verdict>": ".+"}  # fmt: skip
+          "<verdict>": ".+", "<image>": "[a-z]+"}  # fmt: skip
 SIZE = {"model": {"name": "mlp", "hidden": [8]}, "train": {"batch_size": 8, "steps": 4}}
 # together they have every probe, and everything else that has a metric of its own
 CONFIGS = [
@@ -30,6 +30,15 @@ CONFIGS = [
      "model": {"name": "recurrent", "hidden": [4]},
      "evaluate": {"probes": ["lengths", "shared_statistics", "step_statistics",
                              "gradient_norm"]}},
+    {"data": {"name": "photos", "degradation": "noise", "patch_size": 16},
+     "model": {"name": "dncnn", "depth": 3, "width": 2}, "train": {"batch_size": 4, "steps": 4},
+     "task": {"name": "restoration"},
+     "evaluate": {"precise_examples": 16,
+                  "probes": ["photographs", "baselines", "whole_statistics", "blotches",
+                             "intensity", "activation_memory", "loss_course"]}},
+    {"data": {"name": "photos", "patch_size": 32}, "model": {"name": "stylizer", "width": 2},
+     "train": {"batch_size": 2, "steps": 2}, "task": {"name": "stylization", "style_size": 32},
+     "evaluate": {"precise_examples": 4, "probes": ["companions"]}},
     # learns nothing but how to diverge
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"lr": 1e30}, "norm": {"name": "none"}},
 ]  # fmt: skip

@@ -1,7 +1,6 @@
 """A job that is stopped and goes on from its checkpoint ends as one that was never stopped."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -306,7 +305,7 @@ def test_what_is_no_file_is_not_read(left, damage):
 def test_reading_one_executes_no_code(left):
     class Evil:
         def __reduce__(self):
-            return (sys.exit, (99,))
+            return (os.getcwd, ())  # harmless, and code all the same
 
     whole = checkpoint._unpacked(left.read_bytes(), CPU)
     left.write_bytes(checkpoint._packed({**whole, "job": Evil()}))
