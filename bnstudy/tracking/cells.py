@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
@@ -201,7 +200,7 @@ class Tracker:
         self._run = session.opened(
             self.settings,
             self.folder,
-            id=f"{prefix}-{self._attempt(prefix)}-{uuid.uuid4().hex[:6]}",
+            id=f"{prefix}-{self._attempt(prefix)}",
             name=name,
             group=self.group,
             job_type=self.job_type,

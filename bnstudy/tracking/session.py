@@ -1,6 +1,8 @@
 """How a run of W&B is opened: lean, in a folder of our own, and within a time limit."""
 
 import os
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +55,15 @@ def reason(error: Exception) -> str:
 
 
 def opened(
-    settings: TrackerConfig, folder: Path, *, group: str, tags: list[str], **run: Any
+    settings: TrackerConfig, folder: Path, *, id: str, group: str, tags: list[str], **run: Any
 ) -> Any:
     """A new run in `folder`/wandb, also when online; offline where the server takes none.
 
     Why it does not is in `lost` then. `run.offline` tells which kind it is.
 
     Args:
-        run: what else `wandb.init` takes: id, name, job_type, config, notes.
+        id: how the run's id begins; a random part follows.
+        run: what else `wandb.init` takes: name, job_type, config, notes.
 
     Raises:
         PermissionError: the folder cannot be written.
@@ -82,8 +85,12 @@ def opened(
     known = type(wandb.Settings()).model_fields
     lean = {k: v for k, v in {**LEAN, **timeouts}.items() if k in known}
 
-    def init(mode: str) -> Any:
+    def fresh() -> str:
+        return f"{id}-{uuid.uuid4().hex[:6]}"
+
+    def init(mode: str, own: str) -> Any:
         made = wandb.init(
+            id=own,
             project=settings.project,
             entity=settings.entity,
             group=group[:128],
@@ -99,13 +106,17 @@ def opened(
 
     with unset(UNUSED):
         if settings.mode == "online" and lost is None:
+            own = fresh()
             try:
                 if not (refused := server.trouble(*server.credentials())):
-                    return init("online")
+                    return init("online", own)
                 lose(_hidden(refused))
             except Exception as error:  # of a network that must not matter
                 lose(reason(error))
-        return init("offline")
+                # nothing is in that run; W&B's process keeps its id, and refuses it from now on
+                for begun in (folder / "wandb").glob(f"run-*-{own}"):
+                    shutil.rmtree(begun, ignore_errors=True)
+        return init("offline", fresh())
 
 
 def closed(run: Any, exit_code: int, online: bool) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -76,7 +75,7 @@ def _mirrored(settings: TrackerConfig, folder: Path, results: Path, stamp: str, 
         run = session.opened(
             settings,
             folder.absolute(),
-            id=f"{study['name']}-{results.name}-{stamp[:8]}-{uuid.uuid4().hex[:6]}",
+            id=f"{study['name']}-{results.name}-{stamp[:8]}",
             name=f"{study['name']} {study['scale']}",
             group=study["name"],
             job_type="study",

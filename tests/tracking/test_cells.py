@@ -239,18 +239,19 @@ def online(tmp_path, timeout=3, **environment):
 
 @pytest.mark.slow
 def test_without_a_key_nobody_is_asked_and_nothing_waits(tmp_path):
-    status, _, _, code = online(tmp_path)
-    assert status.startswith("failed: starting a run: no API key")
+    status, _, err, code = online(tmp_path)
+    assert status.startswith("kept offline: no API key")
+    assert err.count("W&B") == 1
     assert code == 0
 
 
 @pytest.mark.slow
-def test_an_unreachable_server_costs_its_timeout_and_a_line(tmp_path):
+def test_an_unreachable_server_costs_seconds_and_a_line(tmp_path):
     closed = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x" * 40}
     status, seconds, err, code = online(tmp_path, **closed)
-    assert status.startswith("failed: starting a run")
-    assert seconds < 30  # the timeout of 3 s, the import and W&B's own slack of 1 to 10 s
-    assert err.count("W&B failed") == 1
+    assert status.startswith("kept offline: http://127.0.0.1:9 cannot be reached")
+    assert seconds < 30  # the question's 3 s, the import and a run offline, on a busy machine
+    assert err.count("W&B") == 1
     assert code == 0
 
 
@@ -272,9 +273,9 @@ def test_online_runs_arrive_at_a_server(tmp_path):
 def test_a_server_that_dies_costs_a_timeout_and_a_line_and_no_data(tmp_path):
     with WandbServer(fail_after=5) as server:
         status, seconds, err, code = online(tmp_path / "results/wandb", **server.env)
-    assert status.startswith("failed: ")
-    assert seconds < 30
-    assert err.count("W&B failed") == 1
+    assert status.startswith("kept offline: ")
+    assert seconds < 30  # the timeout of 3 s, the import and W&B's own slack of 1 to 10 s
+    assert err.count("W&B") == 1
     assert code == 0
     with WandbServer() as another:
         push(tmp_path, another, "--include-online")
