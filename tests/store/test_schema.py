@@ -72,7 +72,6 @@ def test_records_that_pythons_own_writer_made_read_the_same():
 def test_the_columns_of_provenance_keep_their_order():
     assert PROVENANCE == (
         "stack", "results_version", "study", "wall_seconds", "stack_seconds", "created", "host",
-        "device", "device_name", "threads", "torch", "python", "bnstudy", "tracker", "command",
-        "launcher",
-        "git_commit", "git_dirty",
+        "device", "device_name", "threads", "torch", "python", "bnstudy", "resumed", "tracker",
+        "command", "launcher", "git_commit", "git_dirty",
     )  # fmt: skip
