@@ -277,10 +277,10 @@ def _weight(claim: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """The study and the claims.json of all results in results folders."""
+    """The study and the claims.json of all results, <study>[-<data>], in results folders."""
     for folder in folders:
         for path in sorted(folder.glob("*/claims.json")):
-            yield path.parent.name, path
+            yield path.parent.name.partition("-")[0], path
         for path in sorted(folder.glob("runs/studies/*/*/claims.json")):
             yield path.parts[-3], path
 

@@ -188,6 +188,16 @@ def counts() -> str:
     return f"Primary claims judged by the present studies: {len(present)} ({found}){rest}."
 
 
+def waiting() -> str:
+    """docs/studies.md: the studies that can be run and have no committed results yet."""
+    ran = {result.name for result in results()}
+    every = sorted(path.stem for path in (ROOT / "configs" / "study").glob("*.yaml"))
+    left = [f"`{name}` ({_stated(name)['title']})" for name in every if name not in ran]
+    if not left:
+        return "Every study has committed results."
+    return f"Written, and not yet run for these results: {', '.join(left)}."
+
+
 def claims_of(folder: str) -> str:
     """All claims of one result, in the order in which they are judged."""
     result = {r.folder: r for r in results()}[folder]
@@ -314,6 +324,7 @@ BLOCKS = {
     "advice": advice,
     "answers": answers,
     "counts": counts,
+    "waiting": waiting,
     "papers": index,
 }
 

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bnstudy import advice
@@ -26,11 +27,15 @@ def identified(rule):
 
 @pytest.fixture(scope="module")
 def tables():
-    """Study -> the table that its quick grid would give."""
+    """Study -> itself, and the tables that its grids of committed results would give."""
+    found = {}
     with hydra_session() as session:
-        studies = {name: session.study(name) for name in session.choices("study")}
-        requests = {n: session.request(["scale=quick"], study=s) for n, s in studies.items()}
-    return {n: (studies[n], planned.stand_in(r.cells, r.seeds[:2])) for n, r in requests.items()}
+        for name in session.choices("study"):
+            study = session.study(name)
+            scales = [s for s in ("quick", "photographs") if s in study.scales]
+            asked = [session.request([f"scale={s}"], study=study) for s in scales]
+            found[name] = (study, [planned.stand_in(r.cells, r.seeds[:2]) for r in asked])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,8 @@ def kinds(tables):
     """(study, claim) -> kind of claim, of all claims that the quick grids of studies have."""
     return {
         (name, claim.name): claim.kind
-        for name, (study, table) in tables.items()
+        for name, (study, grids) in tables.items()
+        for table in grids
         for claim in module(study).claims(table)
     }
 
@@ -78,7 +84,7 @@ def test_every_rule_names_a_claim_and_says_what_can_follow(kinds):
 def test_every_setting_is_one_that_the_study_has(tables):
     """Its model and data, and its batch size: a batch, a group, or a process's share of a batch."""
     for rule in advice.rules():
-        table = tables[rule.study][1]
+        table = pd.concat(tables[rule.study][1])
         assert rule.where["model"] in set(table["model.name"]), identified(rule)
         assert rule.where["data"] in set(table["data.name"]), identified(rule)
         sizes = set(table["train.batch_size"])
@@ -135,20 +141,21 @@ def copied(tmp_path):
     """A function that copies one study's results into a folder of its own, which it returns."""
 
     def copy(study):
-        folder = tmp_path / "results" / study
-        folder.mkdir(parents=True)
-        shutil.copy(RESULTS / study / "claims.json", folder)
+        for path in [RESULTS / study / "claims.json", *RESULTS.glob(f"{study}-*/claims.json")]:
+            folder = tmp_path / "results" / path.parent.name
+            folder.mkdir(parents=True)
+            shutil.copy(path, folder)
         return tmp_path / "results"
 
     return copy
 
 
 def change(folder, rule, **fields):
-    path = folder / rule.study / "claims.json"
-    claims = json.loads(path.read_text())
-    (claim,) = (c for c in claims if c["name"] == rule.claim)
-    claim |= fields
-    path.write_text(json.dumps(claims))
+    for path in folder.glob(f"{rule.study}*/claims.json"):
+        claims = json.loads(path.read_text())
+        for claim in claims:
+            claim |= fields if claim["name"] == rule.claim else {}
+        path.write_text(json.dumps(claims))
 
 
 @pytest.mark.parametrize("rule", BACKED, ids=identified)
@@ -223,9 +230,10 @@ def test_exploratory_evidence_is_marked_and_comes_last(copied):
 
 def test_results_of_earlier_versions_never_count(copied):
     folder = copied("batch_size")
-    path = folder / "batch_size" / "claims.json"
-    plain = [{k: v for k, v in c.items() if k != "status"} for c in json.loads(path.read_text())]
-    path.write_text(json.dumps(plain))
+    for path in folder.glob("*/claims.json"):
+        claims = json.loads(path.read_text())
+        plain = [{k: v for k, v in claim.items() if k != "status"} for claim in claims]
+        path.write_text(json.dumps(plain))
     assert advice.evidence(folder) == {}
     assert advice.advise({"model": "resnet"}, folder) == []
     assert advice.nearest({"model": "resnet"}, folder) == []

@@ -44,7 +44,8 @@ class Result:
         128 + a signal's number."""
         if self.signal is not None:
             return 128 + self.signal
-        return 1 if self.lost or self.outcome.of(State.FAILED, State.DIED) else 0
+        lost = self.outcome.of(State.FAILED, State.DIED, State.REMOVED)
+        return 1 if self.lost or lost else 0
 
 
 def train_missing(

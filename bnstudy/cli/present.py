@@ -235,6 +235,9 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
         times = count(fate.launches, "time")
         how = f" ({fate.error})" if fate.error else ""
         click.echo(f"died     {fate.plan.label}: its worker was killed{how}, {times}", err=True)
+    for fate in outcome.of(State.REMOVED):
+        times = count(fate.launches, "time")
+        click.echo(f"gone     {fate.plan.label}: stored and removed again, {times}", err=True)
     failed = outcome.of(State.FAILED)
     if failed:
         click.echo(
@@ -248,6 +251,8 @@ def outcome(outcome: "Outcome", seconds: float, signal: int | None, command: str
         why = "stopped"
     elif outcome.of(State.DIED):
         why = "their workers died"
+    elif outcome.of(State.REMOVED):
+        why = "removed while they were trained"
     elif failed and outcome.of(State.STOPPED):
         why = "fail_fast=true stopped at the first failure"
     else:
@@ -295,9 +300,11 @@ def cells(plan: "Plan", points: Sequence[Mapping[str, Any]], table: "pd.DataFram
             continue
         arm = " ".join(f"{k}={v}" for k, v in point.items()) or cell.label
         several = f" (mean; least {error.min():.2f}, most {error.max():.2f} of {len(error)} seeds)"
+        psnr = table[table["cell"] == cell.cell].get("test_psnr")
         click.echo(
             f"{cell.cell}  {arm}: test error {error.mean():.2f} %"
             f"{several if len(error) > 1 else ''}"
+            f"{f', PSNR {psnr.mean():.2f} dB' if psnr is not None and psnr.notna().all() else ''}"
         )
 
 

@@ -20,6 +20,7 @@ from bnstudy.config.schema import (
     OptimizerConfig,
     Part,
     Parts,
+    TaskConfig,
     TrainConfig,
 )
 from bnstudy.config.settings import (
@@ -60,6 +61,7 @@ __all__ = [
     "ScaleConfig",
     "Settings",
     "StudyConfig",
+    "TaskConfig",
     "TrackerConfig",
     "TrainConfig",
     "axis_keys",

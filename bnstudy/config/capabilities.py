@@ -54,12 +54,21 @@ class Data:
     """What a data set is made of."""
 
     settings: tuple[str, ...]  # the fields of DataConfig that it uses
-    inputs: tuple[str, ...]  # images or sequences; `custom` may be either
+    inputs: tuple[str, ...]  # kinds of examples; `custom` may be either
     embedded: bool = False  # so small that a stack may hold several copies
     made: bool = False  # drawn from a distribution, separately for each seed; no file, no pool
     tiny: bool = False  # images of 8 x 8 pixels, in the table of costs
     folder: bool = False  # one file for each image, in a folder for each class
     length: int | None = None  # steps of a sequence unless data.length says otherwise
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task uses, and what it can be asked of."""
+
+    settings: tuple[str, ...]  # the fields of TaskConfig that it uses
+    inputs: tuple[str, ...]  # kinds of data
+    restores: bool = False  # needs data with a degradation
 
 
 @dataclass(frozen=True)
@@ -79,14 +88,21 @@ MODELS = {
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
     ),
     "torchvision": Model(("arch",), widens=False, processes=False),
+    "dncnn": Model(("depth", "width", "residual"), ("photographs",)),
+    "edsr": Model(("depth", "width", "residual", "residual_scaling"), ("photographs",)),
+    "unet": Model(("depth", "width", "residual"), ("photographs",)),
+    "stylizer": Model(("depth", "width"), ("photographs",)),
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
-        ("depth", "width", "arch", "normalized", *_RECURRENT, *_OWN),
-        ("images", "sequences"),
+        (
+            "depth", "width", "arch", "normalized", "residual", "residual_scaling", *_RECURRENT,
+            *_OWN,
+        ),
+        ("images", "sequences", "photographs"),
         widens=False,
         processes=False,
     ),
-}
+}  # fmt: skip
 
 _ANY = ("eps", "affine", "gamma_init", "backend")
 _GROUPS = ("num_groups", "channels_per_group")
@@ -136,13 +152,20 @@ DATA = {
     "cifar10": _images,
     "image_folder": _folder,
     "cifar10_jpeg": _folder,
+    "photos": Data(
+        (
+            "split_seed", "test_part", "fingerprint", "root", "patch_size", "color", "degradation",
+            "sigma", "quality",
+        ),
+        ("photographs",),
+    ),
     "text": Data((*_DATA, "length", "path"), ("sequences",), length=50),
     "adding": _made,
     "parity": _made,
     "copy": _made,
     # the whole DataConfig is handed to the user's own function
     "custom": Data((*_IMAGES, *_OWN), ("images", "sequences")),
-}
+}  # fmt: skip
 
 _OPTIMIZER = (
     "lr", "momentum", "weight_decay", "decay_norm", "lr_rule", "reference_batch_size", "schedule",
@@ -150,11 +173,21 @@ _OPTIMIZER = (
 )  # fmt: skip
 OPTIMIZERS = {"sgd": Optimizer(_OPTIMIZER), "adam": Optimizer((*_OPTIMIZER, "beta2"))}
 
+TASKS = {
+    "classification": Task((), ("images", "sequences")),
+    "restoration": Task(("loss",), ("photographs",), restores=True),
+    "stylization": Task(
+        ("style", "style_size", "style_weight", "features", "fingerprint", "style_path"),
+        ("photographs",),
+    ),
+}
+
 TABLES: dict[str, dict[str, Any]] = {  # by group, in the order in which mistakes are reported
     "norm": NORMS,
     "model": MODELS,
     "data": DATA,
     "optimizer": OPTIMIZERS,
+    "task": TASKS,
 }
 
 # numbers in which the networks of one stack may differ, beside the seed

@@ -16,6 +16,7 @@ DURATIONS = ("epochs", "steps", "examples")
 # memory or never end
 MANY = 10**9  # examples, channels
 LONG = 10**15  # steps
+BIG = 2**14  # pixels a side
 DEEP, WIDE, SEQUENCE = 10_000, 65_536, 10**6  # layers, units of a layer, steps of a sequence
 LARGEST = 3.4e38  # what a float32 holds
 LAST_SEED = 2**63 - 1  # histories hold seeds as 64-bit integers
@@ -85,6 +86,18 @@ class DataConfig(Part):
     )
     path: str | None = machine(None, "text: a UTF-8 file; default: three plays by Shakespeare")
     fingerprint: str = Field("", description="hash of data read from disk; filled in by bnstudy")
+    patch_size: int = later(40, "photos: side of training patches, in pixels", ge=8, le=BIG)
+    color: bool = later(False, "photos: three channels; else grey levels")
+    degradation: Literal["none", "noise", "blind_noise", "downscale", "jpeg"] = later(
+        "none", "photos: what is to be undone; blind_noise: patches have an s.d. from 0 to 55"
+    )
+    sigma: float = later(
+        25.0,
+        "photos: s.d. of noise in grey levels of 255; of test images if blind",
+        gt=0,
+        le=LARGEST,
+    )
+    quality: int = later(10, "photos: JPEG quality", ge=1, le=95)
     entry: str = Field("", description="data=custom: package.module:function")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
     root: str | None = machine(None, "folder of the data; default: the variable BNSTUDY_DATA")
@@ -95,8 +108,13 @@ class ModelConfig(Part):
     """Which network is trained."""
 
     name: str = "resnet"
-    depth: int = Field(8, ge=8, le=DEEP, description="resnet: 6n + 2 layers")
-    width: int = Field(8, ge=1, le=WIDE, description="resnet: channels of the first stage")
+    depth: int = Field(
+        8,
+        ge=1,
+        le=DEEP,
+        description="resnet: 6n + 2 layers; dncnn: layers; edsr: blocks; unet: levels",
+    )
+    width: int = Field(8, ge=1, le=WIDE, description="channels; of the first stage where they grow")
     hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(
         (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
@@ -111,6 +129,8 @@ class ModelConfig(Part):
     initial_noise: float = later(
         0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0, le=LARGEST
     )
+    residual: bool = later(True, "dncnn, edsr, unet: what is predicted is added to the input")
+    residual_scaling: float = later(1.0, "edsr: factor of each block's branch", gt=0, le=LARGEST)
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 
@@ -216,6 +236,25 @@ class OptimizerConfig(Part):
         return self.lr * (batch_size / self.reference_batch_size) ** power
 
 
+class TaskConfig(Part):
+    """What networks are trained for: the loss, and what is measured."""
+
+    name: Literal["classification", "restoration", "stylization"] = "classification"
+    loss: Literal["mse", "l1"] = later("mse", "restoration: squared or absolute difference")
+    style: str = later("tissue", "stylization: name of the style image, or file: of style_path")
+    style_size: int = later(
+        128, "stylization: the style image's shorter side in pixels", ge=16, le=BIG
+    )
+    style_weight: float = later(
+        5.0, "stylization: factor of the style in the loss", gt=0, le=LARGEST
+    )
+    features: Literal["random", "vgg16"] = later(
+        "random", "stylization: the fixed network that compares images; vgg16: torchvision's"
+    )
+    fingerprint: str = later("", "stylization: hash of what it reads; filled in by bnstudy")
+    style_path: str | None = machine(None, "stylization: the file of style=file")
+
+
 class TrainConfig(Part):
     """How long, in exactly one unit; the last incomplete batch of an epoch is dropped."""
 
@@ -311,6 +350,7 @@ class Parts(Part):
     model: ModelConfig = ModelConfig()
     norm: NormConfig = NormConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    task: TaskConfig = later(TaskConfig(), "what networks are trained for")
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 

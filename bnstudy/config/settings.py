@@ -12,8 +12,13 @@ from bnstudy.config.schema import DURATIONS, LAST_SEED, MANY, Config, Part, Part
 from bnstudy.errors import UserError
 
 MOST_SEEDS = 100_000
-GROUPS = ("data", "model", "norm", "optimizer", "scale")
-PATHS = {"data.root": "dir", "data.path": "file", "results_dir": "dir"}  # keys that name a place
+GROUPS = ("data", "model", "norm", "optimizer", "task", "scale")
+PATHS = {  # keys that name a place
+    "data.root": "dir",
+    "data.path": "file",
+    "task.style_path": "file",
+    "results_dir": "dir",
+}
 HERE = Path(__file__).parents[1]  # the package
 # in a checkout the folder lies beside the package, in an installed wheel inside it
 CONFIGS = next(p for p in (HERE / "configs", HERE.parent / "configs") if p.is_dir())
@@ -181,6 +186,7 @@ class Settings(Parts):
             model=self.model,
             norm=self.norm,
             optimizer=self.optimizer,
+            task=self.task,
             train=train,
             evaluate=self.evaluate,
         )

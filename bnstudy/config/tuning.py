@@ -17,7 +17,7 @@ from bnstudy.config.settings import GROUPS, Grid, Seeds, StudyConfig, Tune, seed
 from bnstudy.errors import UserError
 
 KEY = "tune"
-OUTSIDE = ("data.fingerprint", "data.source", "model.source", "norm.source")
+OUTSIDE = ("data.fingerprint", "data.source", "model.source", "norm.source", "task.fingerprint")
 ADHOC_PILOTS = 3  # of a comparison
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bnstudy.config import DataConfig
     from bnstudy.data.draws import Pool
+    from bnstudy.data.photographs import Photographs
 
 DATASETS = {
     "digits": "bnstudy.data.images:digits",
@@ -33,6 +34,7 @@ DATASETS = {
     "image_folder": "bnstudy.data.images:image_folder",
     "cifar10_jpeg": "bnstudy.data.images:cifar10_jpeg",
     "patches": "bnstudy.data.patches:load",
+    "photos": "bnstudy.data.photographs:load",
     "text": "bnstudy.data.text:load",
     "adding": "bnstudy.data.sequences:adding",
     "parity": "bnstudy.data.sequences:parity",
@@ -73,6 +75,16 @@ class Dataset:
     infos: tuple[dict[str, Any], ...] = ()
     member: tuple[int, ...] = ()
     vocabulary: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the examples are: images or sequences."""
+        return "sequences" if self.train_y.dim() > 1 else "images"
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Shape of what a network returns for an example: logits (of each step)."""
+        return (*self.train_y.shape[1:], self.num_classes)
 
     def size(self, part: str) -> int:
         """Examples in a part that one network sees."""
@@ -268,6 +280,10 @@ def fingerprint(cfg: "DataConfig", cache_dir: Path | None = None) -> str:
             from bnstudy.data import patches
 
             return patches.fingerprint()
+        if cfg.name == "photos":
+            from bnstudy.data import photo_files
+
+            return photo_files.fingerprint(cfg, cache_dir)
         if cfg.name in files.PACKED:
             return files.fingerprint(*files.find_packed(cfg), cache_dir)
     except OSError as e:
@@ -326,7 +342,9 @@ def _pool(cfg: "DataConfig", cache_dir: Path | None) -> "Pool":
     return _kept[key]
 
 
-def load(cfg: "DataConfig", cache_dir: Path | None = None, seed: int = 0) -> Dataset:
+def load(
+    cfg: "DataConfig", cache_dir: Path | None = None, seed: int = 0
+) -> "Dataset | Photographs":
     """The examples that a run with this seed sees, normalized, on the CPU.
 
     The test part depends on `split_seed` alone. From (seed, purpose) come, of the other examples
@@ -341,16 +359,20 @@ def load(cfg: "DataConfig", cache_dir: Path | None = None, seed: int = 0) -> Dat
     return load_many([(cfg, seed)], cache_dir).of(0)
 
 
-def load_many(draws: "Sequence[tuple[DataConfig, int]]", cache_dir: Path | None = None) -> Dataset:
+def load_many(
+    draws: "Sequence[tuple[DataConfig, int]]", cache_dir: Path | None = None
+) -> "Dataset | Photographs":
     """The data of a stack, a config and a seed for each network.
 
     Networks read one pool by indices of their own. Only where a seed distorts or makes its examples
-    do they get copies. Raises UserError as `load` does.
+    do they get copies. Of photographs all see the same. Raises UserError as `load` does.
     """
     from bnstudy.data.draws import dataset, prepare
 
     resolved = {cfg: resolve(cfg, cache_dir) for cfg in dict.fromkeys(cfg for cfg, _ in draws)}
     pairs = [(resolved[cfg], seed) for cfg, seed in draws]
+    if "photographs" in DATA[pairs[0][0].name].inputs:
+        return locate(DATASETS[pairs[0][0].name], "data.name")(pairs[0][0])
 
     def alone(cfg: "DataConfig", seed: int) -> Dataset:
         if DATA[cfg.name].made:

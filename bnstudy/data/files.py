@@ -2,10 +2,11 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -222,6 +223,38 @@ def fingerprint(folder: Path, names: list[str], cache_dir: Path | None = None) -
 def _noted(value: str) -> str:
     """A fingerprint as it is remembered, with its own hash: a flipped bit must not be data."""
     return f"{value} {_hash(value)}"
+
+
+def packaged(names: Mapping[str, tuple[str, str]], data: str) -> dict[str, Path]:
+    """Files that come with other packages: name -> (package, file) to name -> path.
+
+    Found without importing the packages, which takes longer than to train a small network.
+
+    Args:
+        data: the data set, for the message.
+
+    Raises:
+        UserError: one is absent.
+    """
+    found = {}
+    for name, (package, file) in names.items():
+        spec = importlib.util.find_spec(package)
+        path = None if spec is None or spec.origin is None else Path(spec.origin).parent / file
+        if path is None or not path.is_file():
+            raise UserError(
+                f"data={data} reads {file} from the files of {package}, and it is not there: "
+                "install scikit-learn and scikit-image (they are of bnstudy's extra 'train')"
+            )
+        found[name] = path
+    return found
+
+
+def content_hash(paths: Iterable[Path]) -> str:
+    """Hash over the bytes of files, in this order."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
 
 
 def _hash(text: str) -> str:

@@ -1,10 +1,9 @@
 """Patches of photographs: which of ten is it from? Photographs that other packages bring along."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnstudy.errors import UserError
+from bnstudy.data import files
 
 if TYPE_CHECKING:
     import torch
@@ -33,32 +32,13 @@ PER_REGION = ((REGION - SIDE) // STRIDE + 1) ** 2
 
 
 def paths() -> list[Path]:
-    """The photographs' files.
-
-    Found without importing their packages, which takes longer than to train a small network.
-    Raises UserError where one is absent.
-    """
-    found = []
-    for package, name in PHOTOGRAPHS.values():
-        spec = importlib.util.find_spec(package)
-        path = None if spec is None or spec.origin is None else Path(spec.origin).parent / name
-        if path is None or not path.is_file():
-            raise UserError(
-                f"data=patches reads {name} from the files of {package}, and it is not there: "
-                "install scikit-learn and scikit-image (they are of bnstudy's extra 'train')"
-            )
-        found.append(path)
-    return found
+    """The photographs' files. Raises UserError where one is absent."""
+    return list(files.packaged(PHOTOGRAPHS, "patches").values())
 
 
 def fingerprint() -> str:
     """The name of the photographs: a hash of their bytes, which are another package's."""
-    from hashlib import sha256
-
-    total = sha256()
-    for path in paths():
-        total.update(sha256(path.read_bytes()).digest())
-    return total.hexdigest()[:16]
+    return files.content_hash(paths())
 
 
 def load(cfg: "DataConfig", cache_dir: Path | None = None) -> "Pool":

@@ -22,6 +22,7 @@ MODES = {
     "_precise": "PreciseBN",
     "_batch": "batch statistics, training batch size",
     "_large_batch": "batch statistics, large batch",
+    "_image": "statistics of the image itself",  # of photographs, in the place of the last two
 }
 
 Measured = dict[str, Tensor]  # name -> (S,), one value per network
@@ -39,6 +40,7 @@ class View:
         update: the optimiser (`lr(step)`, `averaged_weights()`).
         last: whether training is over.
         measured: what was found at this evaluation so far.
+        losses: training loss at each step so far, (S, steps).
         memory: what probes keep from one evaluation to the next.
     """
 
@@ -50,6 +52,7 @@ class View:
     last: bool = False
     measured: Measured = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
+    losses: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     @property
     def has_batch_norm(self) -> bool:
@@ -68,7 +71,16 @@ class View:
         return tuple(map(torch.cat, zip(*self._pieces(part, multiple), strict=True)))
 
     def _pieces(self, part: str, multiple: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same piece by piece, without the companions that complete the last batch."""
+        """The same piece by piece, without the companions that complete the last batch.
+
+        Of photographs each is a piece, whole, the same for every network.
+        """
+        if self.data.kind == "photographs":  # which differ in size
+            for x, y in self.data.whole(part):
+                x, y = (t.to(self.stack.flat.device)[:, None] for t in (x, y))
+                x, y = (t.expand(-1, self.stack.size, *t.shape[2:]) for t in (x, y))
+                yield self.stack.predict(x), y
+            return
         n, device = self.data.size(part), self.stack.flat.device
         orders = [evaluation_order(n, seed, multiple)[0] for seed in self.seeds]
         index = torch.stack(orders, dim=1).to(device)  # (n, S)
@@ -83,6 +95,20 @@ class View:
     def score(self, part: str, multiple: int = 1) -> Score:
         """The task's loss and metrics of each network on a part, every example scored once."""
         return self.stack.task.total(self._pieces(part, multiple))
+
+    def outputs(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Output and target of each photograph of a part, whole, as the task takes them."""
+        return self._pieces(part, 1)
+
+    def measures(self, part: str) -> Measured:
+        """`score` by the names of the task's measures, without the loss."""
+        return dict(zip(self.stack.task.measures, self.score(part)[1:], strict=True))
+
+    def each(self, part: str) -> list[Measured]:
+        """`measures` of each photograph of a part by itself."""
+        task = self.stack.task
+        found = [task.total([piece])[1:] for piece in self.outputs(part)]
+        return [dict(zip(task.measures, own, strict=True)) for own in found]
 
     @contextmanager
     def batch_statistics(self, size: int) -> Iterator[None]:
@@ -125,19 +151,24 @@ def evaluate(view: View) -> Measured:
     its exponential average. For networks with BN also test loss and error with the suffixes of
     `MODES`: PreciseBN statistics of up to `evaluate.precise_examples` training examples; each test
     batch's own statistics, at the batch (or ghost group) size of training and at
-    `evaluate.large_batch`. With `optimizer.weight_average` the same of the averaged weights, by
+    `evaluate.large_batch`; of photographs, which are read one at a time, the image's own. With
+    `optimizer.weight_average` the same of the averaged weights, by
     exponential average and PreciseBN, as `test_error_averaged` and `test_error_averaged_precise`.
     In recurrent networks with batch norm `reused_statistics`: how many steps of training batches
     had too few valid examples for statistics of their own (in the norm that met most of them).
     """
     config, stack = view.config, view.stack
-    large = min(config.evaluate.large_batch, view.data.size("test"))
-    parts = 1 if config.norm.sync else config.train.processes
-    size = config.norm.group_size or config.train.batch_size // parts
+    if view.data.kind == "photographs":
+        groups = {"_image": 1}
+    else:
+        parts = 1 if config.norm.sync else config.train.processes
+        size = config.norm.group_size or config.train.batch_size // parts
+        large = min(config.evaluate.large_batch, view.data.size("test"))
+        groups = {"_batch": size, "_large_batch": large}
     task, result = stack.task, {}
 
     def measure(suffix: str, group: int = 1) -> None:
-        for name, value in zip(("loss", *task.metrics), view.score("test", group), strict=True):
+        for name, value in zip(("loss", *task.measures), view.score("test", group), strict=True):
             result[f"test_{name}{suffix}"] = value
 
     reused = [m.reused for m in stack.net.modules() if hasattr(m, "reused")]
@@ -145,10 +176,10 @@ def evaluate(view: View) -> Measured:
         result["reused_statistics"] = torch.stack(reused).amax(0).float()
     with stack.training(False):
         measure("")
-        for name, value in zip(task.metrics, view.score("val")[1:], strict=True):
+        for name, value in zip(task.measures, view.score("val")[1:], strict=True):
             result[f"val_{name}"] = value
         if view.has_batch_norm:
-            for suffix, group in (("_batch", size), ("_large_batch", large)):
+            for suffix, group in groups.items():
                 with view.batch_statistics(group):
                     measure(suffix, group)
             with stack.with_buffers(view.precise_statistics()):

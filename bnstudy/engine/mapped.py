@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, vmap
 
 from bnstudy.engine.randomness import undisturbed
 from bnstudy.engine.stack import Stack
-from bnstudy.engine.tasks import Score
+from bnstudy.engine.tasks import CLASSIFICATION, Score, Task
 from bnstudy.norms import Calibrator
 
 NEAR = 1e-3  # relative: rounding moves an output by 1e-6, a lost or shared state by about 1
@@ -57,7 +57,7 @@ class NotMapped(Exception):
     """A network runs as a map, and does something else there than alone."""
 
 
-def try_map(net: nn.Module, x: Tensor, y: Tensor) -> None:
+def try_map(net: nn.Module, x: Tensor, y: Tensor, task: Task = CLASSIFICATION) -> None:
     """Run two networks like this one as a map, and compare with each of them alone.
 
     Two training passes, so that a state kept from the first meets the second, then evaluation.
@@ -66,6 +66,7 @@ def try_map(net: nn.Module, x: Tensor, y: Tensor) -> None:
     Args:
         x: a batch (B, C, *) on the CPU.
         y: its targets (B, *).
+        task: that takes them.
 
     Raises:
         NotMapped: other outputs or buffers than alone.
@@ -80,6 +81,7 @@ def try_map(net: nn.Module, x: Tensor, y: Tensor) -> None:
     both, targets = torch.stack([x, x], 1), torch.stack([y, y], 1)
     with undisturbed(net, cpu):
         stack = Mapped([net, other], cpu)
+        stack.task = task
         with stack.training(True):
             for _ in range(2):
                 stack.gradient(both, targets)

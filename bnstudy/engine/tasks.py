@@ -22,12 +22,17 @@ class Task(Protocol):
 
     metrics: tuple[str, ...]
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what `total` returns beside the loss: `metrics`, and what takes long."""
+        ...
+
     def score(self, output: Tensor, y: Tensor) -> Score:
         """Loss and metrics of a batch, of each network; only the loss is differentiable."""
         ...
 
     def total(self, pieces: Iterable[tuple[Tensor, Tensor]]) -> Score:
-        """Loss and metrics of a whole part of the data, which comes as (output, y) in pieces."""
+        """Loss and measures of a whole part of the data, which comes as (output, y) in pieces."""
         ...
 
     def diverged(self, name: str, data: Any) -> float:
@@ -43,7 +48,7 @@ class Classification:
     labelled steps, each weighing the same.
     """
 
-    metrics = ("error",)
+    metrics = measures = ("error",)
 
     def score(self, logits: Tensor, y: Tensor) -> Score:
         """Mean cross-entropy and error of each network."""

@@ -174,7 +174,7 @@ def rows(
         if config.evaluate.online:
             before = zip(task.metrics, log[1, 1:].mean(-1), strict=True)
             measured |= {f"online_{name}": value for name, value in before}
-        view.last, view.measured = step == view.update.total, measured
+        view.last, view.measured, view.losses = step == view.update.total, measured, log[0, 0]
         for probe in probes:
             if view.last or probe.always:
                 measured |= probe.measure(view)

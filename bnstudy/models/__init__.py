@@ -12,11 +12,15 @@ from torch import nn
 from bnstudy import entry
 from bnstudy.config import ModelConfig
 from bnstudy.errors import unknown
+from bnstudy.models.dncnn import dncnn
+from bnstudy.models.edsr import edsr
 from bnstudy.models.lenet import lenet
 from bnstudy.models.mlp import mlp
 from bnstudy.models.recurrent import recurrent
 from bnstudy.models.resnet import resnet
+from bnstudy.models.stylizer import stylizer
 from bnstudy.models.torchvision import torchvision
+from bnstudy.models.unet import unet
 
 NormFactory = Callable[[int], nn.Module]
 Builder = Callable[[ModelConfig, tuple[int, ...], int, NormFactory], nn.Module]
@@ -38,6 +42,10 @@ MODELS: dict[str, Builder] = {
     "resnet": resnet,
     "recurrent": recurrent,
     "torchvision": torchvision,
+    "dncnn": dncnn,
+    "edsr": edsr,
+    "unet": unet,
+    "stylizer": stylizer,
     "custom": custom,
 }
 

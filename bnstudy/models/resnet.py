@@ -44,8 +44,8 @@ def resnet(config, shape, num_classes, norm) -> nn.Sequential:
         UserError: the depth is not 6n + 2.
     """
     blocks, rest = divmod(config.depth - 2, 6)
-    if rest:
-        near = [6 * blocks + 2, 6 * blocks + 8]
+    if rest or not blocks:
+        near = [6 * max(blocks, 1) + 2, 6 * max(blocks, 1) + 8]
         raise UserError(
             f"model.depth={config.depth}: a resnet has 6n + 2 layers; nearest: {near[0]}, {near[1]}"
         )

@@ -26,7 +26,7 @@ class Probe:
     entry: str
     passes: float
     always: bool = False
-    of: str = "images"  # or "sequences": what the data must be
+    of: tuple[str, ...] = ("images",)  # what the data may be
 
     @property
     def measure(self) -> Callable[[Any], dict[str, Any]]:
@@ -44,10 +44,22 @@ PROBES: dict[str, Probe] = {
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
-    "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of="sequences"),
-    "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1, of="sequences"),
-    "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1, of="sequences"),
-    "gradient_norm": Probe("bnstudy.probes.recurrent:gradient_norm", 1, of="sequences"),
+    "photographs": Probe("bnstudy.probes.photographs:photographs", 1, True, ("photographs",)),
+    "baselines": Probe("bnstudy.probes.photographs:baselines", 1, of=("photographs",)),
+    "whole_statistics": Probe(
+        "bnstudy.probes.photographs:whole_statistics", 2, of=("photographs",)
+    ),
+    "blotches": Probe("bnstudy.probes.photographs:blotches", 3, of=("photographs",)),
+    "intensity": Probe("bnstudy.probes.photographs:intensity", 7, of=("photographs",)),
+    "activation_memory": Probe(
+        "bnstudy.probes.memory:activation_memory", 1, of=("images", "photographs")
+    ),
+    "loss_course": Probe("bnstudy.probes.style:loss_course", 0, of=("images", "photographs")),
+    "companions": Probe("bnstudy.probes.style:companions", 4, of=("photographs",)),
+    "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of=("sequences",)),
+    "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1, of=("sequences",)),
+    "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1, of=("sequences",)),
+    "gradient_norm": Probe("bnstudy.probes.recurrent:gradient_norm", 1, of=("sequences",)),
 }
 
 

@@ -44,7 +44,6 @@ PUBLISHED = Published(
         "training accuracy": [0.899, 0.902, 0.907, 0.901],
         "test accuracy": [0.807, 0.708, 0.843, 0.853],
         "without BN, lr 0.9": {"training accuracy": 0.823, "test accuracy": 0.779},
-        "examples per second, another machine": {"from scratch": 32293.9, "torch.nn": 50597.3},
     },
 )  # fmt: skip
 EPOCHS = Published(

@@ -29,6 +29,9 @@ TENTH = 1677722 / 2**24  # 0.1
 # a custom norm may have them
 WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "torch_batch", "custom")
 SCORES = ("test_loss", "test_error")
+# what a task measures beside its error
+MEASURES = {"restoration": ("psnr", "ssim"), "stylization": ("content", "style")}
+DECIBELS = {"nlm_psnr": 20.0, "input_psnr": 20.0}  # PSNR in dB; of networks 30, 10 if they failed
 ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "train_size",
           "dropped_per_epoch", "smallest_m", "lr", "lr_initial", "steps", "epoch",
           "examples")  # fmt: skip
@@ -80,6 +83,19 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     "shared_statistics": ([], ["test_loss_shared", "test_error_shared"]),
     "step_statistics": ([], [f"{n}/{t:04d}" for n in ("behind", "drift") for t in (1, 3, 4, 6)]),
     "gradient_norm": (["gradient_slope", "gradient/0001"], []),
+    "activation_memory": (["activation_bytes", "normalized_bytes"], []),
+    "loss_course": ([f"loss_course/{i:02d}" for i in range(1, 21)], []),
+    "companions": (["companion_change", "contrast_change"], []),
+    "photographs": (["psnr/camera", "ssim/camera"], []),
+    "baselines": (["nlm_psnr", "input_psnr"], []),
+    "whole_statistics": ([], ["whole_psnr"]),
+    "blotches": (["blotches"], ["blotches_precise", "blotches_image"]),
+    "intensity": (
+        [f"{what}_{place}" for what in ("psnr", "offset")
+         for place in ("contrast/025", "contrast/050", "contrast/075", "contrast/100",
+                       "mean/025", "mean/050", "mean/075")],
+        [],
+    ),
 }  # fmt: skip
 
 
@@ -182,7 +198,7 @@ def stand_in(
         }
         for seed in seeds:
             settings.append({**plain, "cell": cell.cell, "seed": seed})
-            metrics.append(dict.fromkeys(measured(cell), TENTH))
+            metrics.append({name: _plausible(name) for name in measured(cell)})
     measures = pd.DataFrame(metrics)
     mixed = _mixed(_runs(cells, seeds).reshape(-1, 1) ^ _words(map(str, measures)))
     # parts of 2**24: differences of such numbers are exact, in whatever order they are taken
@@ -190,8 +206,15 @@ def stand_in(
     if failing is not None:
         chance = 1 - 1 / CLASSES, math.log(CLASSES)
         numbers.loc[failing.ravel(), ["train_error", "train_loss"]] = chance
+        decibels = [name for name in measures if _plausible(name) == _plausible("psnr")]
+        numbers.loc[failing.ravel(), decibels] -= 20
     told = {"num_classes": CLASSES, "diverged_at": math.nan, "device": "cpu", "torch": "planned"}
     return pd.concat([pd.DataFrame(settings), numbers.assign(**told)], axis=1)
+
+
+def _plausible(name: str) -> float:
+    """What a trained network has of a metric: a tenth, or decibels."""
+    return DECIBELS.get(name, 30.0) if "psnr" in name else TENTH
 
 
 def _runs(cells: Sequence[Config], seeds: Sequence[int]) -> np.ndarray:
@@ -218,10 +241,15 @@ def _mixed(words: np.ndarray) -> np.ndarray:
 def measured(config: Config) -> list[str]:
     """The metrics of a run of this config."""
     batch = config.norm.name in WITH_STATISTICS
-    suffixes = ["", "_batch", "_large_batch", "_precise"] if batch else [""]
+    more = MEASURES.get(config.task.name, ())
+    own = ["_image"] if config.data.name == "photos" else ["_batch", "_large_batch"]
+    suffixes = ["", *own, "_precise"] if batch else [""]
     if config.optimizer.weight_average:
         suffixes += ["_averaged", "_averaged_precise"] if batch else ["_averaged"]
-    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in SCORES)]
+    scores = [*SCORES, *(f"test_{name}" for name in more)]
+    found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in scores)]
+    found += [f"{part}_{name}" for part in ("val", "train") for name in more if name != "ssim"]
+    found += ["val_ssim"] * ("ssim" in more)
     if config.evaluate.online:
         found.append("online_error")
     for probe in config.evaluate.probes:

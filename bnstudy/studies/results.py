@@ -31,7 +31,7 @@ FILES = ("table.csv", "points.csv", "figure.svg", "figure.pdf", "figure.png", "c
          "study.json")  # fmt: skip
 FUNCTIONS = ("headline", "claims")  # of a study's module; `details` may be a third
 # code that draws and judges all studies
-SHARED = ("kit", "words", "drawing", "looks", "results", "sheets")
+SHARED = ("kit", "words", "drawing", "looks", "pixels", "results", "sheets")
 STAMP = "complete"  # holds the hash of what the files beside it were made from
 STATED = {
     "name",

@@ -19,7 +19,11 @@ from bnstudy.sweep.launchers import Launcher
 from bnstudy.sweep.plan import Divide
 from bnstudy.sweep.protocol import Execution, Pack, StackPlan, StackStatus, State, Status
 
-RELAUNCHES = 2  # of stacks whose worker died
+RELAUNCHES = 2  # of stacks that a launch lost
+LOST = {
+    State.DIED: "a worker died",
+    State.REMOVED: "what was stored is gone again (bnstudy rm, or damage)",
+}
 
 
 @dataclass
@@ -69,7 +73,7 @@ def launch(
     watch: Callable[[Sequence[Path]], AbstractContextManager[object]],
     say: Callable[[str], None],
 ) -> Outcome:
-    """Train stacks; those whose worker died are launched again, twice at most.
+    """Train stacks; those that were lost (see LOST) are launched again, twice at most.
 
     Args:
         stacks: what is missing.
@@ -110,7 +114,7 @@ def launch(
         late = execution.deadline is not None and time.time() > execution.deadline
         settle(to_run, begun.packs, statuses, held, stopped or late)
         end(begun.folders)
-        to_run = [fate for fate in to_run if fate.state is State.DIED]
+        to_run = [fate for fate in to_run if fate.state in LOST]
         lost = "" if error is None else f"{type(error).__name__}: {error}"
         if to_run and not statuses and not isinstance(error, BrokenProcessPool):
             lost = lost or _never_began(begun)
@@ -123,7 +127,8 @@ def launch(
             say(f"the launcher ended early: {lost}")
         if not to_run or stopped or late or attempt == RELAUNCHES:
             break
-        say(f"{count(len(to_run), 'stack')} missing because a worker died: launching again")
+        for state, number in Counter(fate.state for fate in to_run).items():
+            say(f"{count(number, 'stack')} missing because {LOST[state]}: launching again")
     return outcome
 
 
@@ -146,8 +151,8 @@ def settle(
     """Give each stack of a launch that is over its one state.
 
     What counts, in this order: the store has all its runs (whoever brought them); its worker said
-    that it failed, or failed as a whole; its worker fell silent in the middle of it; the launch
-    was to stop; its worker was gone before it began.
+    that it failed, or failed as a whole; its worker stored it, and somebody removed it; its worker
+    fell silent in the middle of it; the launch was to stop; its worker was gone before it began.
 
     Args:
         fates: stacks that were in the packs; changed in place.
@@ -175,6 +180,8 @@ def settle(
             fate.state = State.DONE
         elif own.state is State.FAILED:
             fate.state, fate.error = State.FAILED, own.error
+        elif own.state is State.DONE:
+            fate.state = State.REMOVED
         elif stopped and own.state is not State.RUNNING:
             fate.state = State.STOPPED
         else:

@@ -25,6 +25,7 @@ class State(StrEnum):
     DONE = "done"  # all its runs are in the store
     FAILED = "failed"  # it raised; launching it again would raise again
     DIED = "died"  # its worker ended without a word
+    REMOVED = "removed"  # its worker stored it, and the store does not hold it any more
     STOPPED = "stopped"  # by Ctrl-C, a signal, max_minutes or fail_fast
 
 

@@ -9,6 +9,7 @@ them exploratory.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,15 +94,20 @@ def read(path: Path) -> list[Registration]:
 
     Raises UserError for a damaged file.
     """
-    try:
-        return TypeAdapter(list[Registration]).validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
+    try:
+        if not path.is_file():  # opening a pipe would wait for its other end
+            raise OSError(errno.EINVAL, "no regular file is there")
+        return TypeAdapter(list[Registration]).validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(
-            f"{path} is damaged and cannot be read as a registration ({error.error_count()} "
-            "problems): restore it, or remove it; verdicts of the grid are then exploratory"
-        ) from None
+        what = count(error.error_count(), "problem")
+    except OSError as error:
+        what = error.strerror or str(error)
+    raise UserError(
+        f"{path} is damaged and cannot be read as a registration ({what}): restore it, or remove "
+        "it; verdicts of the grid are then exploratory"
+    )
 
 
 def register(path: Path, now: Registration, held: Callable[[], int], training: bool) -> None:

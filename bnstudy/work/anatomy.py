@@ -137,7 +137,7 @@ def dissect(net: nn.Module, config: Config, dataset: Any, device: torch.device) 
         cost["macs"],
         cost["values"],
         dataset.size("train"),
-        dataset.size("test"),
+        dataset.patches("test") if dataset.kind == "photographs" else dataset.size("test"),
         sum(p.numel() for p in net.parameters()),
         dataset.num_classes,
     )
@@ -173,17 +173,17 @@ def _check_norm(layer: nn.Module, config: Config, x: torch.Tensor, y: Any) -> No
 
 
 def _check_logits(logits: Any, size: int, config: Config, dataset: Any, source: str) -> None:
-    """Refuse a network whose output is not a row of logits for each example (and step)."""
-    shape = (*dataset.train_y.shape[1:], dataset.num_classes)
-    wanted = (size, *shape)
+    """Refuse outputs that are no row of logits for each example (and step), or no image."""
+    wanted = (size, *dataset.outputs)
     if isinstance(logits, torch.Tensor) and tuple(logits.shape) == wanted:
         return
     tensor = isinstance(logits, torch.Tensor)
     given = tuple(logits.shape) if tensor else entry.kind(logits)
     at = f" at {source}" if config.model.name == "custom" else ""
+    what = "images" if dataset.kind == "photographs" else "logits"
     raise UserError(
-        f"model={config.model.name}{at} gives {given} for data={config.data.name}, not logits "
-        f"{wanted}{'' if tensor else ': return the tensor of logits alone'}"
+        f"model={config.model.name}{at} gives {given} for data={config.data.name}, not {what} "
+        f"{wanted}{'' if tensor else f': return the tensor of {what} alone'}"
     )
 
 

@@ -117,11 +117,6 @@ def check(config: Config, dataset: Any) -> None:
     _check_probes(config, dataset)
 
 
-def _kind(dataset: Any) -> str:
-    """What the examples of a data set are."""
-    return "sequences" if dataset.train_y.dim() > 1 else "images"
-
-
 def _check_parts(config: Config, dataset: Any) -> None:
     """Refuse a model or norm that does not exist, does not fit, or has not what it was given."""
     model, norm = config.model.name, config.norm.name
@@ -129,14 +124,15 @@ def _check_parts(config: Config, dataset: Any) -> None:
         raise unknown("model", model, capabilities.MODELS)
     if norm not in capabilities.NORMS:
         raise unknown("norm", norm, capabilities.NORMS)
-    row, kind = capabilities.MODELS[model], _kind(dataset)
+    row, kind = capabilities.MODELS[model], dataset.kind
+    _check_task(config, kind)
     if kind not in row.inputs:
         takers = [k for k, m in capabilities.MODELS.items() if kind in m.inputs and k != "custom"]
-        hint = "" if kind == "sequences" else ", or read them as sequences by data.sequence=rows"
+        hint = ", or read them as sequences by data.sequence=rows" if kind == "images" else ""
+        read = f" with data.sequence={config.data.sequence}" if kind != "photographs" else ""
         raise UserError(
-            f"model={model} reads {row.inputs[0]}, and data={config.data.name} with "
-            f"data.sequence={config.data.sequence} is {kind}: choose model={', '.join(takers)}"
-            f"{hint}"
+            f"model={model} reads {row.inputs[0]}, and data={config.data.name}{read} is {kind}: "
+            f"choose model={', '.join(takers)}{hint}"
         )
     if row.recurrent and capabilities.NORMS[norm].recurrent is None:
         there = [k for k, n in capabilities.NORMS.items() if n.recurrent is not None]
@@ -168,6 +164,23 @@ def _check_parts(config: Config, dataset: Any) -> None:
         )
 
 
+def _check_task(config: Config, kind: str) -> None:
+    """Refuse a task that this kind of data is not for."""
+    name, data = config.task.name, config.data.name
+    own = capabilities.TASKS[name]
+    if kind not in own.inputs:
+        fitting = [task for task, row in capabilities.TASKS.items() if kind in row.inputs]
+        raise UserError(
+            f"task={name} learns from {' or '.join(own.inputs)}, and data={data} is {kind}: "
+            f"choose task={', '.join(fitting)}, or other data"
+        )
+    if own.restores and config.data.degradation == "none":
+        raise UserError(
+            f"task={name} needs something to undo: choose data.degradation=noise, blind_noise, "
+            "downscale or jpeg"
+        )
+
+
 def _check_batches(config: Config, dataset: Any) -> None:
     """Refuse batches that cannot be made up from the training set."""
     train, name, n = config.train, config.data.name, dataset.size("train")
@@ -178,8 +191,10 @@ def _check_batches(config: Config, dataset: Any) -> None:
         )
     if not (train.classes_per_batch or train.classes_per_task):
         return
-    if _kind(dataset) == "sequences":
-        raise UserError("train.classes_per_batch and classes_per_task order images, not sequences")
+    if dataset.kind != "images":
+        raise UserError(
+            f"train.classes_per_batch and classes_per_task order images, not {dataset.kind}"
+        )
     for key in ("classes_per_batch", "classes_per_task"):
         if (getattr(train, key) or 0) > dataset.num_classes:
             raise UserError(
@@ -244,14 +259,14 @@ def _check_memory(config: Config, shape: tuple[int, ...], num_classes: int) -> N
 
 def _check_probes(config: Config, dataset: Any) -> None:
     """Refuse probes that do not exist, or measure what this data set is not."""
-    kind = _kind(dataset)
+    kind = dataset.kind
     for name, probe in zip(
         config.evaluate.probes, probes.find(config.evaluate.probes), strict=True
     ):
-        if probe.of != kind:
+        if kind not in probe.of:
             raise UserError(
-                f"evaluate.probes={name} measures networks on {probe.of}: data={config.data.name} "
-                f"is {kind}"
+                f"evaluate.probes={name} measures networks on {' or '.join(probe.of)}: "
+                f"data={config.data.name} is {kind}"
             )
     if "lengths" in config.evaluate.probes and config.data.name == "text":
         from bnstudy.probes.recurrent import FACTORS

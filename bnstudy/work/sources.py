@@ -23,7 +23,27 @@ def resolve(config: Config, cache: Path) -> Config:
         if value.name == "custom":
             source = entry.source_hash(value.entry, key)
             update[part] = value.model_copy(update={"source": source})
+    if read := task_fingerprint(config):
+        update["task"] = config.task.model_copy(update={"fingerprint": read})
     return config.model_copy(update=update)
+
+
+def task_fingerprint(config: Config) -> str:
+    """The hash of what the task reads from the disk; empty where it reads nothing.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if config.task.name != "stylization":
+        return ""
+    from bnstudy.data import styles
+
+    found = styles.fingerprint(config.task)
+    if config.task.features == "vgg16":
+        from bnstudy.models.features import vgg_fingerprint
+
+        found += vgg_fingerprint()
+    return found
 
 
 def check(config: Config) -> None:
@@ -46,6 +66,12 @@ def check(config: Config) -> None:
                 f"{key}={value.entry}: its source, or that of a module it imports, has changed "
                 "since this run was planned; give the command again"
             )
+    given = config.task.fingerprint
+    if given and given != task_fingerprint(config):
+        raise UserError(
+            f"task.style={config.task.style}, task.features={config.task.features}: their files "
+            "have changed since this run was planned; give the command again"
+        )
 
 
 @cache

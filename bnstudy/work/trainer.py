@@ -29,6 +29,7 @@ from bnstudy.work import sources
 from bnstudy.work.anatomy import Anatomy, own_code
 from bnstudy.work.build import anatomy, build, stackable
 from bnstudy.work.checkpoint import Checkpoint
+from bnstudy.work.tasks import task
 
 HALVED = "stacks halved until they fitted the GPU's memory"
 ALONE = "one network at a time: "
@@ -134,8 +135,20 @@ class Trainer:
             job.waiting, job.note = side_by_side(configs, first)
         while job.waiting:
             members, snapshot, start = job.waiting[0], Snapshot(start), None
+            own = [configs[i] for i in members]
+            if snapshot.start is None:
+                for i in members:
+                    job.history[i] = []
+            report = _reporter(job, len(members), snapshot, on_step, checkpoint)
             try:
-                self._part(job, members, snapshot, on_step, on_rows, checkpoint)
+                with seeded(own[0].seed, "layers", self.device):
+                    for rows in self._rows(own, report, snapshot):
+                        if isinstance(rows, End):
+                            job.end(members, rows)
+                            continue
+                        for i, row in zip(members, rows, strict=True):
+                            job.history[i].append(row)
+                        on_rows(own, rows)
             except torch.cuda.OutOfMemoryError:
                 if len(members) == 1:
                     raise
@@ -144,42 +157,13 @@ class Trainer:
                 job.waiting[:1] = [members[:half], members[half:]]
                 continue
             except Exception as error:
-                own = configs[members[0]]
-                if isinstance(error, UserError) or not (own_code(own) and entry.line(error)):
+                if isinstance(error, UserError) or not (own_code(own[0]) and entry.line(error)):
                     raise
-                raise entry.failed(f"{own.label}: training failed", error) from error
+                raise entry.failed(f"{own[0].label}: training failed", error) from error
             del job.waiting[0]
         for how in job.how:
             how |= {"note": job.note} if job.note else {}
         return job
-
-    def _part(
-        self,
-        job: Trained,
-        members: list[int],
-        snapshot: Snapshot,
-        on_step: Callable[[float], None],
-        on_rows: Callable[[list[Config], Rows], None],
-        checkpoint: Checkpoint,
-    ) -> None:
-        """Train some networks of a job as one stack."""
-        own = [job.configs[i] for i in members]
-        if snapshot.start is None:
-            for i in members:
-                job.history[i] = []
-
-        def report(step: int, total: int) -> None:
-            with checkpoint.between_steps(lambda: job.state(snapshot.state())):
-                on_step((job.behind + len(members) * step / total) / len(job.configs))
-
-        with seeded(own[0].seed, "layers", self.device):
-            for rows in self._rows(own, report, snapshot):
-                if isinstance(rows, End):
-                    job.end(members, rows)
-                    continue
-                for i, row in zip(members, rows, strict=True):
-                    job.history[i].append(row)
-                on_rows(own, rows)
 
     def _rows(
         self, configs: list[Config], on_step: Callable[[int, int], None], snapshot: Snapshot
@@ -191,6 +175,22 @@ class Trainer:
         compile = self.execution.compile
         how = compile, keep, on_step, WHOLE, snapshot
         return stack_rows(configs, self.runs, self.device, *how)
+
+
+def _reporter(
+    job: Trained,
+    networks: int,
+    snapshot: Snapshot,
+    on_step: Callable[[float], None],
+    checkpoint: Checkpoint,
+) -> Callable[[int, int], None]:
+    """What the training of some networks of a job is to call before each step."""
+
+    def report(step: int, total: int) -> None:
+        with checkpoint.between_steps(lambda: job.state(snapshot.state())):
+            on_step((job.behind + networks * step / total) / len(job.configs))
+
+    return report
 
 
 def stack_rows(
@@ -212,6 +212,7 @@ def stack_rows(
     dataset = data.load_many([(c.data, c.seed) for c in configs], runs / "cache").to(where)
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
     stack = make_stack(nets, where, capabilities.widens(config))
+    stack.task = task(config, dataset.shape[0], where)
     stack.precision = precision(config, where)
     kind = type(stack).__name__.lower() if stack.size > 1 else "single"
     if shard.world > 1:
@@ -284,7 +285,7 @@ def side_by_side(configs: Sequence[Config], dataset: Any) -> tuple[list[list[int
         return cells, ""
     x, y = dataset.take("train", torch.arange(config.train.batch_size)[:, None])
     try:
-        try_map(net, x[:, 0], y[:, 0])
+        try_map(net, x[:, 0], y[:, 0], task(config, dataset.shape[0]))
     except Exception as error:  # anything may be in a forward
         return alone, f"{ALONE}it does not run under torch.func.vmap{entry.reason(error)}"
     return cells, ""

@@ -33,7 +33,7 @@ from bnstudy.work import record
 from bnstudy.work.checkpoint import Checkpoint
 from bnstudy.work.claims import Claims
 from bnstudy.work.failures import Failures
-from bnstudy.work.trainer import Trainer, device
+from bnstudy.work.trainer import Trained, Trainer, device
 
 LOOK_EVERY = 0.5  # seconds between status files, and between looks for the stop file
 # what a cluster sends before it kills: SIGTERM, or by submitit SIGUSR2 (which Windows lacks)
@@ -63,7 +63,31 @@ def run_pack(path: str) -> dict[str, Any]:
     torch.set_deterministic_debug_mode("error")
     with _signals(report, own_process):
         try:
-            _train(pack, report)
+            execution, runs = pack.execution, Path(pack.execution.results_dir) / "runs"
+            store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
+            made_by = {**record.environment(trainer.device), "compile": execution.compile}
+            for plan in claimed(pack, runs, report):
+                checkpoint = Checkpoint(
+                    runs, plan.configs, execution.checkpoint_minutes, made_by, report.note
+                )
+                with report.on(plan):
+                    report.obey()
+                    if not store.holds(plan.addresses, {config.cell for config in plan.configs}):
+                        with mirror(execution, plan.configs, report.note) as mirrored:
+                            trained = trainer.train(
+                                plan.configs,
+                                report.progress(plan),
+                                report.rows(mirrored),
+                                checkpoint,
+                            )
+                            mirrored.summaries = record.summaries(trained)
+                        report.ended(trained, mirrored)
+                        made = record.provenance(
+                            execution, trainer.device, checkpoint.elapsed, mirrored.status,
+                            checkpoint.resumed,
+                        )  # fmt: skip
+                        store.put_all(record.deliveries(trained, made))
+                    checkpoint.remove()
         except Stopped:
             pass
         except Exception:
@@ -72,49 +96,6 @@ def run_pack(path: str) -> dict[str, Any]:
         if report.orphan:
             os._exit(1)  # nobody would give this process work or end it
     return report.counts()
-
-
-def _train(pack: Pack, report: "Report") -> None:
-    """Train what no other command trains or has trained, stack by stack."""
-    execution = pack.execution
-    runs = Path(execution.results_dir) / "runs"
-    store, trainer = Store(runs), Trainer(execution, runs, device(execution.device))
-    made_by = {**record.environment(trainer.device), "compile": execution.compile}
-    for plan in claimed(pack, runs, report):
-        checkpoint = Checkpoint(
-            runs, plan.configs, execution.checkpoint_minutes, made_by, report.note
-        )
-        with report.on(plan):
-            report.obey()
-            if not store.holds(plan.addresses, {config.cell for config in plan.configs}):
-                records = _stack(execution, trainer, plan, checkpoint, report)
-                store.put_all(records)
-            checkpoint.remove()
-
-
-def _stack(
-    execution: Execution,
-    trainer: Trainer,
-    plan: StackPlan,
-    checkpoint: Checkpoint,
-    report: "Report",
-) -> list[record.Delivery]:
-    """Train one stack: what it leaves to the store."""
-    with mirror(execution, plan.configs, report.note) as mirrored:
-
-        def measured(configs: list[Config], rows: list[dict[str, Any]]) -> None:
-            mirrored.log(configs, rows)
-            report.measured(rows)
-
-        trained = trainer.train(plan.configs, report.progress(plan), measured, checkpoint)
-        mirrored.summaries = record.summaries(trained)
-    report.status.tracker = mirrored.status
-    for how in trained.how:
-        report.note(how.get("note", ""))
-    made = record.provenance(
-        execution, trainer.device, checkpoint.elapsed, mirrored.status, checkpoint.resumed
-    )
-    return record.deliveries(trained, made)
 
 
 def claimed(pack: Pack, runs: Path, report: "Report") -> Iterator[StackPlan]:
@@ -235,10 +216,28 @@ class Report:
         self.write()
         self.obey()
 
+    def rows(self, mirrored: Mirror) -> Callable[[list[Config], list[dict[str, Any]]], None]:
+        """What a trainer tells each evaluation to: the mirror, and the progress bar."""
+
+        def told(configs: list[Config], rows: list[dict[str, Any]]) -> None:
+            mirrored.log(configs, rows)
+            self.measured(rows)
+
+        return told
+
+    def ended(self, trained: Trained, mirrored: Mirror) -> None:
+        """A stack has trained: what became of its mirror, and what went otherwise than planned."""
+        self.status.tracker = mirrored.status
+        for how in trained.how:
+            self.note(how.get("note", ""))
+
     def measured(self, rows: list[dict[str, Any]]) -> None:
         """An evaluation, for the progress bar."""
-        error = sum(row["test_error"] for row in rows) / len(rows)
-        self.status.metric = f"test error {100 * error:.1f} %"
+        name = "test_psnr" if "test_psnr" in rows[0] else "test_error"
+        mean = sum(row[name] for row in rows) / len(rows)
+        self.status.metric = (
+            f"PSNR {mean:.2f} dB" if name == "test_psnr" else f"test error {100 * mean:.1f} %"
+        )
 
     def note(self, text: str) -> None:
         """What went otherwise than planned, for the person who waits; each text once."""

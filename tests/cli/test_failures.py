@@ -90,6 +90,17 @@ def test_divergence_is_no_failure():
     assert not Path("results/runs/failures").exists()
 
 
+def test_what_is_removed_as_soon_as_it_is_stored_is_named_and_is_no_death(monkeypatch):
+    Path("broken").unlink()
+    monkeypatch.setattr(Store, "put_all", lambda self, deliveries: None)
+    result = bnstudy_(*WORDS, "train.batch_size=8")
+    assert result.exit_code == 1
+    assert "gone     digits mlp custom B=8: stored and removed again, 3 times" in result.stderr
+    assert "left     1 stack (removed while they were trained); the same command" in result.stderr
+    assert "killed" not in result.stderr
+    assert "died" not in result.stderr
+
+
 @pytest.mark.parametrize("word", ["retry=faild", "checkpoint_minutes=0", "fail_fast=maybe"])
 def test_a_mistake_in_them_is_one_message(word):
     result = bnstudy_(*WORDS, word)

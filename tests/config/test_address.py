@@ -75,7 +75,7 @@ def test_where_data_lie_is_not_in_the_address():
 def test_every_machine_field_is_outside_the_address():
     machines = set(schema_keys()) - set(axis_keys())
     parts = {key for key in machines if key.partition(".")[0] in Config.model_fields}
-    assert parts == {"data.root", "data.download", "data.path"}
+    assert parts == {"data.root", "data.download", "data.path", "task.style_path"}
 
 
 def test_a_label_names_what_a_norm_does_unlike_its_default():

@@ -35,6 +35,16 @@ PARITY = {
     "data__name": "parity", "data__length": 12, "model__name": "recurrent", "train__steps": 2,
 }  # fmt: skip
 ROWS = {"data__sequence": "rows", "model__name": "recurrent", "train__steps": 2}
+PHOTOS = {
+    "data__name": "photos", "data__train_size": None, "data__degradation": "noise",
+    "data__patch_size": 16, "model__name": "dncnn", "model__depth": 3, "model__width": 2,
+    "task__name": "restoration", "train__steps": 1, "evaluate__large_batch": 8,
+    "evaluate__precise_examples": 8,
+}  # fmt: skip
+STYLE = {
+    **PHOTOS, "data__degradation": "none", "task__name": "stylization", "task__style_size": 32,
+    "model__name": "stylizer", "model__depth": 1,
+}  # fmt: skip
 # field -> (what else is set so that the field matters, the other value)
 FLIPS = {
     "data.name": ({"data__root": "images"}, "image_folder"),
@@ -103,8 +113,22 @@ FLIPS = {
     "norm.scope": (PARITY, "sequence"),
     "norm.min_count": ({**PARITY, "data__min_length": 2}, 5),
     "optimizer.clip_norm": ({}, 0.01),
+    "data.patch_size": (PHOTOS, 18),
+    "data.color": (PHOTOS, True),
+    "data.degradation": (PHOTOS, "jpeg"),
+    "data.sigma": (PHOTOS, 15.0),
+    "data.quality": ({**PHOTOS, "data__degradation": "jpeg"}, 50),
+    "model.residual": (PHOTOS, False),
+    "model.residual_scaling": ({**PHOTOS, "model__name": "edsr"}, 0.1),
+    "task.loss": (PHOTOS, "l1"),
+    "task.style": (STYLE, "stars"),
+    "task.style_size": (STYLE, 48),
+    "task.style_weight": (STYLE, 2.0),
 }
 NOT_FLIPPED = {
+    "task.name": "another kind of data with it, see tests/engine/test_restoration.py",
+    "task.features": "of weights that need not be there, see tests/models/test_stylizer.py",
+    "task.fingerprint": "found from the files, not set: other files are other styles",
     "train.processes": "in processes of their own, see tests/engine/test_distributed.py",
     "norm.sync": "with several processes only, see tests/engine/test_distributed.py",
     "train.precision": "set on the stack by the worker, see tests/engine",
@@ -191,10 +215,12 @@ def outcome(cfg: Config) -> str:
     from bnstudy.engine.train import train
     from bnstudy.engine.widen import Widened
     from bnstudy.work import build as run
+    from bnstudy.work.tasks import task
 
     examples = data.load(cfg.data)
     net = run.build(cfg, tuple(examples.shape), examples.num_classes)
     stack = Widened([net], torch.device("cpu"))
+    stack.task = task(cfg, examples.shape[0])
     found = hashlib.sha256()
     for (row,) in train(stack, examples, [cfg]):
         metrics = [(k, v) for k, v in row.items() if k.startswith(PREFIXES)]

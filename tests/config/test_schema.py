@@ -29,7 +29,7 @@ def test_every_field_has_a_default():
     [
         ("data__train_size", 0), ("data__split_seed", -1), ("data__contrast", -0.1),
         ("data__pixel_noise", -0.1), ("data__image_size", 3),
-        ("model__depth", 7), ("model__width", 0), ("model__hidden", []), ("model__hidden", [8, 0]),
+        ("model__depth", 0), ("model__width", 0), ("model__hidden", []), ("model__hidden", [8, 0]),
         ("norm__eps", 0), ("norm__affine", "all"), ("norm__momentum", 0), ("norm__momentum", 1.1),
         ("norm__group_size", 0), ("norm__num_groups", 0), ("norm__channels_per_group", 0),
         ("norm__freeze_at", 1.1), ("norm__backend", "fast"),
@@ -50,12 +50,15 @@ def test_impossible_values_are_refused(field, value):
         config(**{field: value})
 
 
+TEXTS = ("model.arch", "task.style", "task.fingerprint")  # that are absent where not used
+
+
 def test_every_number_and_choice_of_a_run_is_validated():
     """Text fields apart (names are checked against registries), a field accepts no nonsense."""
     for key in [*axis_keys(), "seed"]:
-        text = Config().flat().get(key, "" if key == "model.arch" else None)
+        text = Config().flat().get(key, "" if key in TEXTS else None)
         if isinstance(text, str) and key.rpartition(".")[2] in (
-            "name", "fingerprint", "entry", "source", "arch"
+            "name", "fingerprint", "entry", "source", "arch", "style"
         ):  # fmt: skip
             continue
         with pytest.raises(ValidationError):

@@ -46,7 +46,7 @@ def trained(cfg, dataset, names, seeds=(0, 1), dtype=None):
     return stack, before
 
 
-ALL = tuple(probes.PROBES)
+ALL = tuple(name for name, probe in probes.PROBES.items() if "images" in probe.of)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
@@ -321,7 +321,7 @@ def test_a_network_of_nans_changes_nothing_that_probes_say_of_the_others(
     digits, model, norm, order
 ):
     cfg = config(model, norm, **order)
-    names = [name for name in ALL if probes.PROBES[name].of == "images"]
+    names = [name for name in ALL if "images" in probes.PROBES[name].of]
     few = digits.with_parts(lambda part, x, y: (x[:200], y[:200]))
     healthy = last_rows(cfg, [few], [0, 0, 0], names)
     with_it = last_rows(cfg, [few], [0, 0, 0], names, lost=1)

@@ -65,6 +65,13 @@ class Cluster:
         self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def __enter__(self) -> "Cluster":
+        try:
+            return self._begin()
+        except BaseException:  # an interrupt, or no node in time: no daemon stays behind
+            self.__exit__()
+            raise
+
+    def _begin(self) -> "Cluster":
         for name in ("state", "spool"):
             (self.folder / name).mkdir(parents=True)
         host = socket.gethostname().partition(".")[0]

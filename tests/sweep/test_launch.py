@@ -39,7 +39,8 @@ class Lab:
     """A store, workers and a launcher whose every stack does what a script says.
 
     script[stack's name] is a list of deeds, one for each launch: 'done', 'fails', 'dies' (in the
-    middle), 'vanishes' (its worker dies before it begins), 'waits' (is stopped).
+    middle), 'vanishes' (its worker dies before it begins), 'waits' (is stopped), 'removed' (done,
+    and somebody removes it).
     """
 
     def __init__(self, stacks: list[StackPlan], script: dict[str, list[str]]) -> None:
@@ -63,8 +64,9 @@ class Lab:
             status.write(pack.folder, pack.index)
             if deed == "dies":
                 return False
-            if deed == "done":
-                self.there |= set(plan.addresses)
+            if deed in ("done", "removed"):
+                if deed == "done":
+                    self.there |= set(plan.addresses)
                 own = StackStatus(state=State.DONE)
             elif deed == "fails":
                 own = StackStatus(state=State.FAILED, error=f"boom in {plan.label}")
@@ -216,6 +218,21 @@ def test_half_a_stack_is_not_done(tmp_path):
     lab.there = set(stack(0).addresses[:1])
     (fate,) = lab.launch(tmp_path).stacks
     assert fate.state is State.DIED
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_was_stored_and_removed_is_trained_again_and_no_worker_is_said_to_have_died(
+    tmp_path, times
+):
+    gone, stays = stack(0), stack(1)
+    script = {gone.name: ["removed"] * times + ["done"], stays.name: ["done"]}
+    lab = Lab([gone, stays], script)
+    outcome = lab.launch(tmp_path)
+    state = State.DONE if times == 1 else State.REMOVED
+    assert [fate.state for fate in outcome.stacks] == [state, State.DONE]
+    assert lab.launched[1:] == [[gone.name]] * min(times, RELAUNCHES)
+    again = "1 stack missing because what was stored is gone again (bnstudy rm, or damage)"
+    assert lab.notes == [f"{again}: launching again"] * min(times, RELAUNCHES)
 
 
 def test_a_launcher_whose_workers_never_begin_is_told_in_full_and_not_tried_again(tmp_path):

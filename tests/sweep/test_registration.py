@@ -1,6 +1,7 @@
 """Registered before the first record, or exploratory: done wrong in every order."""
 
 import json
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +246,18 @@ def test_a_damaged_file_is_a_message_and_is_never_written_over(lab, text):
     with pytest.raises(UserError, match="is damaged"):
         lab.study(EDITED)
     assert lab.path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, Path.mkdir, lambda p: p.symlink_to(p), lambda p: p.symlink_to("nowhere")],
+    ids=["pipe", "folder", "link to itself", "link to nowhere"],
+)  # fmt: skip
+def test_what_is_no_file_is_a_message_and_nobody_waits_for_it(lab, put):
+    lab.study()
+    lab.path.unlink()
+    put(lab.path)
+    with pytest.raises(UserError, match=r"is damaged.*no regular file"):
+        lab.study(EDITED)
 
 
 @pytest.mark.parametrize(

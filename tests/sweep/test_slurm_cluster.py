@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from slurm_cluster import Cluster, missing, wait_for
 import bnstudy
 from bnstudy.store import Store, without_provenance
 from bnstudy.sweep.protocol import Launch, Status
+from bnstudy.work.checkpoint import WORTH
 
 pytestmark = [
     pytest.mark.slow,
@@ -119,18 +121,38 @@ def test_a_cancelled_job_is_launched_again(cluster, tmp_path, local):
     assert table(tmp_path) == local
 
 
-def test_a_preempted_job_goes_back_to_the_queue_and_is_not_submitted_again(cluster, tmp_path):
-    grid = ["train", "-m", "norm=batch,group", "model=mlp", "train.batch_size=4", "seeds=[10]",
-            "train.epochs=200", "data.train_size=400", "tracker.mode=disabled"]  # fmt: skip
-    planner = start(cluster, tmp_path, *grid, *SLURM)
-    wait_for(lambda: len(training(tmp_path)) == 2, 120)
-    assert len(cluster.jobs("RUNNING")) == 2, "they were over too soon to be a test"
+LONG = ["train", "-m", "norm=batch,group", "model=mlp", "train.batch_size=4", "seeds=[10]",
+        "train.epochs=600", "data.train_size=400", "tracker.mode=disabled"]  # fmt: skip
+
+
+def preempted(cluster: Cluster) -> None:
+    """An urgent job needs the node: Slurm sends SIGTERM."""
     cluster("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
-    wait_for(lambda: restarts(cluster, tmp_path), 120)
+
+
+def warned(cluster: Cluster) -> None:
+    """The signal that submitit has Slurm send before a job's time is over."""
+    cluster("scancel", "--signal=USR2", *cluster.jobs("RUNNING"))
+
+
+@pytest.mark.parametrize("interrupted", [preempted, warned])
+def test_a_job_that_must_stop_is_requeued_and_continues_from_its_checkpoint(
+    cluster, tmp_path, interrupted
+):
+    """In the middle of its stack; nothing is submitted again."""
+    planner = start(cluster, tmp_path, *LONG, *SLURM)
+    wait_for(lambda: len(training(tmp_path)) == 2, 120)
+    begun = max(status.started for status in Status.read(launches(tmp_path)[0]).values())
+    wait_for(lambda: time.time() > begun + WORTH, 60)  # sooner there is nothing to lose
+    assert len(cluster.jobs("RUNNING")) == 2, "they were over too soon to be a test"
+    interrupted(cluster)
+    wait_for(lambda: restarts(cluster, tmp_path) == 2, 120)
     finish(planner, tmp_path)
     assert set(submitted(tmp_path).values()) == {1}
+    store = Store(tmp_path / "results" / "runs")
+    assert [record["provenance"].get("resumed") for record in store] == [1, 1]
     (tmp_path / "elsewhere").mkdir()
-    finish(start(cluster, tmp_path / "elsewhere", *grid), tmp_path / "elsewhere")
+    finish(start(cluster, tmp_path / "elsewhere", *LONG), tmp_path / "elsewhere")
     assert table(tmp_path) == table(tmp_path / "elsewhere")
 
 

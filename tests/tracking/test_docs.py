@@ -16,20 +16,29 @@ from bnstudy.work.trainer import Trainer
 
 DOCS = (Path(__file__).parents[2] / "docs/wandb.md").read_text()
 PLACES = {"<n>": r"\d+(\.\d+)?", "<shift>": "(contrast|brightness|noise|blur|jpeg)",
-          "<verdict>": ".+"}  # fmt: skip
+          "<verdict>": ".+", "<image>": "[a-z]+"}  # fmt: skip
 SIZE = {"model": {"name": "mlp", "hidden": [8]}, "train": {"batch_size": 8, "steps": 4}}
 # together they have every probe, and everything else that has a metric of its own
 CONFIGS = [
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"weight_average": 0.9},
      "evaluate": {"steps": 1, "online": True,
                   "probes": ["corruptions", "evaluation_batch", "checkpoints", "precise_samples",
-                             "effective_m", "renorm", "composition"]}},
+                             "effective_m", "renorm", "composition", "affine"]}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
     {"data": {"name": "text", "length": 6, "train_size": 32}, "train": SIZE["train"],
      "model": {"name": "recurrent", "hidden": [4]},
      "evaluate": {"probes": ["lengths", "shared_statistics", "step_statistics",
                              "gradient_norm"]}},
+    {"data": {"name": "photos", "degradation": "noise", "patch_size": 16},
+     "model": {"name": "dncnn", "depth": 3, "width": 2}, "train": {"batch_size": 4, "steps": 4},
+     "task": {"name": "restoration"},
+     "evaluate": {"precise_examples": 16,
+                  "probes": ["photographs", "baselines", "whole_statistics", "blotches",
+                             "intensity", "activation_memory", "loss_course"]}},
+    {"data": {"name": "photos", "patch_size": 32}, "model": {"name": "stylizer", "width": 2},
+     "train": {"batch_size": 2, "steps": 2}, "task": {"name": "stylization", "style_size": 32},
+     "evaluate": {"precise_examples": 4, "probes": ["companions"]}},
     # learns nothing but how to diverge
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"lr": 1e30}, "norm": {"name": "none"}},
 ]  # fmt: skip

@@ -91,7 +91,7 @@ def test_a_run_says_all_of_its_cell(tmp_path, monkeypatch):
     every = config.model_dump(mode="python")
     for key in ("root", "path", "download"):
         del every["data"][key]
-    del every["seed"]
+    del every["seed"], every["task"]["style_path"]
     assert told == [{**every, "cell": config.cell, "seeds": [3, 5], "scale": "smoke"}]
     assert "test_part" not in config.canonical()["data"], "a setting that addresses leave out"
 
