@@ -77,6 +77,7 @@ class Commands(click.Group):
         except tuning.Unfinished as stopped:
             ctx.exit(stopped.exit_code)
         except KeyboardInterrupt:
+            click.echo("bnstudy: interrupted", err=True)
             ctx.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

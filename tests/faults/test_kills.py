@@ -12,6 +12,7 @@ from sweeps import (
     clean,
     done,
     finish,
+    handles,
     output,
     signalled,
     start,
@@ -103,8 +104,11 @@ def test_a_sweep_that_is_told_to_end_says_so_and_goes_on_later(tmp_path, whole, 
     signals, code = ENDS[how]
     for least in (0, 10, 25):
         process = start(tmp_path)
-        pids: list[int] = []
-        wait_for(lambda p=process, n=least: len(done(tmp_path)) >= n and workers(p.pid))
+        wait_for(
+            lambda p=process, n=least: (
+                len(done(tmp_path)) >= n and workers(p.pid) and handles(p.pid, signal.SIGTERM)
+            )
+        )
         pids = workers(process.pid)
         for number in signals:
             signalled(process.pid, number)

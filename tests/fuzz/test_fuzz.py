@@ -243,10 +243,9 @@ def ended(words: list[str], codes: Counter) -> None:
 
 def typed(lines, times: int, codes: Counter) -> None:
     @tried(times)
-    @given(lines)
+    @given(lines.filter(lambda words: "download" not in " ".join(words)))  # asks no server
     def test(words):
-        if not any("download" in word for word in words):  # no test asks a server
-            ended(words, codes)
+        ended(words, codes)
         assert not list(Path().glob("**/cells")), words
 
     test()

@@ -1,10 +1,19 @@
 """Damage is noticed, named and set aside; what is no damage is left alone."""
 
+import struct
+
 import pytest
 from store_samples import folder_of, put, record
 
 from bnstudy.errors import UserError
 from bnstudy.store import Store, stack_id
+
+
+def flip(path, value):
+    """The lowest bit of the last byte of a value in a file: what is there can still be read."""
+    content = bytearray(path.read_bytes())
+    content[content.index(value) + len(value) - 1] ^= 1
+    path.write_bytes(content)
 
 
 def destroy(path, how, address):
@@ -20,9 +29,7 @@ def destroy(path, how, address):
     elif how == "history empty":
         (path / "history.parquet").write_bytes(b"")
     elif how == "bit flipped":
-        content = bytearray(record.read_bytes())
-        content[20] ^= 1
-        record.write_bytes(content)
+        flip(record, b'"wall_seconds": 1')
 
 
 @pytest.mark.parametrize(
@@ -58,12 +65,12 @@ def test_a_flipped_bit_is_noticed_when_read(store, said, read):
 
 
 def test_a_flipped_bit_in_history_or_weights_is_noticed_when_read(store, said):
-    for name, read in (("history.parquet", store.history), ("weights.pt", store.weights_path)):
+    for name, read, value in (
+        ("history.parquet", store.history, struct.pack("<d", 1.25)),
+        ("weights.pt", store.weights_path, b"weights"),
+    ):
         address, other = put(store, weights=lambda path: path.write_bytes(b"weights"))
-        path = folder_of(store, [address, other]) / name
-        content = bytearray(path.read_bytes())
-        content[5] ^= 1
-        path.write_bytes(content)
+        flip(folder_of(store, [address, other]) / name, value)
         with pytest.raises(UserError):
             read(address)
         assert store.held() == set()

@@ -59,6 +59,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal: a planner, once it watches its workers."""
+    (mask,) = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+               if line.startswith("SigCgt:")]  # fmt: skip
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def wait_for(condition, seconds: float = 600) -> None:
     """Until something holds."""
     end = time.monotonic() + seconds
