@@ -318,7 +318,7 @@ def test_the_command_makes_one_run_where_it_wrote_results(planted):
     before = threading.active_count()
     line = line_of(bnstudy_(*WORDS))
     (path,) = runs_in(Path("results/wandb"))
-    assert line == f"W&B mirrored offline; push it: wandb sync {path.parent}"
+    assert line == f"W&B mirrored offline; push it: wandb sync {path.parent.absolute()}"
     assert line_of(bnstudy_(*WORDS)) == line
     assert runs_in(Path("results/wandb")) == [path]
     run = only_run(path)
