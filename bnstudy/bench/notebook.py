@@ -98,15 +98,17 @@ def figure(rows: list[dict[str, Any]], axes: Any) -> None:
     """Examples per second of each way, and the chapter's."""
     ax = np.ravel(axes)[0]
     for place, row in enumerate(rows):
-        mid, low, high = row["examples_per_second"]
-        ax.errorbar(mid, place, xerr=[[mid - low], [high - mid]], fmt="o", color="black", capsize=2)
+        mid, low, high = (value / 1000 for value in row["examples_per_second"])
+        ends = [[mid - low], [high - mid]]
+        ax.errorbar(mid, place, xerr=ends, fmt="o", color="black", capsize=2)
         if row["chapter"]:
-            ax.plot(row["chapter"], place, marker="o", color="#999999", markerfacecolor="none",
-                    linestyle="none", label="published, another machine")  # fmt: skip
+            hollow = {"marker": "o", "color": "#999999", "markerfacecolor": "none"}
+            ax.plot(row["chapter"] / 1000, place, linestyle="none", **hollow,
+                    label="published, another machine")  # fmt: skip
     ax.set_yticks(range(len(rows)), [row["way"] for row in rows])
     ax.invert_yaxis()
     ax.set_xlim(left=0)
-    ax.set_xlabel("examples per second, LeNet, batch 256")
+    ax.set_xlabel("1,000 examples per second")
 
 
 def run(folder: Path, rounds: int, command: str, say: Callable[[str], None]) -> list[str]:
