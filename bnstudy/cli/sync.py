@@ -29,7 +29,7 @@ def sync(ctx: click.Context, overrides: tuple[str, ...]) -> None:
     if writing:
         click.echo(f"{count(writing, 'run')} still being written: later")
     if not logs:
-        click.echo(f"nothing to push: every whole run in {folder} has been pushed")
+        click.echo(f"nothing to push: {folder} holds no whole run that was not pushed")
         return
     # they are about making runs; these are made
     with tracking.unset((tracking.SWITCH, *tracking.SETTINGS, *tracking.UNUSED)):

@@ -116,15 +116,18 @@ def checked(override: Override, choices: Callable[[str], list[str]]) -> Override
     return override
 
 
+SUBMITIT = ("submitit_local", "submitit_slurm")  # launchers of the extra `slurm`
+
+
 def _check_launcher(name: str, installed: list[str]) -> None:
-    if name not in installed and name.startswith("submitit"):
+    if name not in installed and name in SUBMITIT:
         raise UserError(
             f"hydra/launcher={name} is an extra that is not installed: `uv sync --extra slurm` in "
             "a checkout, `pip install hydra-submitit-launcher` elsewhere. Installed: "
             + ", ".join(installed)
         )
     if name not in installed:
-        raise unknown("hydra/launcher", name, installed)
+        raise unknown("hydra/launcher", name, sorted({*installed, *SUBMITIT}))
 
 
 def sweep_values(override: Override, choices: Callable[[str], list[str]]) -> list[Any]:

@@ -69,7 +69,7 @@ MISTAKES = {
     "compare norm=group,none --metric test_error_precise": ["unknown metric", "test_error"],
     "compare arms=batch": ["at least two", "batch; group num_groups=2"],
     "train -m hydra/sweeper=optuna norm=batch,group": ["hydra/sweeper=optuna", "comma lists"],
-    "train hydra/launcher=submitit_nope": ["an extra that is not installed", "uv sync"],
+    "train hydra/launcher=submitit_slrum": ["Did you mean 'submitit_slurm'"],
     "show abc": ["no run with the address 'abc'"],
     "rm abc": ["no run with the address 'abc'"],
     "rm": ["give an address, a study or filters, or --stale"],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bnstudy.config import overrides
 from bnstudy.errors import UserError
 
 
@@ -75,7 +76,7 @@ REFUSED = [
     # Hydra's own
     ("hydra/launcher=nope", "unknown hydra/launcher 'nope'", "joblib"),
     ("hydra/launcher=joblb", "Did you mean 'joblib'"),
-    ("hydra/launcher=submitit_nope", "uv sync --extra slurm", "Installed: basic, joblib"),
+    ("hydra/launcher=submitit_slrum", "Did you mean 'submitit_slurm'"),
     ("hydra.nope=1", "hydra.nope"),
     ("hydra/sweeper=optuna", "hydra/sweeper=optuna", "comma lists", "bnstudy compare"),
     ("hydra/sweeper=basic", "hydra/sweeper=basic", "comma lists"),
@@ -167,3 +168,8 @@ def test_a_composer_is_as_good_as_before_after_a_mistake(composer, word):
     with pytest.raises(UserError):
         composer.request([word])
     assert [c.norm.name for c in cells(composer, "norm=group")] == ["group"]
+
+
+def test_the_extra_of_a_launcher_that_is_not_installed_is_named():
+    with pytest.raises(UserError, match=r"uv sync --extra slurm.*Installed: basic, joblib$"):
+        overrides._check_launcher("submitit_slurm", ["basic", "joblib"])
