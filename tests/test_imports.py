@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "normtools": {"norms", *LEAVES},
     "models": {"config", "entry", "norms", *LEAVES},
     "data": {"config", "entry", *LEAVES},
-    "probes": {"config", "data", "entry", "norms", *LEAVES},
+    "probes": {"config", "data", "entry", "norms", "normtools", *LEAVES},
     "store": {"config", *LEAVES},
     # nets, data and probes reach the engine as arguments; it draws its orders of examples itself
     "engine": {"config", "norms", "data.samplers", *LEAVES},

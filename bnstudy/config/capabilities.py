@@ -81,9 +81,9 @@ class Optimizer:
 _OWN = ("entry", "source")
 _RECURRENT = ("hidden", "cell", "recurrent_init", "initial_noise")
 MODELS = {
-    "mlp": Model(("hidden",)),
-    "lenet": Model(("normalized",)),
-    "resnet": Model(("depth", "width")),
+    "mlp": Model(("hidden", "dropout")),
+    "lenet": Model(("normalized", "dropout")),
+    "resnet": Model(("depth", "width", "dropout")),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
     ),
@@ -95,8 +95,8 @@ MODELS = {
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
         (
-            "depth", "width", "arch", "normalized", "residual", "residual_scaling", *_RECURRENT,
-            *_OWN,
+            "depth", "width", "arch", "normalized", "residual", "residual_scaling", "dropout",
+            *_RECURRENT, *_OWN,
         ),
         ("images", "sequences", "photographs"),
         widens=False,

@@ -131,6 +131,7 @@ class ModelConfig(Part):
     )
     residual: bool = later(True, "dncnn, edsr, unet: what is predicted is added to the input")
     residual_scaling: float = later(1.0, "edsr: factor of each block's branch", gt=0, le=LARGEST)
+    dropout: float = later(0.0, "probability that a hidden value is zeroed in training", ge=0, lt=1)
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 

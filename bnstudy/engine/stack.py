@@ -8,6 +8,7 @@ In both, all parameters of a stack lie in one tensor, block by block, each block
 optimiser step is a handful of operations, whatever the number of layers.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -37,7 +38,7 @@ class Stack:
     precision = "float32"  # of the forward and backward pass: float32, tf32 or bf16
 
     def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
-        self.size = len(nets)
+        self.size, self._one = len(nets), nets[0]
         named = [dict(net.named_parameters()) for net in nets]
         self.shapes = {name: p.shape for name, p in named[0].items()}
         blocks = [torch.stack([n[name].detach() for n in named]) for name in self.shapes]
@@ -67,6 +68,12 @@ class Stack:
         """The state_dict of one network, copied to the CPU."""
         tensors = {**self.parameters(index), **self.buffers_of(index)}
         return {name: t.detach().clone().cpu() for name, t in tensors.items()}
+
+    def alone(self, index: int) -> nn.Module:
+        """A copy of one network as the ordinary module that it was built as, in training mode."""
+        net = copy.deepcopy(self._one).to(self.flat.device)
+        net.load_state_dict(self.state(index))
+        return net.train()
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:
         """The buffers of one network."""

@@ -65,7 +65,8 @@ def train(
     noise = [generator(c.seed, "noise") for c in configs]
     drawing = [m for m in stack.net.modules() if hasattr(m, "streams")]
     for i, module in enumerate(drawing):
-        purpose = f"initial_state {i}" if i else "initial_state"
+        purpose = getattr(module, "purpose", "initial_state")
+        purpose = f"{purpose} {i}" if i else purpose
         module.streams = [generator(c.seed, purpose) for c in configs]
     freeze_step = step_at(config.norm.freeze_at, total)
     # in training, and before learning from the batch; loss and metrics; networks; steps

@@ -5,6 +5,7 @@ from math import prod
 from torch import nn
 
 from bnstudy.errors import UserError
+from bnstudy.models.dropout import dropout
 
 
 def lenet(config, shape, num_classes, norm) -> nn.Sequential:
@@ -12,6 +13,7 @@ def lenet(config, shape, num_classes, norm) -> nn.Sequential:
 
     Channels 6, 16 and widths 120, 84, Xavier initialisation (Glorot & Bengio 2010, eq. 16); every
     weight layer but the last is followed by a norm; with `normalized` convolutions, only those.
+    Dropout follows the sigmoids of the 120 and 84 units.
     Input (N, C, H, W), logits (N, num_classes).
     Where the image is smaller than 16 pixels a side the kernels are 3x3, and a map that is down to
     one pixel is not pooled: 8x8 digits go 8, 6, 3, 1.
@@ -36,7 +38,7 @@ def lenet(config, shape, num_classes, norm) -> nn.Sequential:
         layers.append(nn.Linear(inputs, width))
         if config.normalized == "all":
             layers.append(norm(width))
-        layers.append(nn.Sigmoid())
+        layers += [nn.Sigmoid(), *dropout(config.dropout)]
         inputs = width
     net = nn.Sequential(*layers, nn.Linear(inputs, num_classes))
     for layer in net:

@@ -5,9 +5,11 @@ from math import prod
 
 from torch import Tensor, nn
 
+from bnstudy.models.dropout import dropout
+
 
 def mlp(config, shape, num_classes, norm) -> nn.Sequential:
-    """[linear, norm, ReLU] for each hidden width, then a linear layer.
+    """[linear, norm, ReLU, dropout] for each hidden width, then a linear layer.
 
     Input (N, C, H, W), flattened; logits (N, num_classes). He initialisation (He et al. 2015,
     eq. 10), biases zero.
@@ -16,6 +18,7 @@ def mlp(config, shape, num_classes, norm) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
         layers += [he(nn.Linear(inputs, outputs)), norm(outputs), nn.ReLU()]
+        layers += dropout(config.dropout)
     return nn.Sequential(*layers, he(nn.Linear(widths[-1], num_classes)))
 
 

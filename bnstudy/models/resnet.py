@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from bnstudy.errors import UserError
+from bnstudy.models.dropout import Dropout
 from bnstudy.models.mlp import he
 
 
@@ -16,10 +17,11 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class Block(nn.Module):
     """Two [3x3 convolution, norm], the shortcut added before the last ReLU.
 
-    Where width or resolution change, the shortcut is a 1x1 convolution with a norm.
+    Where width or resolution change, the shortcut is a 1x1 convolution with a norm. Dropout comes
+    between the convolutions (Zagoruyko & Komodakis 2016, section 2.4).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv1, self.norm1 = conv(inputs, outputs, 3, stride), norm(outputs)
         self.conv2, self.norm2 = conv(outputs, outputs, 3), norm(outputs)
@@ -28,9 +30,12 @@ class Block(nn.Module):
             if stride > 1 or inputs != outputs
             else nn.Identity()
         )
+        self.dropout = Dropout(dropout) if dropout else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.conv1(x)).relu()
+        if self.dropout is not None:
+            y = self.dropout(y)
         return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
 
 
@@ -55,7 +60,8 @@ def resnet(config, shape, num_classes, norm) -> nn.Sequential:
     for stage in range(3):
         outputs = width * 2**stage
         for block in range(blocks):
-            layers.append(Block(inputs, outputs, 2 if stage and not block else 1, norm))
+            stride = 2 if stage and not block else 1
+            layers.append(Block(inputs, outputs, stride, norm, config.dropout))
             inputs = outputs
     head = he(nn.Linear(inputs, num_classes))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)

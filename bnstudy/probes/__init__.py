@@ -56,6 +56,11 @@ PROBES: dict[str, Probe] = {
     ),
     "loss_course": Probe("bnstudy.probes.style:loss_course", 0, of=("images", "photographs")),
     "companions": Probe("bnstudy.probes.style:companions", 4, of=("photographs",)),
+    "steps_to_loss": Probe(
+        "bnstudy.probes.learning:steps_to_loss", 0, of=("images", "photographs")
+    ),
+    "fit": Probe("bnstudy.probes.learning:fit", 3),
+    "step_time": Probe("bnstudy.probes.cost:step_time", 2),
     "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of=("sequences",)),
     "shared_statistics": Probe("bnstudy.probes.recurrent:shared_statistics", 1, of=("sequences",)),
     "step_statistics": Probe("bnstudy.probes.recurrent:step_statistics", 0.1, of=("sequences",)),

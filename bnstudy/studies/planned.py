@@ -85,6 +85,12 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     "gradient_norm": (["gradient_slope", "gradient/0001"], []),
     "activation_memory": (["activation_bytes", "normalized_bytes"], []),
     "loss_course": ([f"loss_course/{i:02d}" for i in range(1, 21)], []),
+    "steps_to_loss": ([f"steps_to_{level}" for level in ("1", "0.5", "0.25", "0.1")], []),
+    "fit": (["fit_loss", "fit_error"], []),
+    "step_time": (
+        ["step_seconds", "step_ratio", "predict_seconds", "predict_ratio", "normalized_channels"],
+        ["folded_ratio"],
+    ),
     "companions": (["companion_change", "contrast_change"], []),
     "photographs": (["psnr/camera", "ssim/camera"], []),
     "baselines": (["nlm_psnr", "input_psnr"], []),

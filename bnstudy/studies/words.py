@@ -2,8 +2,9 @@
 
 # panels come in this order, others behind
 ORDER = ("digits", "contrast_digits", "mnist_small", "mnist", "fashion_mnist", "patches", "cifar10",
-         "cifar10_jpeg", "photos", "resnet", "lenet", "mlp")  # fmt: skip
+         "cifar10_jpeg", "photos", "resnet", "lenet", "lenet_relu", "mlp")  # fmt: skip
 TITLES = {"mlp": "MLP", "lenet": "LeNet", "lenet_maps": "LeNet, norms on maps only",
+          "lenet_relu": "LeNet, ReLU",
           "resnet": "ResNet", "mnist": "MNIST",
           "mnist_small": "small MNIST", "contrast_digits": "contrast digits",
           "patches": "photo patches", "cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10 (JPEG)",

@@ -162,6 +162,11 @@ def _check_parts(config: Config, dataset: Any) -> None:
             f"train.processes={config.train.processes} supports model={', '.join(several)}, "
             f"not {model}"
         )
+    if config.train.processes > 1 and config.model.dropout:
+        raise UserError(
+            f"model.dropout={config.model.dropout:g}: processes that share a batch would drop the "
+            f"same values of each part; leave out train.processes={config.train.processes}"
+        )
 
 
 def _check_task(config: Config, kind: str) -> None:
@@ -268,6 +273,11 @@ def _check_probes(config: Config, dataset: Any) -> None:
                 f"evaluate.probes={name} measures networks on {' or '.join(probe.of)}: "
                 f"data={config.data.name} is {kind}"
             )
+    if "step_time" in config.evaluate.probes and config.train.processes > 1:
+        raise UserError(
+            "evaluate.probes=step_time times networks of one process: leave out "
+            f"train.processes={config.train.processes}"
+        )
     if "lengths" in config.evaluate.probes and config.data.name == "text":
         from bnstudy.probes.recurrent import FACTORS
 

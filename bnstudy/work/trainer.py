@@ -305,6 +305,8 @@ def compiled(stack: Stack, config: Config, steps: int, wanted: str) -> str:
         return "eager: only widened stacks compile"
     if not capabilities.MODELS[config.model.name].compiles:
         return "eager: loops over time are compiled step by step, which costs more than it saves"
+    if config.model.dropout:
+        return "eager: dropout's masks come from each network's own generator"
     if wanted == "never":
         return "eager: compile=never"
     if wanted == "always":

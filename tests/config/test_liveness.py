@@ -61,6 +61,7 @@ FLIPS = {
     "model.width": (RESNET, 3),
     "model.hidden": ({}, [7]),
     "model.normalized": ({"model__name": "lenet"}, "convolutions"),
+    "model.dropout": ({}, 0.5),
     "model.entry": ({"model__name": "custom", "model__entry": "own_parts:net"}, "own_parts:wide"),
     "norm.name": ({}, "layer"),
     "norm.eps": ({}, 1e-2),

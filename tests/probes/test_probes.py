@@ -321,13 +321,13 @@ def test_a_network_of_nans_changes_nothing_that_probes_say_of_the_others(
     digits, model, norm, order
 ):
     cfg = config(model, norm, **order)
-    names = [name for name in ALL if "images" in probes.PROBES[name].of]
+    names = [name for name in ALL if name != "step_time"]  # a clock never says the same twice
     few = digits.with_parts(lambda part, x, y: (x[:200], y[:200]))
     healthy = last_rows(cfg, [few], [0, 0, 0], names)
     with_it = last_rows(cfg, [few], [0, 0, 0], names, lost=1)
     assert with_it[1]["diverged_at"] == 0
     for i in (0, 2):
-        assert with_it[i] == healthy[i]
+        assert with_it[i] == pytest.approx(healthy[i], rel=0, abs=0, nan_ok=True)
 
 
 def of_contrast(contrast):

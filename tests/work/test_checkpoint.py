@@ -45,6 +45,7 @@ KINDS = {
     "cumulative statistics": {**IMAGES, "norm": {"momentum": None}},
     "noise every step": {
         **IMAGES, "data": {"train_size": 40, "pixel_noise": 0.3, "noise_every_step": True}},
+    "dropout": {**IMAGES, "model": {"name": "mlp", "hidden": [6, 5], "dropout": 0.4}},
     "noise in a layer": {**IMAGES, "norm": {"name": "noisy"}},
 }  # fmt: skip
 
