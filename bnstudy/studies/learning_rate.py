@@ -1,0 +1,262 @@
+"""The largest usable learning rate with and without BN (Bjorck et al. 2018, figures 1 and 3).
+
+A run is usable when it has not diverged and has learned: every loss and weight is finite, and the
+training error over the last epoch is at most half of chance (what `failed` says of every study).
+The largest usable rate of a seed is the largest of the grid at which its run is usable. Primary
+claim: in the deeper ResNet that with BN is at least ten times that without a norm, a mean of
+log10 ratios over the seeds of one decade or more.
+
+Rates beyond the grid are not known: where no run is usable the rate counts as half the smallest,
+where the largest is usable as that one. A ratio above one decade in which BN is at the top, or no
+norm below the grid, is thereby nearer to 1 than the true one. Written before any run of the claims'
+seeds.
+"""
+
+import math
+
+import pandas as pd
+
+from bnstudy import figures
+from bnstudy.figures import Band, Curve
+from bnstudy.stats import Claim, paired_differences
+from bnstudy.stats.failures import failed
+from bnstudy.studies.drawing import cited, curve, gap, reported
+from bnstudy.studies.kit import (
+    DATA,
+    EMA,
+    MODEL,
+    NORM,
+    TEST,
+    Panel,
+    Published,
+    comparable,
+    extended,
+    filled,
+    in_order,
+    panels,
+    select,
+    sequence,
+    trained,
+)
+
+LR, DEPTH, ACTIVATION = "optimizer.lr", "model.depth", "model.activation"
+LARGEST = "largest usable learning rate"  # an estimand: of every run that trained, the grid's end
+DECADE = 1.0  # F8's factor of ten; Bjorck et al.'s losses explode from 1e-3 and 3e-2 to 1e-1 on
+SMALL = 2**-5  # of the pilot's grid, where both arms of ResNet-20 learn
+SAME = 1.0  # pp: a tenth of what BN has gained in the published figure where its rate is large
+SOURCE = "Bjorck et al. 2018"
+PUBLISHED = Published(
+    "digitised", f"{SOURCE}, figure 1",
+    "ResNet-110, CIFAR-10: final test error in %, 0.2 either way",
+    {"rate": [1e-4, 3e-3, 1e-1], "batch": [18.7, 9.6, 6.8], "none": [18.0, math.nan, math.nan]},
+)  # fmt: skip
+EXPLODES = Published(
+    "digitised", f"{SOURCE}, figure 3",
+    "ResNet-110, CIFAR-10: step along the gradient from which the loss explodes",
+    {"none": 1e-3, "batch": 3e-2, "batch, at most": 1e-1},
+)  # fmt: skip
+
+
+def prepared(table: pd.DataFrame) -> pd.DataFrame:
+    """With a name for every network, and 1 for each usable run, else 0."""
+    table = filled(table, {DEPTH: 8, ACTIVATION: "relu"})
+    residual = table[MODEL] == "resnet"
+    depth = table[DEPTH].astype(int).astype(str)
+    names = ("ResNet-" + depth).where(
+        residual, depth + " layers, " + table[ACTIVATION].fillna("relu")
+    )
+    return extended(table, {
+        MODEL: names, "residual": residual, "layers": table[DEPTH].astype(int),
+        "usable": (~failed(table)).astype(float),
+    })  # fmt: skip
+
+
+def main_first(table: pd.DataFrame) -> list[Panel]:
+    """The panels; the primary claim is about the deepest ResNet, or network."""
+    table = prepared(table)
+    deepest = table.sort_values(["residual", "layers"], kind="stable")[MODEL].iloc[-1]
+    return panels(table, model=deepest)
+
+
+# --- what is judged ------------------------------------------------------------------------------
+
+
+def largest(panel: Panel, norm: str) -> dict[int, float]:
+    """Seed -> log10 of the largest usable rate; half the smallest of the grid where none is."""
+    rows = select(panel.rows, {NORM: norm})
+    below = rows[LR].min() / 2
+    found = rows[LR].where(rows["usable"] == 1, below).groupby(rows["seed"]).max()
+    return {int(seed): math.log10(rate) for seed, rate in found.items()}
+
+
+def ratio(panel: Panel, norm: str, other: str) -> dict[int, float]:
+    """log10 of the ratio of largest usable rates, by seed."""
+    return paired_differences(largest(panel, norm), largest(panel, other))
+
+
+def chosen(panel: Panel, norm: str) -> dict[int, float]:
+    """Seed -> test error in percent at the rate of least validation error of this seed."""
+    rows = select(panel.rows, {NORM: norm}).sort_values(["seed", "val_error", LR], kind="stable")
+    first = rows.groupby("seed").first()
+    return {int(seed): 100 * error for seed, error in first["test_error"].items()}
+
+
+def at(norm: str, rate: float) -> dict[str, object]:
+    """The cell of an arm at a rate."""
+    return {NORM: norm, LR: rate}
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def headline(table: pd.DataFrame) -> list[figures.Panel]:
+    """Test error by rate in the main panel, and the ratios of largest usable rates."""
+    found = main_first(table)
+    return [_errors(found[0], published=True), _ratios(found)]
+
+
+def details(table: pd.DataFrame) -> list[figures.Panel]:
+    """Test error by rate of the other networks; largest usable rate by depth."""
+    found = main_first(table)
+    sheets = [_errors(panel) for panel in found[1:]]
+    table = prepared(table)
+    for (data, kind), rows in table.groupby([DATA, _kind(table)], sort=True):
+        sheets.append(_by_depth(f"{kind}", panels(select(rows, {DATA: data}))))
+    return sheets
+
+
+def _kind(table: pd.DataFrame) -> pd.Series:
+    """What networks are that differ in depth only."""
+    plain = "fully connected, " + table[ACTIVATION].fillna("relu").astype(str)
+    return plain.mask(table["residual"], "ResNet").rename("kind")
+
+
+def _errors(panel: Panel, published: bool = False) -> figures.Panel:
+    """Test error by rate; a run that diverged is at chance."""
+    curves: list[Curve] = [
+        curve(select(panel.rows, {NORM: norm}), LR, "test_error", norm=norm)
+        for norm in in_order(panel.rows[NORM])
+    ]
+    if published:
+        curves += [
+            cited(PUBLISHED, norm, "rate", norm=norm, label=f"{norm}, ResNet-110, CIFAR-10")
+            for norm in ("batch", "none")
+        ]
+    return figures.Panel(panel.title, curves, "learning rate", x="log10", ceiling=100)
+
+
+def _ratios(found: list[Panel]) -> figures.Panel:
+    """Decades between the largest usable rates of each norm and of no norm."""
+    dots: list[Curve] = []
+    for i, panel in enumerate(found):
+        for norm in _normed(panel):
+            label = f"{panel.model}, {norm}"
+            dots.append(gap(label, ratio(panel, norm, "none"), style=figures.hue(i)))
+    low, high = published_decades()
+    for name, value in (("at least", low), ("at most", high)):
+        dots.append(reported(EXPLODES, f"ResNet-110, {name}", value, style=figures.hue(5)))
+    return figures.Panel(
+        "largest usable rate, over that without a norm", dots, kind="dots", zero=True, floor=None,
+        ylabel="log10 of the ratio (decades)", bands=[Band(DECADE, DECADE, "ten times")],
+        claim=f"{found[0].key}: ten times",
+    )  # fmt: skip
+
+
+def _by_depth(kind: str, found: list[Panel]) -> figures.Panel:
+    """Largest usable rate by depth for each norm, of one kind of networks."""
+    long = pd.concat([
+        pd.DataFrame({"layers": panel.rows["layers"].iloc[0], NORM: norm, "seed": list(own),
+                      "rate": [10**value for value in own.values()]})
+        for panel in found for norm in in_order(panel.rows[NORM])
+        if (own := largest(panel, norm))
+    ])  # fmt: skip
+    curves = [
+        curve(select(long, {NORM: norm}), "layers", "rate", norm=norm, percent=False)
+        for norm in in_order(long[NORM])
+    ]
+    return figures.Panel(kind, curves, "layers", LARGEST, y="log10", floor=None)
+
+
+# --- claims --------------------------------------------------------------------------------------
+
+
+def claims(table: pd.DataFrame) -> list[Claim]:
+    """Of every network the ratio to no norm; of the main one also what explains it."""
+    return [claim for panel in main_first(table) for claim in _claims_of(panel)]
+
+
+def _normed(panel: Panel) -> list[str]:
+    return [norm for norm in in_order(panel.rows[NORM]) if norm != "none"]
+
+
+def _claims_of(panel: Panel) -> list[Claim]:
+    claim = panel.claims(
+        source=SOURCE, preconditions=[comparable(panel.rows)], notes=_beyond(panel), unit="decades",
+        estimand=LARGEST,
+    )  # fmt: skip
+    low, _ = published_decades()
+    ten = claim(
+        "ten times", "the largest usable rate with BN is at least ten times that without a norm",
+        ratio(panel, "batch", "none"), threshold=DECADE, primary=panel.main,
+        **EXPLODES.cite("{} decades, ResNet-110", low),
+    )  # fmt: skip
+    if not panel.main:
+        return [ten]
+    found = sequence(ten, _one_rate(panel))
+    for norm in (name for name in _normed(panel) if name != "batch"):
+        found.append(claim(
+            f"more than {norm}", f"the largest usable rate with BN is above that with {norm} norm",
+            ratio(panel, "batch", norm),
+        ))  # fmt: skip
+    found.append(claim(
+        "at the best rates",
+        "at the rate of least validation error the test error without a norm is above BN's",
+        paired_differences(chosen(panel, "none"), chosen(panel, "batch")), unit="pp", estimand=TEST,
+        **PUBLISHED.cite("{} pp, ResNet-110", published_error("none", 1e-4, "batch", 1e-1)),
+    ))  # fmt: skip
+    return found
+
+
+def _one_rate(panel: Panel) -> Claim:
+    """At one small rate BN and no norm have equal test errors."""
+    rate = min(panel.rows[LR].unique(), key=lambda lr: abs(math.log(lr / SMALL)))
+    ready = [
+        trained(select(panel.rows, at(norm, rate)), f"{norm} at {rate:g}")
+        for norm in ("batch", "none")
+    ]
+    claim = panel.claims(source=SOURCE, preconditions=[*ready, comparable(panel.rows)])
+    return claim(
+        "equal at one rate",
+        f"at the rate {rate:g} the test errors with BN and without a norm differ by less than "
+        f"{SAME:g} pp",
+        panel.difference(at("batch", rate), at("none", rate)), "equivalent", threshold=SAME,
+        estimand=EMA, **PUBLISHED.cite(
+            "{} pp at 1e-4, ResNet-110", published_error("batch", 1e-4, "none", 1e-4)
+        ),
+    )  # fmt: skip
+
+
+def published_decades() -> tuple[float, float]:
+    """Between the steps from which losses explode: at least, at most."""
+    ends = (EXPLODES["batch"], EXPLODES["batch, at most"])
+    low, high = (round(math.log10(end / EXPLODES["none"]), 2) for end in ends)
+    return low, high
+
+
+def published_error(first: str, rate: float, second: str, other: float) -> float:
+    """Test error of one arm at a rate minus that of another at its own, in pp."""
+    return PUBLISHED.at(first, rate=rate) - PUBLISHED.at(second, rate=other)
+
+
+def _beyond(panel: Panel) -> list[str]:
+    """How many largest usable rates lie beyond the grid, by norm."""
+    found = []
+    for norm in in_order(panel.rows[NORM]):
+        rows, rates = select(panel.rows, {NORM: norm}), largest(panel, norm)
+        top = sum(rate >= math.log10(rows[LR].max()) for rate in rates.values())
+        none = sum(rate < math.log10(rows[LR].min()) for rate in rates.values())
+        if top:
+            found.append(f"{norm}: usable at the largest rate of the grid in {top} of {len(rates)}")
+        if none:
+            found.append(f"{norm}: usable at no rate of the grid in {none} of {len(rates)} seeds")
+    return found
