@@ -173,8 +173,8 @@ def _claims_of(panel: Panel) -> list[Claim]:
     first, second = (
         claim(
             "replaces dropout",
-            f"without dropout BN's test error is at most {WITHIN:g} pp above that of no norm at its "
-            "best rate of dropout",
+            f"without dropout BN's test error is at most {WITHIN:g} pp above that of no norm at "
+            "its best rate of dropout",
             replaced(panel), "not_worse", threshold=WITHIN, primary=panel.main, estimand=TEST,
             **PUBLISHED.cite("{} pp, Inception, dropout left out", published()),
         ),
@@ -198,4 +198,3 @@ def _claims_of(panel: Panel) -> list[Claim]:
             paired_differences(narrower(panel, "batch"), narrower(panel, "none")), **gap,
         ),
     ]  # fmt: skip
-
