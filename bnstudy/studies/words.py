@@ -4,7 +4,7 @@
 ORDER = ("digits", "contrast_digits", "mnist_small", "mnist", "fashion_mnist", "patches", "cifar10",
          "cifar10_jpeg", "photos", "resnet", "lenet", "lenet_relu", "mlp")  # fmt: skip
 TITLES = {"mlp": "MLP", "lenet": "LeNet", "lenet_maps": "LeNet, norms on maps only",
-          "lenet_relu": "LeNet, ReLU",
+          "lenet_relu": "LeNet, ReLU", "resnet50": "ResNet-50",
           "resnet": "ResNet", "mnist": "MNIST",
           "mnist_small": "small MNIST", "gaussian": "white noise", "deep": "deep network",
           "contrast_digits": "contrast digits",
