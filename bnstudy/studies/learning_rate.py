@@ -2,9 +2,10 @@
 
 A run is usable when it has not diverged and has learned: every loss and weight is finite, and the
 training error over the last epoch is at most half of chance (what `failed` says of every study).
-The largest usable rate of a seed is the largest of the grid at which its run is usable. Primary
-claim: in the deeper ResNet that with BN is at least ten times that without a norm, a mean of
-log10 ratios over the seeds of one decade or more.
+The largest usable rate of a seed is the largest of the grid at which its run is usable, and beyond
+it, before the next rate, where a line between the two training errors crosses half of chance.
+Primary claim: in the deeper ResNet that with BN is at least ten times that without a norm, a mean
+of log10 ratios over the seeds of one decade or more.
 
 Rates beyond the grid are not known: where no run is usable the rate counts as half the smallest,
 where the largest is usable as that one. A ratio above one decade in which BN is at the top, or no
@@ -14,12 +15,13 @@ seeds.
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from bnstudy import figures
 from bnstudy.figures import Band, Curve
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.stats.failures import failed
+from bnstudy.stats.failures import HALF, chance, failed
 from bnstudy.studies.drawing import cited, curve, gap, reported
 from bnstudy.studies.kit import (
     DATA,
@@ -82,11 +84,26 @@ def main_first(table: pd.DataFrame) -> list[Panel]:
 
 
 def largest(panel: Panel, norm: str) -> dict[int, float]:
-    """Seed -> log10 of the largest usable rate; half the smallest of the grid where none is."""
-    rows = select(panel.rows, {NORM: norm})
-    below = rows[LR].min() / 2
-    found = rows[LR].where(rows["usable"] == 1, below).groupby(rows["seed"]).max()
-    return {int(seed): math.log10(rate) for seed, rate in found.items()}
+    """Seed -> log10 of the largest usable rate, between rates of the grid by interpolation."""
+    rows = select(panel.rows, {NORM: norm}).sort_values(LR, kind="stable")
+    limit = HALF * chance(rows).min()
+    return {int(seed): _largest(own, limit) for seed, own in rows.groupby("seed")}
+
+
+def _largest(rows: pd.DataFrame, limit: float) -> float:
+    """Where the training error crosses the limit for good: log10 of the rate.
+
+    rows: one seed's, by rate; those that diverged have the error of chance.
+    """
+    rates, errors = np.log10(rows[LR].to_numpy()), rows["train_error"].to_numpy()
+    usable = np.flatnonzero(rows["usable"].to_numpy() == 1)
+    if not len(usable):
+        return float(rates[0] - math.log10(2))
+    last = usable[-1]
+    if last == len(rates) - 1:
+        return float(rates[-1])
+    part = (limit - errors[last]) / (errors[last + 1] - errors[last])
+    return float(rates[last] + part * (rates[last + 1] - rates[last]))
 
 
 def ratio(panel: Panel, norm: str, other: str) -> dict[int, float]:
@@ -112,13 +129,14 @@ def at(norm: str, rate: float) -> dict[str, object]:
 def headline(table: pd.DataFrame) -> list[figures.Panel]:
     """Test error by rate in the main panel, and the ratios of largest usable rates."""
     found = main_first(table)
-    return [_errors(found[0], published=True), _ratios(found)]
+    return [_errors(found[0], published=True), _ratios(found, f"{found[0].key}: ten times")]
 
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
     """Test error by rate of the other networks; largest usable rate by depth."""
     found = main_first(table)
     sheets = [_errors(panel) for panel in found[1:]]
+    sheets += [_ratios(found, norm=norm) for norm in ("group", "layer") if _has(table, norm)]
     table = prepared(table)
     for (data, kind), rows in table.groupby([DATA, _kind(table)], sort=True):
         sheets.append(_by_depth(f"{kind}", panels(select(rows, {DATA: data}))))
@@ -145,20 +163,24 @@ def _errors(panel: Panel, published: bool = False) -> figures.Panel:
     return figures.Panel(panel.title, curves, "learning rate", x="log10", ceiling=100)
 
 
-def _ratios(found: list[Panel]) -> figures.Panel:
-    """Decades between the largest usable rates of each norm and of no norm."""
-    dots: list[Curve] = []
-    for i, panel in enumerate(found):
-        for norm in _normed(panel):
-            label = f"{panel.model}, {norm}"
-            dots.append(gap(label, ratio(panel, norm, "none"), style=figures.hue(i)))
+def _has(table: pd.DataFrame, norm: str) -> bool:
+    return bool((table[NORM] == norm).any())
+
+
+def _ratios(found: list[Panel], claim: str = "", norm: str = "batch") -> figures.Panel:
+    """Decades between the largest usable rates of a norm and of no norm, for each network."""
+    dots: list[Curve] = [
+        gap(panel.model, ratio(panel, norm, "none"), style=figures.hue(i))
+        for i, panel in enumerate(found)
+        if _has(panel.rows, norm)
+    ]
     low, high = published_decades()
     for name, value in (("at least", low), ("at most", high)):
         dots.append(reported(EXPLODES, f"ResNet-110, {name}", value, style=figures.hue(5)))
     return figures.Panel(
-        "largest usable rate, over that without a norm", dots, kind="dots", zero=True, floor=None,
+        f"largest usable rate, {norm} over no norm", dots, kind="dots", zero=True, floor=None,
         ylabel="log10 of the ratio (decades)", bands=[Band(DECADE, DECADE, "ten times")],
-        claim=f"{found[0].key}: ten times",
+        claim=claim,
     )  # fmt: skip
 
 
