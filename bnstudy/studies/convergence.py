@@ -127,15 +127,17 @@ def chosen(panel: Panel, norm: str) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame) -> list[figures.Panel]:
-    """Steps by rate in the main panel, and what each network gains in three ways."""
-    found = main_first(table)
-    return [_by_rate(found[0]), _gains(found)]
+    """Steps by rate in the main panel; what it gains in three ways, others at own best rates."""
+    main, *others = main_first(table)
+    ways = [(panel, OWN) for panel in others]
+    return [_by_rate(main), _gains([*((main, way) for way in gains(main)), *ways], main)]
 
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
     """Of every network the course of the loss and steps by level; gamma by layer."""
     found = main_first(table)
     sheets = [_by_rate(panel) for panel in found[1:]]
+    sheets.append(_gains([(panel, way) for panel in found[1:] for way in (SAME, TIME)]))
     for panel in found:
         sheets += [_by_level(panel), _losses(panel)]
     return [*sheets, _gammas(found), *_first_gammas(found)]
@@ -153,26 +155,28 @@ def _by_rate(panel: Panel) -> figures.Panel:
     ]
     total = float(panel.rows["steps"].max())
     return figures.Panel(
-        panel.title, curves, "learning rate", f"steps to a training loss of {LEVEL:g} nats",
+        panel.title, curves, "learning rate", f"steps to {LEVEL:g} nats",
         y="log10", floor=None, bands=[Band(total, total, "not reached: all steps")],
     )  # fmt: skip
 
 
-def _gains(found: list[Panel]) -> figures.Panel:
-    """How many times fewer steps BN takes, in octaves; the published numbers below."""
-    dots: list[Curve] = []
-    for i, panel in enumerate(found):
-        dots += [
-            gap(f"{panel.title}, {way}", values, style=figures.hue(i))
-            for way, values in gains(panel).items()
-        ]
+def _gains(ways: list[tuple[Panel, str]], main: Panel | None = None) -> figures.Panel:
+    """How many times fewer steps BN takes, in octaves; the published numbers below.
+
+    main: the panel of the primary claim, where its verdict is shown.
+    """
+    names = list(dict.fromkeys(panel.key for panel, _ in ways))
+    dots: list[Curve] = [
+        gap(f"{panel.title}, {way}", gains(panel)[way], style=figures.hue(names.index(panel.key)))
+        for panel, way in ways
+    ]
     dots += [
         reported(PUBLISHED, f"Inception, {OWN}", published_own(), style=figures.hue(5)),
         reported(EQUAL, "Inception, one rate", published_same(), style=figures.hue(5)),
     ]
     return figures.Panel(
         f"without a norm against BN, to {LEVEL:g} nats", dots, kind="dots", zero=True, floor=None,
-        ylabel="log2 of the ratio (octaves)", claim=f"{found[0].key}: {OWN}",
+        ylabel="log2 of the ratio (octaves)", claim=f"{main.key}: {OWN}" if main else "",
     )  # fmt: skip
 
 
@@ -207,7 +211,7 @@ def _gammas(found: list[Panel]) -> figures.Panel:
         for i, panel in enumerate(found)
     ]  # fmt: skip
     return figures.Panel("learned gamma by layer", curves, "layer with a norm",
-                         "gamma, mean over channels (1 at the start)", x="linear")  # fmt: skip
+                         "mean gamma (1 at the start)", x="linear")  # fmt: skip
 
 
 def _first_gammas(found: list[Panel]) -> list[figures.Panel]:

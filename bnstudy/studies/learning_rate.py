@@ -188,7 +188,7 @@ def _by_depth(kind: str, found: list[Panel]) -> figures.Panel:
     """Largest usable rate by depth for each norm, of one kind of networks."""
     long = pd.concat([
         pd.DataFrame({"layers": panel.rows["layers"].iloc[0], NORM: norm, "seed": list(own),
-                      "rate": [10**value for value in own.values()]})
+                      "rate": list(own.values())})
         for panel in found for norm in in_order(panel.rows[NORM])
         if (own := largest(panel, norm))
     ])  # fmt: skip
@@ -196,7 +196,7 @@ def _by_depth(kind: str, found: list[Panel]) -> figures.Panel:
         curve(select(long, {NORM: norm}), "layers", "rate", norm=norm, percent=False)
         for norm in in_order(long[NORM])
     ]
-    return figures.Panel(kind, curves, "layers", LARGEST, y="log10", floor=None)
+    return figures.Panel(kind, curves, "layers", "log10 of the largest usable rate", floor=None)
 
 
 # --- claims --------------------------------------------------------------------------------------
