@@ -2,7 +2,8 @@
 
 Clocks of shared machines drift by more than a norm costs. So nothing is compared across runs: each
 network is timed in turn with its own copy from which the norm layers are taken out, and what a run
-reports is the median ratio of such neighbours in time.
+reports is the median ratio of such neighbours in time. On a CPU a second is one of processor time,
+which passes only while this process computes: others on the machine delay it and do not enter.
 """
 
 import copy
@@ -45,11 +46,13 @@ def _of_one(view: Any, index: int) -> dict[str, float]:
     layers = [m for m in net.modules() if getattr(m, "is_norm", False)]
     bare = without_norms(net)
     step = {"own": _step(net, stack.task, x, y), "bare": _step(bare, stack.task, x, y)}
-    found = medians(interleaved(step), "step")
+    # where a GPU computes, the processor only waits
+    clock = time.perf_counter if x.is_cuda else time.process_time
+    found = medians(interleaved(step, clock), "step")
     predict = {"own": _predict(net, x), "bare": _predict(bare, x)}
     if (folded := _folded(net, x)) is not None:
         predict["folded"] = _predict(folded, x)
-    found |= medians(interleaved(predict), "predict")
+    found |= medians(interleaved(predict, clock), "predict")
     channels = sum(getattr(layer, "num_features", math.nan) for layer in layers)
     return {**found, "normalized_channels": float(channels)}
 
@@ -100,17 +103,19 @@ def _predict(net: nn.Module, x: Tensor) -> Callable[[], None]:
     return call
 
 
-def interleaved(ways: dict[str, Callable[[], None]], rounds: int = ROUNDS) -> dict[str, Tensor]:
+def interleaved(
+    ways: dict[str, Callable[[], None]], clock: Callable[[], float], rounds: int = ROUNDS
+) -> dict[str, Tensor]:
     """Seconds of each way in each round, (rounds,); all ways in every round, each first in turn."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for i in range(WARM + rounds):
         start = i % len(names)
         for name in names[start:] + names[:start]:
-            start = time.perf_counter()
+            before = clock()
             ways[name]()
             if i >= WARM:
-                found[name].append(time.perf_counter() - start)
+                found[name].append(clock() - before)
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
 
 

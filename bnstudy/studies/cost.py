@@ -26,6 +26,7 @@ from bnstudy.studies.kit import (
     select,
     sequence,
 )
+from bnstudy.studies.words import TITLES
 
 ARCH, DEPTH = "model.arch", "model.depth"
 STEP, PREDICT, FOLDED = "step_ratio", "predict_ratio", "folded_ratio"
@@ -75,8 +76,8 @@ def details(table: pd.DataFrame) -> list[figures.Panel]:
         "megabytes": found[SAVED] / 1e6, "thousands": found[PARAMETERS] / 1e3,
     })  # fmt: skip
     return [
-        _by_norm(found, "step_ms", "training step", "time (ms)"),
-        _by_norm(found, "predict_ms", "prediction of a batch", "time (ms)"),
+        _by_norm(found, "step_ms", "training step", "processor time (ms)"),
+        _by_norm(found, "predict_ms", "prediction of a batch", "processor time (ms)"),
         _by_norm(found, "more_predict_ratio", "prediction, over no norm", "more time (%)"),
         _by_norm(found, "megabytes", "kept for the backward pass", "memory of an example (MB)"),
         _by_norm(found, "thousands", "parameters", "parameters (thousands)"),
@@ -87,9 +88,10 @@ def details(table: pd.DataFrame) -> list[figures.Panel]:
 
 def _by_norm(table: pd.DataFrame, metric: str, title: str, ylabel: str) -> figures.Panel:
     """A metric by network, for each norm."""
-    table = table.sort_values(MODEL, kind="stable")  # names come in one order
+    table = extended(table, {"network": table[MODEL].map(_called)})
+    table = table.sort_values("network", kind="stable")  # names come in one order
     curves = [
-        curve(select(table, {NORM: norm}), MODEL, metric, norm=norm, percent=False, dots=False)
+        curve(select(table, {NORM: norm}), "network", metric, norm=norm, percent=False, dots=False)
         for norm in in_order(table[NORM])
     ]
     ratio = metric.startswith("more_")
@@ -97,12 +99,17 @@ def _by_norm(table: pd.DataFrame, metric: str, title: str, ylabel: str) -> figur
                          y="linear" if ratio else "log10", floor=None)  # fmt: skip
 
 
+def _called(model: str) -> str:
+    """What figures call a network."""
+    return TITLES.get(model, model)
+
+
 def _steps(found: list[Panel]) -> figures.Panel:
     """What a training step takes longer, for each network and norm."""
     dots: list[Curve] = []
     for i, panel in enumerate(found):
         for norm in in_order(panel.rows[NORM]):
-            label = f"{panel.title}, {norm}"
+            label = f"{_called(panel.model)}, {norm}"
             dots.append(gap(label, more(panel, norm, STEP), style=figures.hue(i)))
     share = PUBLISHED["share"] / 100
     beside = round(100 * (1 / (1 - share) - 1), 1)
@@ -118,7 +125,7 @@ def _ways(found: list[Panel]) -> figures.Panel:
     """What BN takes longer in training, in prediction, and folded."""
     ways = {"training step": STEP, "prediction": PREDICT, "prediction, folded": FOLDED}
     dots = [
-        gap(f"{panel.title}, {label}", more(panel, "batch", metric), style=figures.hue(i))
+        gap(f"{_called(panel.model)}, {label}", more(panel, "batch", metric), style=figures.hue(i))
         for i, panel in enumerate(found)
         for label, metric in ways.items()
     ]

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -104,33 +105,32 @@ def test_without_its_norms_a_network_is_that_of_norm_none(model):
     assert torch.equal(bare(x), none(x))
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass only when somebody says so."""
-    now = [0.0]
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
-    return now
-
-
-def test_each_way_is_first_in_turn_and_ratios_are_of_neighbours(clock):
+def test_each_way_is_first_in_turn_and_ratios_are_of_neighbours():
     """A machine that slows down all the time: ratios of one round do not see it."""
-    calls, speed = [], itertools.count(1)
+    calls, speed, now = [], itertools.count(1), [0.0]
 
     def way(name, seconds):
         def call():
             calls.append(name)
-            clock[0] += seconds * (1 + next(speed) // 3)  # three ways to a round
+            now[0] += seconds * (1 + next(speed) // 3)  # three ways to a round
 
         return call
 
     ways = {"own": way("own", 3.0), "bare": way("bare", 2.0), "folded": way("folded", 2.0)}
-    found = cost.medians(cost.interleaved(ways, rounds=9), "predict")
+    found = cost.medians(cost.interleaved(ways, lambda: now[0], rounds=9), "predict")
     assert len(calls) == 3 * (cost.WARM + 9)
     assert {tuple(calls[i : i + 3]) for i in range(0, 9, 3)} == {
         ("own", "bare", "folded"), ("bare", "folded", "own"), ("folded", "own", "bare")
     }  # fmt: skip
     assert found["predict_ratio"] == pytest.approx(1.5, rel=0.2)
     assert found["folded_ratio"] == pytest.approx(1.0, rel=0.2)
+
+
+def test_processor_time_does_not_pass_while_others_compute():
+    """A way that sleeps costs nothing; one that computes does."""
+    ways = {"own": lambda: time.sleep(0.01), "bare": lambda: sum(range(200_000))}
+    found = cost.interleaved(ways, time.process_time, rounds=3)
+    assert found["own"].max() < found["bare"].min()
 
 
 @pytest.mark.parametrize(("norm", "folds"), [("batch", True), ("layer", False), ("none", False)])
@@ -146,8 +146,7 @@ def test_times_are_of_each_network_and_channels_are_counted(norm, folds):
 
 
 def test_several_processes_are_not_timed():
-    cfg = config(
-        model="resnet", evaluate={"probes": ["step_time"]}, train={"batch_size": 20, "processes": 2}
-    )
+    plain = {"evaluate": {"probes": ["step_time"]}, "train": {"batch_size": 20, "processes": 2}}
+    cfg = Config.model_validate({"data": {"train_size": 100}, **plain})
     with pytest.raises(UserError, match="step_time times networks of one process"):
         run.check(cfg, data.load(cfg.data))
