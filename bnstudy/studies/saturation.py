@@ -144,7 +144,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
     depth, shallow = main_depth(panel), int(panel.rows[DEPTH].min())
     found = []
     for phi in ("sigmoid", "tanh"):
-        start, end = split(panel, phi)
+        end = split(panel, phi)[1]
         ready = [
             trained(select(end, {NORM: "batch", DEPTH: shallow}), f"{shallow} layers, BN"),
             comparable(panel.rows),
@@ -164,20 +164,20 @@ def _claims_of(panel: Panel) -> list[Claim]:
             "BN",
             against(end, depth, "layer", "batch", "test_error"), "equivalent", threshold=ALIKE,
             estimand=TEST,
+            expected="refuted: gradients vanish with it, too" if phi == "sigmoid" else "supported",
         )  # fmt: skip
         found += sequence(own, alike)
         found.append(claim(
             f"{phi}, training", f"{title} have a lower training error with BN than without",
             against(end, depth, "none", "batch", "train_error"), estimand=TRAINING,
         ))  # fmt: skip
-        found += _reasons(claim, phi, title, start, end, depth)
+        found += _reasons(panel, claim, phi, title, depth)
     return found
 
 
-def _reasons(
-    claim, phi: str, title: str, start: pd.DataFrame, end: pd.DataFrame, depth: int
-) -> list[Claim]:
+def _reasons(panel: Panel, claim, phi: str, title: str, depth: int) -> list[Claim]:
     """Vanishing gradients at initialization, and saturated units after training."""
+    start, end = split(panel, phi)
 
     def decades(norm: str) -> dict[int, float]:
         growth = values(start, GROWTH, {NORM: norm, DEPTH: depth}, factor=1)
@@ -185,6 +185,7 @@ def _reasons(
 
     of_gradients = {
         "unit": "decades", "estimand": "squared gradient, growth per layer at initialization",
+        "preconditions": [comparable(start)],
     }  # fmt: skip
     found = [
         claim(
