@@ -72,7 +72,10 @@ class Stack:
     def alone(self, index: int) -> nn.Module:
         """A copy of one network as the ordinary module that it was built as, in training mode."""
         net = copy.deepcopy(self._one).to(self.flat.device)
-        net.load_state_dict(self.state(index))
+        own = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        with torch.no_grad():  # not load_state_dict, which knows no buffers that are not saved
+            for name, value in self.state(index).items():
+                own[name].copy_(value)
         return net.train()
 
     def buffers_of(self, index: int) -> dict[str, Tensor]:

@@ -252,7 +252,9 @@ def _claims_of(panel: Panel) -> list[Claim]:
         claim(
             SAME,
             f"BN reaches {level} in fewer steps than no norm, both at the best rate without a norm",
-            found[SAME], estimand=STEPS, **EQUAL.cite("{} octaves, Inception", published_same()),
+            found[SAME], estimand=STEPS,
+            preconditions=[_decided(panel), _has_a_best(panel), comparable(panel.rows)],
+            **EQUAL.cite("{} octaves, Inception", published_same()),
         ),
     )  # fmt: skip
     less = claim(
@@ -274,12 +276,23 @@ def published_same() -> float:
 
 def _decided(panel: Panel) -> kit.Precondition:
     """In every seed at least one arm reaches the level at its own best rate."""
-    arms = [chosen(panel, norm).set_index("seed")[reached(LEVEL)] for norm in ("batch", "none")]
+    arms = [_reached(panel, norm) for norm in ("batch", "none")]
     neither = [
         seed for seed in arms[0].index if all(math.isnan(a.get(seed, math.nan)) for a in arms)
     ]
     told = f"neither in seed {', '.join(map(str, neither))}" if neither else ""
     return (f"{LEVEL:g} nats are reached with BN or without in every seed", not neither, told)
+
+
+def _has_a_best(panel: Panel) -> kit.Precondition:
+    """Without a norm the level is reached, or no rate is better than another."""
+    never = bool(_reached(panel, "none").isna().all())
+    return (f"{LEVEL:g} nats are reached without a norm", not never, "in no seed" if never else "")
+
+
+def _reached(panel: Panel, norm: str) -> "pd.Series[float]":
+    """Steps to the level at the own best rate, by seed; not a number where it is not reached."""
+    return chosen(panel, norm).set_index("seed")[reached(LEVEL)]
 
 
 def _notes(panel: Panel) -> list[str]:

@@ -95,6 +95,17 @@ def test_a_network_alone_is_that_of_the_stack(model, mapped):
         assert torch.equal(together, view.stack.predict(x[:, None].expand(-1, 2, -1, -1, -1)))
 
 
+def test_the_copy_of_a_single_network_is_a_copy():
+    view = view_of(config(), seeds=(3,))
+    before = view.stack.flat.clone()
+    with torch.no_grad():
+        for tensor in view.stack.alone(0).state_dict().values():
+            tensor.add_(1)
+    assert torch.equal(view.stack.flat, before)
+    assert view.stack.alone(0).train(False) is not view.stack.net
+    assert view.stack.net.training
+
+
 @pytest.mark.parametrize("model", ["mlp", "resnet"])
 def test_without_its_norms_a_network_is_that_of_norm_none(model):
     batch, none = (view_of(config(norm, model), (3,)).stack.alone(0) for norm in ("batch", "none"))
