@@ -42,6 +42,7 @@ PROBES: dict[str, Probe] = {
     "affine": Probe("bnstudy.probes.statistics:affine", 0),
     "effective_m": Probe("bnstudy.probes.statistics:effective_m", 1),
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
+    "logits": Probe("bnstudy.probes.logits:logits", 0.2, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),
     "photographs": Probe("bnstudy.probes.photographs:photographs", 1, True, ("photographs",)),
