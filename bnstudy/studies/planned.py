@@ -72,6 +72,7 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "effective_m": ([], ["effective_m", "effective_m/00"]),
     "renorm": ([], ["log_r/01", "d/01"]),
+    "logits": ([f"logit_{i}/{k:02d}" for i in range(1, 9) for k in (1, 2)], []),
     "composition": ([], ["composition_error", "composition_left_out"]),
     "forgetting": (
         [f"{name}{way}" for name in ("forgetting", "old_tasks_error", "learned_error")
