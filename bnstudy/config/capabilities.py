@@ -81,9 +81,10 @@ class Optimizer:
 _OWN = ("entry", "source")
 _RECURRENT = ("hidden", "cell", "recurrent_init", "initial_noise")
 MODELS = {
-    "mlp": Model(("hidden",)),
-    "lenet": Model(("normalized",)),
-    "resnet": Model(("depth", "width")),
+    "mlp": Model(("hidden", "activation", "init_scale")),
+    "lenet": Model(("normalized", "activation", "init_scale")),
+    "resnet": Model(("depth", "width", "init_scale", "branch")),
+    "deep": Model(("depth", "width", "residual", "activation", "init_scale", "branch")),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
     ),
@@ -95,8 +96,8 @@ MODELS = {
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
         (
-            "depth", "width", "arch", "normalized", "residual", "residual_scaling", *_RECURRENT,
-            *_OWN,
+            "depth", "width", "arch", "normalized", "residual", "residual_scaling", "activation",
+            "init_scale", "branch", *_RECURRENT, *_OWN,
         ),
         ("images", "sequences", "photographs"),
         widens=False,
@@ -147,6 +148,7 @@ DATA = {
     "contrast_digits": _digits,
     "mnist_small": Data(_IMAGES, ("images",), embedded=True),
     "patches": Data(_IMAGES, ("images",), embedded=True),
+    "gaussian": Data(("train_size", "split_seed", "test_part"), ("images",), True, made=True),
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,

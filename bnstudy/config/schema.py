@@ -95,7 +95,7 @@ class ModelConfig(Part):
         8,
         ge=1,
         le=DEEP,
-        description="resnet: 6n + 2 layers; dncnn: layers; edsr: blocks; unet: levels",
+        description="resnet: 6n + 2 layers; dncnn, deep: layers; edsr: blocks; unet: levels",
     )
     width: int = Field(8, ge=1, le=WIDE, description="channels; of the first stage where they grow")
     hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(
@@ -112,8 +112,19 @@ class ModelConfig(Part):
     initial_noise: float = later(
         0.0, "recurrent: s.d. of noise on the initial hidden state in training", ge=0, le=LARGEST
     )
-    residual: bool = later(True, "dncnn, edsr, unet: what is predicted is added to the input")
+    residual: bool = later(
+        True, "dncnn, edsr, unet: what is predicted is added to the input; deep: of every layer"
+    )
     residual_scaling: float = later(1.0, "edsr: factor of each block's branch", gt=0, le=LARGEST)
+    activation: Literal["relu", "tanh", "sigmoid", "identity"] | None = later(
+        None, "between layers; null: the model's own (deep, mlp: relu; lenet: sigmoid)"
+    )
+    init_scale: float = later(
+        1.0, "factor of the initial weights of convolutions and linear layers", gt=0, le=LARGEST
+    )
+    branch: Literal["plain", "skipinit"] = later(
+        "plain", "residual branches; skipinit: times a learned number that starts at 0"
+    )
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 

@@ -35,6 +35,7 @@ DATASETS = {
     "cifar10_jpeg": "bnstudy.data.images:cifar10_jpeg",
     "patches": "bnstudy.data.patches:load",
     "photos": "bnstudy.data.photographs:load",
+    "gaussian": "bnstudy.data.gaussian:load",
     "text": "bnstudy.data.text:load",
     "adding": "bnstudy.data.sequences:adding",
     "parity": "bnstudy.data.sequences:parity",

@@ -14,7 +14,7 @@ import pandas as pd
 
 from bnstudy.figures.style import Style
 
-Source = Literal["measured", "published", "digitised", "unconfirmed"]
+Source = Literal["measured", "published", "digitised", "unconfirmed", "predicted"]
 Kind = Literal["curves", "dots"]
 Scale = Literal["log2", "log10", "linear", "names"]
 COLUMNS = ("x", "mean", "low", "high")  # that the points of a curve have
@@ -30,7 +30,8 @@ class Curve:
     style:  color and marker: `style_of` for a normalization, `hue` or `ramp` for the rest.
     mode:   key of MODES, the source of statistics, which chooses the line.
     runs:   a row per run with columns x, seed, value, in the unit of the axis; None: no dots.
-    source: others' numbers are drawn hollow and dashed, without bars, and are said to be so.
+    source: others' numbers and what theory predicts are drawn hollow and dashed, without bars, and
+            are said to be so.
     """
 
     label: str

@@ -12,6 +12,7 @@ from torch import nn
 from bnstudy import entry
 from bnstudy.config import ModelConfig
 from bnstudy.errors import unknown
+from bnstudy.models.deep import deep
 from bnstudy.models.dncnn import dncnn
 from bnstudy.models.edsr import edsr
 from bnstudy.models.lenet import lenet
@@ -40,6 +41,7 @@ MODELS: dict[str, Builder] = {
     "mlp": mlp,
     "lenet": lenet,
     "resnet": resnet,
+    "deep": deep,
     "recurrent": recurrent,
     "torchvision": torchvision,
     "dncnn": dncnn,

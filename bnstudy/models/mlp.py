@@ -5,18 +5,22 @@ from math import prod
 
 from torch import Tensor, nn
 
+from bnstudy.models.layers import activation, scaled
+
 
 def mlp(config, shape, num_classes, norm) -> nn.Sequential:
-    """[linear, norm, ReLU] for each hidden width, then a linear layer.
+    """[linear, norm, activation] for each hidden width, then a linear layer.
 
-    Input (N, C, H, W), flattened; logits (N, num_classes). He initialisation (He et al. 2015,
-    eq. 10), biases zero.
+    The activation is ReLU unless `activation` names another. Input (N, C, H, W), flattened; logits
+    (N, num_classes). He initialisation (He et al. 2015, eq. 10) times `init_scale`, biases zero.
     """
     widths = [prod(shape), *config.hidden]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [he(nn.Linear(inputs, outputs)), norm(outputs), nn.ReLU()]
-    return nn.Sequential(*layers, he(nn.Linear(widths[-1], num_classes)))
+        layers += [he(nn.Linear(inputs, outputs)), norm(outputs)]
+        layers.append(activation(config.activation or "relu"))
+    head = he(nn.Linear(widths[-1], num_classes))
+    return scaled(nn.Sequential(*layers, head), config.init_scale)
 
 
 def he(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from bnstudy.errors import UserError
+from bnstudy.models.layers import BRANCHES, scaled
 from bnstudy.models.mlp import he
 
 
@@ -16,10 +17,11 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class Block(nn.Module):
     """Two [3x3 convolution, norm], the shortcut added before the last ReLU.
 
-    Where width or resolution change, the shortcut is a 1x1 convolution with a norm.
+    Where width or resolution change, the shortcut is a 1x1 convolution with a norm. `branch` is a
+    key of BRANCHES: how the two are added.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm, branch: str) -> None:
         super().__init__()
         self.conv1, self.norm1 = conv(inputs, outputs, 3, stride), norm(outputs)
         self.conv2, self.norm2 = conv(outputs, outputs, 3), norm(outputs)
@@ -28,17 +30,21 @@ class Block(nn.Module):
             if stride > 1 or inputs != outputs
             else nn.Identity()
         )
+        self.join = BRANCHES[branch]()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.conv1(x)).relu()
-        return (self.norm2(self.conv2(y)) + self.shortcut(x)).relu()
+        y = self.norm2(self.conv2(y))
+        return self.join(self.shortcut(x), y).relu()
 
 
 def resnet(config, shape, num_classes, norm) -> nn.Sequential:
     """6n + 2 layers: a 3x3 convolution, three stages of n blocks, global average pooling, linear.
 
     Widths `width`, 2 `width`, 4 `width`; the second and third stage halve the resolution. Input
-    (N, C, H, W), logits (N, num_classes). He initialisation; gamma of all norms starts at one.
+    (N, C, H, W), logits (N, num_classes). He initialisation times `init_scale`; gamma of all norms
+    starts at one. With `branch` skipinit each block's branch has a learned factor that starts at
+    zero.
 
     Raises:
         UserError: the depth is not 6n + 2.
@@ -55,7 +61,9 @@ def resnet(config, shape, num_classes, norm) -> nn.Sequential:
     for stage in range(3):
         outputs = width * 2**stage
         for block in range(blocks):
-            layers.append(Block(inputs, outputs, 2 if stage and not block else 1, norm))
+            stride = 2 if stage and not block else 1
+            layers.append(Block(inputs, outputs, stride, norm, config.branch))
             inputs = outputs
     head = he(nn.Linear(inputs, num_classes))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    return scaled(net, config.init_scale)

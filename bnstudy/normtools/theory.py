@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bnstudy.mean_field import growth, predicted_growth
 from bnstudy.norms.base import Norm
 from bnstudy.norms.batch_norm import BatchNorm
 from bnstudy.norms.per_example import GroupNorm, InstanceNorm, LayerNorm
@@ -208,50 +208,25 @@ def invariances() -> Table:
     return Table("Invariance of norm(W x)", "Ba et al. 2016, table 1", tuple(rows))
 
 
-ACTIVATIONS: dict[
-    str, tuple[Callable[[Tensor], Tensor], Callable[..., Any], Callable[..., Any]]
-] = {
-    # the function in torch, and with its derivative in numpy
-    "relu": (torch.relu, lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
-    "tanh": (torch.tanh, np.tanh, lambda z: 1 - np.tanh(z) ** 2),
-    "linear": (lambda z: z, lambda z: z, np.ones_like),
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "identity": lambda z: z,
 }
-
-
-def predicted_growth(norm: str, activation: str, batch: int) -> float:
-    """Growth of E|dL/dx|^2 per layer towards the input, in a wide network at initialization.
-
-    With z ~ N(0, 1): E[phi'(z)^2] / Var[phi(z)] for batch norm, whose centring over the batch
-    removes the mean of phi from the signal; E[phi'(z)^2] / E[phi(z)^2] for layer norm. Both for a
-    large batch; batch norm without activation: (B - 2) / (B - 3) at every batch size B. ReLU with
-    batch norm: pi / (pi - 1) = 1.467 (Yang et al. 2019).
-
-    >>> round(predicted_growth("batch", "relu", 128), 3)
-    1.467
-    """
-    if norm == "batch" and activation == "linear":
-        return (batch - 2) / (batch - 3)
-    _, phi, slope = ACTIVATIONS[activation]
-    z = np.linspace(-12, 12, 2_000_001)  # a Riemann sum: exact to 1e-6 also at ReLU's corner
-    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
-    square, mean = (density * phi(z) ** 2).sum(), (density * phi(z)).sum()
-    signal = square - mean**2 if norm == "batch" else square
-    return float((density * slope(z) ** 2).sum() / signal)
 
 
 def measured_growth(
     norm: str, activation: str, batch: int, width: int = 512, depth: int = 40, seed: int = 0
 ) -> float:
-    """The same, measured: a plain network of `depth` linear, norm, activation layers.
+    """Growth of |dL/dx|^2 per layer in a plain network of `depth` linear, norm, activation layers.
 
-    The slope of log |dL/dx_l|^2 over the layers, the first 10 and the last 5 left out, where the
-    network has not yet forgotten its input and the gradient its random origin.
+    For Gaussian inputs and a random linear loss, over the middle layers (`mean_field.growth`).
 
     >>> measured_growth("batch", "relu", 128, width=64, depth=20) > 1.2
     True
     """
     rng = torch.Generator().manual_seed(seed)
-    phi = ACTIVATIONS[activation][0]
+    phi = ACTIVATIONS[activation]
     made = {"batch": BatchNorm, "layer": LayerNorm}[norm](width, eps=1e-10, affine="none")
     x = torch.randn(batch, width, generator=rng, requires_grad=True)
     states = [x]
@@ -260,8 +235,7 @@ def measured_growth(
         states.append(phi(made(states[-1] @ w.T)))
     loss = (states[-1] * torch.randn(batch, width, generator=rng)).sum()
     logs = [grad.square().sum().log().item() for grad in torch.autograd.grad(loss, states)]
-    chosen = np.arange(10, depth - 5)
-    return math.exp(-np.polyfit(chosen, np.array(logs)[chosen], 1)[0])
+    return growth(logs)
 
 
 def gradient_growth(width: int = 512, depth: int = 40) -> Table:
@@ -274,8 +248,8 @@ def gradient_growth(width: int = 512, depth: int = 40) -> Table:
     for norm, activation, batch in (
         ("batch", "relu", 128),
         ("batch", "relu", 256),
-        ("batch", "linear", 8),
-        ("batch", "linear", 32),
+        ("batch", "identity", 8),
+        ("batch", "identity", 32),
         ("batch", "tanh", 128),
         ("layer", "relu", 128),
         ("layer", "tanh", 128),
@@ -287,7 +261,7 @@ def gradient_growth(width: int = 512, depth: int = 40) -> Table:
         rows.append(_number(what, predicted, computed, 0.03))
     return Table(
         f"Growth of |dL/dx|^2 per layer at initialization (width {width}, depth {depth})",
-        "Yang et al. 2019: pi / (pi - 1) for ReLU, (B - 2) / (B - 3) for a linear network",
+        "Yang et al. 2019: pi / (pi - 1) for ReLU at large B, (B - 2) / (B - 3) without activation",
         tuple(rows),
     )
 

@@ -55,6 +55,9 @@ PROBES: dict[str, Probe] = {
     "activation_memory": Probe(
         "bnstudy.probes.memory:activation_memory", 1, of=("images", "photographs")
     ),
+    "layer_gradients": Probe("bnstudy.probes.depth:layer_gradients", 2),
+    "activation_moments": Probe("bnstudy.probes.depth:activation_moments", 1),
+    "branch_variance": Probe("bnstudy.probes.depth:branch_variance", 1),
     "loss_course": Probe("bnstudy.probes.style:loss_course", 0, of=("images", "photographs")),
     "companions": Probe("bnstudy.probes.style:companions", 4, of=("photographs",)),
     "lengths": Probe("bnstudy.probes.recurrent:lengths", 24, of=("sequences",)),

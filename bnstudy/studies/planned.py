@@ -85,6 +85,13 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     "step_statistics": ([], [f"{n}/{t:04d}" for n in ("behind", "drift") for t in (1, 3, 4, 6)]),
     "gradient_norm": (["gradient_slope", "gradient/0001"], []),
     "activation_memory": (["activation_bytes", "normalized_bytes"], []),
+    "layer_gradients": (["gradient_growth", "layer_gradient/01", "layer_gradient/02"], []),
+    "activation_moments": (
+        [f"{what}/{i:02d}" for i in (1, 2)
+         for what in ("activation_mean", "activation_sd", "saturated")],
+        [],
+    ),
+    "branch_variance": (["branch_share/01", "branch_share/02"], []),
     "loss_course": ([f"loss_course/{i:02d}" for i in range(1, 21)], []),
     "companions": (["companion_change", "contrast_change"], []),
     "photographs": (["psnr/camera", "ssim/camera"], []),

@@ -250,6 +250,7 @@ def _check_memory(config: Config, shape: tuple[int, ...], num_classes: int) -> N
     layers = {
         "resnet": [(9 * last, last)],
         "mlp": pairwise([math.prod(shape), *hidden, num_classes]),
+        "deep": [(config.model.depth * config.model.width, config.model.width)],
         "recurrent": [(size, size) for size in hidden],
     }
     weights = sum(rows * columns for rows, columns in layers.get(config.model.name, []))

@@ -39,7 +39,8 @@ NAMES = {"frozen": "freeze_at", "process_group": "sync"}
 
 
 def config(model: str, norm: str, **settings) -> Config:
-    tree = {"model": {"name": model, "width": 2, "hidden": (6,)},
+    # of deep the plain network: in a residual one no norm stands behind a layer alone
+    tree = {"model": {"name": model, "width": 2, "hidden": (6,), "residual": model != "deep"},
             "norm": {"name": norm, **NEEDED.get(norm, {}), **settings}}  # fmt: skip
     return Config.model_validate(tree)
 
@@ -171,7 +172,7 @@ def test_made_sequences_have_the_length_of_the_table(name):
     [
         ("mlp", "layer", "norm.group_size", "layer norm has no group_size. .* norm=batch, ghost,"),
         ("mlp", "batch", "norm.scope", "norm=batch in a recurrent network"),
-        ("mlp", "batch", "model.width", "mlp model has no width.* model=resnet, dncnn,"),
+        ("mlp", "batch", "model.width", "mlp model has no width.* model=resnet, deep, dncnn,"),
         ("recurrent", "layer", "norm.r_max", "layer norm in a recurrent network has no r_max.*"
                                              "norm=batch in a recurrent network"),
         ("mlp", "batch", "optimizer.beta2", "sgd optimizer has no beta2.* optimizer=adam"),

@@ -7,6 +7,7 @@ from torch import nn
 from bnstudy import models
 from bnstudy.config import ModelConfig
 from bnstudy.errors import UserError
+from bnstudy.models.layers import SkipInit
 
 
 def build(shape=(1, 8, 8), classes=10, norm=nn.Identity, **model):
@@ -24,7 +25,7 @@ def channels(net) -> list[int]:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "deep"])
 def test_logits_have_one_row_per_example(name, shape):
     net = build(shape, 7, Counted, name=name)
     assert net(torch.randn(3, *shape)).shape == (3, 7)
@@ -38,6 +39,98 @@ def test_every_weight_layer_but_the_last_has_a_norm():
     assert channels(build(norm=Counted, name="resnet", depth=8, width=4)) == [
         4, 4, 4, 8, 8, 8, 16, 16, 16]  # fmt: skip
     assert len(channels(build(norm=Counted, name="resnet", depth=14))) == 1 + 2 * 6 + 2
+    for residual in (True, False):
+        net = build(norm=Counted, name="deep", depth=5, width=6, residual=residual)
+        assert channels(net) == [6] * 5
+        assert sum(isinstance(m, nn.Linear) for m in net.modules()) == 6
+
+
+def test_a_plain_deep_network_is_an_mlp_of_equal_widths():
+    """The same function for the same weights: layer, norm, activation, layer after layer."""
+    deep = build(norm=nn.BatchNorm1d, name="deep", depth=3, width=7, residual=False)
+    mlp = build(norm=nn.BatchNorm1d, name="mlp", hidden=(7, 7, 7))
+    mlp.load_state_dict(deep.state_dict())
+    x = torch.randn(5, 1, 8, 8)
+    assert torch.equal(deep(x), mlp(x))
+
+
+def test_a_residual_layer_adds_norm_activation_and_layer_to_what_it_reads():
+    net = build(norm=nn.LayerNorm, name="deep", depth=2, width=6, activation="tanh")
+    first, block, *end = list(net)[1:]
+    x = torch.randn(5, 1, 8, 8)
+    stream = first(x.flatten(1))
+    stream = stream + block.branch[2](torch.tanh(block.branch[0](stream)))
+    expected = end[2](torch.tanh(end[0](stream)))
+    torch.testing.assert_close(net(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [{"name": "deep", "depth": 4}, {"name": "resnet", "depth": 8}])
+def test_blocks_of_skipinit_start_as_the_identity_and_learn_their_factors(sizes):
+    torch.manual_seed(0)
+    plain = build(width=4, **sizes)
+    torch.manual_seed(0)
+    net = build(width=4, branch="skipinit", **sizes)
+    x = torch.randn(3, 1, 8, 8)
+    before = net(x)
+    weights, factors = [], []
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            weights.append(module)
+        if isinstance(module, SkipInit):
+            factors.append(module.weight)
+    assert len(factors) == 3
+    assert not any(factor.detach().any() for factor in factors)
+    before.square().sum().backward()
+    assert all(factor.grad.abs() > 0 for factor in factors)
+    with torch.no_grad():
+        for factor in factors:
+            factor.fill_(1.0)
+    assert torch.equal(net(x), plain(x))  # the same weights were drawn
+
+
+def test_factors_of_several_networks_stay_with_their_channels():
+    alone = [SkipInit(), SkipInit()]
+    wide = alone[0].widened(2)
+    with torch.no_grad():
+        for value, own in zip((2.0, -3.0), alone, strict=True):
+            own.weight.fill_(value)
+        wide.weight.copy_(torch.tensor([2.0, -3.0]))
+    for shape in ((5, 6), (5, 6, 2, 2)):
+        skip, branch = torch.randn(shape), torch.randn(shape)
+        halves = [
+            own(skip[:, i : i + 3], branch[:, i : i + 3])
+            for own, i in zip(alone, (0, 3), strict=True)
+        ]
+        assert torch.equal(wide(skip, branch), torch.cat(halves, 1))
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "deep"])
+def test_the_initial_scale_is_a_factor_of_every_weight(name):
+    torch.manual_seed(0)
+    plain = build(name=name, width=4).state_dict()
+    torch.manual_seed(0)
+    scaled = build(name=name, width=4, init_scale=0.5).state_dict()
+    for key, value in plain.items():
+        factor = 0.5 if value.dim() > 1 else 1.0
+        assert torch.equal(scaled[key], factor * value), key
+
+
+@pytest.mark.parametrize(("activation", "gain"), [("relu", 2), ("tanh", 1), ("identity", 1)])
+def test_deep_networks_start_from_he_or_xavier(activation, gain):
+    net = build(name="deep", depth=3, width=400, residual=False, activation=activation)
+    first, second, *_ = (m.weight.detach() for m in net.modules() if isinstance(m, nn.Linear))
+    # a sample variance of 25,600 normal values and more: 1 % is 0.9 %; five of them
+    assert first.var() * 64 == pytest.approx(1, rel=0.05)
+    assert second.var() * 400 == pytest.approx(gain, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet", "deep"])
+def test_an_activation_by_name_takes_the_place_of_the_models_own(name):
+    own = {"mlp": nn.ReLU, "lenet": nn.Sigmoid, "deep": nn.ReLU}[name]
+    kinds = [type(m) for m in build(name=name).modules()]
+    swapped = [type(m) for m in build(name=name, activation="tanh").modules()]
+    assert kinds.count(own) > 0
+    assert swapped == [nn.Tanh if kind is own else kind for kind in kinds]
 
 
 def test_lenet_is_that_of_the_chapter():
@@ -54,6 +147,7 @@ def test_lenet_is_that_of_the_chapter():
     [
         ({"name": "renset"}, "Did you mean 'resnet'"),
         ({"name": "resnet", "depth": 9}, "8, 14"),
+        ({"name": "deep", "residual": False, "branch": "skipinit"}, "model.residual=true"),
         ({"name": "torchvision", "arch": "resnet51"}, "Did you mean 'resnet"),
     ],
 )
