@@ -84,6 +84,7 @@ MODELS = {
     "mlp": Model(("hidden", "activation", "init_scale")),
     "lenet": Model(("normalized", "activation", "init_scale")),
     "resnet": Model(("depth", "width", "init_scale", "branch")),
+    "vgg": Model(("depth", "width")),
     "deep": Model(("depth", "width", "residual", "activation", "init_scale", "branch")),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True

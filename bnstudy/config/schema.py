@@ -95,7 +95,8 @@ class ModelConfig(Part):
         8,
         ge=1,
         le=DEEP,
-        description="resnet: 6n + 2 layers; dncnn, deep: layers; edsr: blocks; unet: levels",
+        description="resnet: 6n + 2 layers; dncnn, deep: layers; vgg: convolutions; edsr: blocks; "
+        "unet: levels",
     )
     width: int = Field(8, ge=1, le=WIDE, description="channels; of the first stage where they grow")
     hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(

@@ -42,6 +42,8 @@ PROBES: dict[str, Probe] = {
     "affine": Probe("bnstudy.probes.statistics:affine", 0),
     "effective_m": Probe("bnstudy.probes.statistics:effective_m", 1),
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
+    "landscape": Probe("bnstudy.probes.landscape:landscape", 10, always=True),
+    "covariate_shift": Probe("bnstudy.probes.landscape:covariate_shift", 5, always=True),
     "logits": Probe("bnstudy.probes.logits:logits", 0.2, always=True),
     "composition": Probe("bnstudy.probes.streams:composition", 1),
     "forgetting": Probe("bnstudy.probes.streams:forgetting", 1, always=True),

@@ -159,12 +159,14 @@ def details(table: pd.DataFrame) -> list[Panel]:
 def _functions(panel: kit.Panel) -> Panel:
     """Difference of logits over steps, on a logarithmic axis."""
     curves = []
-    shown = {**KEPT, **BROKEN}
-    for i, (name, (where, label)) in enumerate(shown.items()):
+    settings = iter(range(len(BROKEN)))  # norms have styles of their own
+    for name, (where, label) in {**KEPT, **BROKEN}.items():
+        norm = {"batch": "batch", "group": "group", "layer": "layer", "no norm": "none"}.get(name)
+        style = figures.style_of(norm) if norm else figures.hue(next(settings))
         own = unlike(panel.rows, where)
         if name == "momentum":  # by the rates that are right without it
             own = unlike(panel.rows, where, "uncorrected")
-        curves += _over_steps(panel, own, label, figures.hue(i))
+        curves += _over_steps(panel, own, label, style)
     bound = tolerance(panel.rows, "batch")
     bands = [Band(bound, bound, "tolerance of rounding")] if math.isfinite(bound) else []
     return Panel(
