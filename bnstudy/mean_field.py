@@ -5,6 +5,7 @@ No torch: studies draw the predictions, and normtools and the tests hold network
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def predicted_residual(
     i) behind i branches, where p / s is the plain network's growth. Derived, with branches and
     stream independent; without a norm both double in every layer.
 
-    layers: states from the stream behind the first branch to the activation behind the last.
+    layers: the sums at the ends of so many branches.
     start:  variance of the stream before the first branch.
 
     >>> round(predicted_residual("none", "relu", 128, 40), 6)
@@ -85,6 +86,7 @@ def predicted_residual(
     return growth([-sum(steps[:i]) for i in range(layers)])
 
 
+@cache
 def _moments(norm: str, activation: str, batch: float) -> tuple[float, float]:
     """Variance that a layer hands on, and what a squared gradient is multiplied by before it.
 

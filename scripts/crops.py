@@ -19,7 +19,7 @@ from bnstudy import api, figures
 from bnstudy.config import Config
 from bnstudy.figures.images import Shown, row
 from bnstudy.store import Store
-from bnstudy.studies import restoration
+from bnstudy.studies import pixels, restoration
 from bnstudy.studies.kit import NORM, select
 
 ARMS = ("batch", "group", "none")
@@ -33,7 +33,7 @@ def lower_median(values: "pd.Series | np.ndarray") -> int:
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that are shown, a row for each arm."""
-    panel = restoration.of(table)[0]
+    panel = pixels.denoisers(table)[0]
     rows = select(panel.rows, restoration.reference(panel.rows))
     rows = rows[(rows["seed"] == rows["seed"].min()) & rows[NORM].isin(ARMS)]
     return rows.set_index(NORM).loc[[norm for norm in ARMS if norm in set(rows[NORM])]]

@@ -25,6 +25,11 @@ def identified(rule):
     return f"{rule.study}: {rule.claim}"
 
 
+def of(study, path):
+    """Whether a path lies in one of a study's folders, STUDY or STUDY-DATA."""
+    return path.parent.name.partition("-")[0] == study
+
+
 @pytest.fixture(scope="module")
 def tables():
     """Study -> itself, and the tables that its grids of committed results would give."""
@@ -32,8 +37,9 @@ def tables():
     with hydra_session() as session:
         for name in session.choices("study"):
             study = session.study(name)
-            scales = [s for s in ("quick", "photographs") if s in study.scales]
-            asked = [session.request([f"scale={s}"], study=study) for s in scales]
+            made = RESULTS.glob(f"{name}*/study.json")
+            scales = {"quick"} | {json.loads(p.read_text())["scale"] for p in made if of(name, p)}
+            asked = [session.request([f"scale={s}"], study=study) for s in sorted(scales)]
             found[name] = (study, [planned.stand_in(r.cells, r.seeds[:2]) for r in asked])
     return found
 
@@ -141,7 +147,7 @@ def copied(tmp_path):
     """A function that copies one study's results into a folder of its own, which it returns."""
 
     def copy(study):
-        for path in [RESULTS / study / "claims.json", *RESULTS.glob(f"{study}-*/claims.json")]:
+        for path in (p for p in RESULTS.glob(f"{study}*/claims.json") if of(study, p)):
             folder = tmp_path / "results" / path.parent.name
             folder.mkdir(parents=True)
             shutil.copy(path, folder)

@@ -190,6 +190,9 @@ def unknown_key(key: str, leaves: Sequence[str]) -> UserError:
     near = last if last in tails else next(iter(words), None) or nearest(last, tails, cutoff=0.4)
     found = dotted if (dotted := last.replace("_", ".", 1)) in leaves else near and tails[near]
     hint = f" Did you mean '{found}'?" if found else ""
+    if any(leaf in GROUPS for leaf in listed):  # of all folders: too many to name each key
+        folders = (f"{leaf.partition('.')[0]}.*" if "." in leaf else leaf for leaf in listed)
+        listed = list(dict.fromkeys(folders))
     return UserError(f"unknown key '{key}'.{hint} Allowed: {', '.join(listed)}.")
 
 

@@ -35,15 +35,14 @@ class Call(NamedTuple):
 def layer_gradients(view: Any) -> dict[str, Tensor]:
     """Squared norm of the loss's gradient by each layer's output, over the batch and all units.
 
-    Layers are activations and the sums of residual blocks, from the input on; what lies within a
-    branch or before the first weights is left out. `layer_gradient/01`, ...: log10, -90 where it is
-    zero. `gradient_growth`: factor per layer towards the input, of the middle layers
-    (`mean_field.growth`).
+    Layers are the sums of residual blocks; in a plain network its activations, from the first
+    weights on. `layer_gradient/01`, ...: log10, -90 where it is zero. `gradient_growth`: factor per
+    layer towards the input, of the middle layers (`mean_field.growth`).
     """
     rows: list[Tensor] = []  # of each pass, (layers, networks)
     for calls, loss in _passes(view):
-        stream = _stream(view.stack.net)
-        outputs = [c.output for c in calls if c.layer in stream and c.output.requires_grad]
+        stream = [call for call in calls if _is_join(call.layer)] or calls
+        outputs = [call.output for call in stream if call.output.requires_grad]
         if not outputs:
             return {}
         found = torch.autograd.grad(loss.sum(), outputs, materialize_grads=True)
@@ -106,13 +105,6 @@ def _is_join(module: nn.Module) -> bool:
 def _is_layer(module: nn.Module) -> bool:
     marked = getattr(module, "is_activation", False)
     return marked or isinstance(module, ACTIVATIONS) or _is_join(module)
-
-
-def _stream(net: nn.Module) -> set[nn.Module]:
-    """The layers whose output all that follows reads: residual sums, activations outside blocks."""
-    names = {name: m for name, m in net.named_modules() if _is_layer(m)}
-    blocks = tuple(f"{n.rpartition('.')[0]}." for n, m in names.items() if _is_join(m))
-    return {m for n, m in names.items() if _is_join(m) or not n.startswith(blocks)}
 
 
 def _by_network(values: Tensor, networks: int) -> Tensor:

@@ -18,6 +18,11 @@ NEUTRAL: dict[str, Any] = {PATCH: 40, SKIP: True}
 DATA = "https://github.com/cszn/DnCNN"
 
 
+def denoisers(table: pd.DataFrame) -> list[Panel]:
+    """The panels, with the settings that are not in the table; the primary claim is DnCNN's."""
+    return kit.panels(kit.filled(table, NEUTRAL), model="dncnn", data="photos")
+
+
 def gain(panel: Panel, first: Where, second: Where, metric: str = "test_psnr") -> dict[int, float]:
     """Metric of the first cell minus that of the second by seed, in the metric's own unit."""
     pair = (panel.cell(metric, where, factor=1) for where in (first, second))

@@ -12,8 +12,8 @@ import pandas as pd
 from bnstudy import figures
 from bnstudy.stats import Claim, paired_differences
 from bnstudy.studies.drawing import across, differences
-from bnstudy.studies.kit import NORM, Panel, Published, comparable, filled, in_order, panels, select
-from bnstudy.studies.pixels import CHANGE, NEUTRAL, SKIP, YLABEL, denoises, gain
+from bnstudy.studies.kit import NORM, Panel, Published, comparable, in_order, select
+from bnstudy.studies.pixels import CHANGE, SKIP, YLABEL, denoisers, denoises, gain
 
 LOW, FULL = "psnr_contrast/025", "psnr_contrast/100"
 MARGIN = 0.1  # dB, in which contrast 0.25 changes BN's distance to no norm
@@ -27,14 +27,9 @@ PUBLISHED = Published(
 )  # fmt: skip
 
 
-def of(table: pd.DataFrame) -> list[Panel]:
-    """The panels; the primary claim is DnCNN's."""
-    return panels(filled(table, NEUTRAL), model="dncnn", data="photos")
-
-
 def headline(table: pd.DataFrame) -> list[figures.Panel]:
     """Without the skip: the error of the mean by contrast, and what batch norm loses."""
-    panel = of(table)[0]
+    panel = denoisers(table)[0]
     found = {claim.name: claim for claim in _claims_of(panel)}
     shown = {
         "without skip, contrast 25 %": found[f"{panel.key}: low contrast"].values,
@@ -49,7 +44,7 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
     """PSNR and the error of the mean by contrast and by mean, with and without the skip."""
-    panel = of(table)[0]
+    panel = denoisers(table)[0]
     return [
         _over(panel, what, place, skip)
         for what in ("psnr", "offset")
@@ -75,7 +70,7 @@ def _over(panel: Panel, what: str, place: str, skip: bool) -> figures.Panel:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What low contrast costs batch norm, and what instance norm does to the mean; see above."""
-    return [claim for panel in of(table) for claim in _claims_of(panel)]
+    return [claim for panel in denoisers(table) for claim in _claims_of(panel)]
 
 
 def _claims_of(panel: Panel) -> list[Claim]:

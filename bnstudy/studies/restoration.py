@@ -20,20 +20,18 @@ from bnstudy.studies.kit import (
     Published,
     comparable,
     extended,
-    filled,
     in_order,
-    panels,
     select,
 )
 from bnstudy.studies.pixels import (
     CHANGE,
-    NEUTRAL,
     PATCH,
     PSNR,
     PSNR_IMAGE,
     SIZE,
     SKIP,
     YLABEL,
+    denoisers,
     denoises,
     gain,
     minus,
@@ -63,14 +61,9 @@ def reference(rows: pd.DataFrame) -> dict[str, Any]:
     return {SIZE: int(rows[SIZE].max()), PATCH: int(rows[PATCH].max()), SKIP: True}
 
 
-def of(table: pd.DataFrame) -> list[Panel]:
-    """The panels, with the settings that are not in the table; the primary claim is DnCNN's."""
-    return panels(filled(table, NEUTRAL), model="dncnn", data="photos")
-
-
 def headline(table: pd.DataFrame) -> list[figures.Panel]:
     """PSNR by batch size, and what the claims compare."""
-    panel = of(table)[0]
+    panel = denoisers(table)[0]
     where = reference(panel.rows)
     rows = select(panel.rows, {key: where[key] for key in (PATCH, SKIP)})
     sizes = figures.Panel(
@@ -86,7 +79,7 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
     """PSNR by patch size, by the global skip, and each photograph's, where they were measured."""
-    panel = of(table)[0]
+    panel = denoisers(table)[0]
     where = reference(panel.rows)
     by_patch = select(panel.rows, {key: where[key] for key in (SIZE, SKIP)})
     by_skip = select(panel.rows, {key: where[key] for key in (SIZE, PATCH)})
@@ -126,7 +119,7 @@ def _arms(rows: pd.DataFrame, x: str) -> list[figures.Curve]:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What batch norm loses against the other arms, and where; see above."""
-    return [claim for panel in of(table) for claim in _claims_of(panel).values()]
+    return [claim for panel in denoisers(table) for claim in _claims_of(panel).values()]
 
 
 def _claims_of(panel: Panel) -> dict[str, Claim]:

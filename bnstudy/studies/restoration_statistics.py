@@ -12,15 +12,15 @@ import pandas as pd
 from bnstudy import figures
 from bnstudy.stats import Claim
 from bnstudy.studies.drawing import curve, differences
-from bnstudy.studies.kit import Panel, Published, comparable, filled, panels, select
+from bnstudy.studies.kit import Panel, Published, comparable, select
 from bnstudy.studies.pixels import (
     CHANGE,
-    NEUTRAL,
     PSNR,
     PSNR_IMAGE,
     PSNR_PRECISE,
     SIZE,
     YLABEL,
+    denoisers,
     denoises,
     gain,
     minus,
@@ -42,14 +42,9 @@ PUBLISHED = Published(
 )  # fmt: skip
 
 
-def of(table: pd.DataFrame) -> list[Panel]:
-    """The panels; the primary claim is DnCNN's."""
-    return panels(filled(table, NEUTRAL), model="dncnn", data="photos")
-
-
 def headline(table: pd.DataFrame) -> list[figures.Panel]:
     """PSNR by the statistics that are read and by batch size, and what claims compare."""
-    panel = of(table)[0]
+    panel = denoisers(table)[0]
     found = {claim.name.removeprefix(f"{panel.key}: "): claim for claim in _claims_of(panel)}
     shown = {
         "frozen finish": found["frozen"].values,
@@ -65,7 +60,7 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
     """Blotches by batch size, with and without the frozen finish."""
-    panel = of(table)[0]
+    panel = denoisers(table)[0]
     curves = []
     for part, label in ((1.0, ""), (FINISH, "frozen finish")):
         rows = select(panel.rows, {FREEZE: part})
@@ -97,7 +92,7 @@ def _readings(panel: Panel) -> figures.Panel:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """Frozen finish, blotches, PreciseBN, whole images and the image's own statistics."""
-    return [claim for panel in of(table) for claim in _claims_of(panel)]
+    return [claim for panel in denoisers(table) for claim in _claims_of(panel)]
 
 
 def _claims_of(panel: Panel) -> list[Claim]:

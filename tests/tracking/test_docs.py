@@ -39,6 +39,9 @@ CONFIGS = [
     {"data": {"name": "photos", "patch_size": 32}, "model": {"name": "stylizer", "width": 2},
      "train": {"batch_size": 2, "steps": 2}, "task": {"name": "stylization", "style_size": 32},
      "evaluate": {"precise_examples": 4, "probes": ["companions"]}},
+    {"model": {"name": "deep", "depth": 8, "width": 4}, "train": SIZE["train"],
+     "data": {"train_size": 40},
+     "evaluate": {"probes": ["layer_gradients", "activation_moments", "branch_variance"]}},
     # learns nothing but how to diverge
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"lr": 1e30}, "norm": {"name": "none"}},
 ]  # fmt: skip
