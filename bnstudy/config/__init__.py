@@ -9,19 +9,16 @@ from bnstudy.config.address import (
     later,
     machine,
 )
+from bnstudy.config.part import Part
 from bnstudy.config.schema import (
-    DURATIONS,
     IGNORED,
     Config,
     DataConfig,
     EvaluateConfig,
     ModelConfig,
     NormConfig,
-    OptimizerConfig,
-    Part,
     Parts,
     TaskConfig,
-    TrainConfig,
 )
 from bnstudy.config.settings import (
     CONFIGS,
@@ -38,6 +35,7 @@ from bnstudy.config.settings import (
     schema_keys,
     seed_list,
 )
+from bnstudy.config.training import DURATIONS, OptimizerConfig, TrainConfig
 
 __all__ = [
     "ADDRESS_LENGTH",

@@ -84,6 +84,7 @@ MODELS = {
     "mlp": Model(("hidden", "activation", "init_scale", "dropout")),
     "lenet": Model(("normalized", "activation", "init_scale", "dropout")),
     "resnet": Model(("depth", "width", "init_scale", "branch", "dropout")),
+    "vgg": Model(("depth", "width")),
     "deep": Model(("depth", "width", "residual", "activation", "init_scale", "branch")),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
@@ -171,7 +172,7 @@ DATA = {
 
 _OPTIMIZER = (
     "lr", "momentum", "weight_decay", "decay_norm", "lr_rule", "reference_batch_size", "schedule",
-    "milestones", "decay", "clip_norm", "weight_average",
+    "milestones", "decay", "growth", "trainable", "clip_norm", "weight_average",
 )  # fmt: skip
 OPTIMIZERS = {"sgd": Optimizer(_OPTIMIZER), "adam": Optimizer((*_OPTIMIZER, "beta2"))}
 

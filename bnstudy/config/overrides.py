@@ -10,7 +10,6 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from pydantic import BaseModel, ValidationError
 
-from bnstudy.config.schema import DURATIONS
 from bnstudy.config.settings import (
     GROUPS,
     PATHS,
@@ -23,6 +22,7 @@ from bnstudy.config.settings import (
     path_of,
     schema_keys,
 )
+from bnstudy.config.training import DURATIONS
 from bnstudy.errors import UserError, did_you_mean, nearest, unknown
 
 # naming one of these clears the others' defaults; naming two is refused

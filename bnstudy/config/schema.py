@@ -5,31 +5,14 @@ A `Config` is frozen and complete, seed included; its name is its address, see a
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bnstudy.config import capabilities
-from bnstudy.config.address import canonical, digest, flatten, later, machine
+from bnstudy.config.address import digest, flatten, later, machine
+from bnstudy.config.part import BIG, DEEP, LARGEST, LAST_SEED, LONG, MANY, SEQUENCE, WIDE, Part
+from bnstudy.config.training import OptimizerConfig, TrainConfig
 
 IGNORED = -100  # the label of what has none: a step where nothing is asked, padding
-DURATIONS = ("epochs", "steps", "examples")
-# beyond what any data set, network or training here can have: refused, for it would only fill the
-# memory or never end
-MANY = 10**9  # examples, channels
-LONG = 10**15  # steps
-BIG = 2**14  # pixels a side
-DEEP, WIDE, SEQUENCE = 10_000, 65_536, 10**6  # layers, units of a layer, steps of a sequence
-LARGEST = 3.4e38  # what a float32 holds
-LAST_SEED = 2**63 - 1  # histories hold seeds as 64-bit integers
-
-
-class Part(BaseModel):
-    """A frozen piece of a configuration; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def canonical(self) -> dict[str, Any]:
-        """The plain form that is hashed: everything that can change a result, nothing else."""
-        return canonical(self)
 
 
 class DataConfig(Part):
@@ -112,7 +95,8 @@ class ModelConfig(Part):
         8,
         ge=1,
         le=DEEP,
-        description="resnet: 6n + 2 layers; dncnn, deep: layers; edsr: blocks; unet: levels",
+        description="resnet: 6n + 2 layers; dncnn, deep: layers; vgg: convolutions; edsr: blocks; "
+        "unet: levels",
     )
     width: int = Field(8, ge=1, le=WIDE, description="channels; of the first stage where they grow")
     hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(
@@ -151,7 +135,9 @@ class NormConfig(Part):
     """Which normalization follows each weight layer, and how its statistics are made."""
 
     name: str = "batch"
-    eps: float = Field(1e-5, gt=0, le=LARGEST)
+    eps: float = Field(
+        1e-5, ge=0, le=LARGEST, description="0, of the formula alone, needs backend=reference"
+    )
     affine: Literal["both", "gamma", "beta", "none"] = "both"
     momentum: float | None = Field(
         0.1, gt=0, le=1, description="torch's sense: weight of the new batch; null: cumulative mean"
@@ -209,43 +195,12 @@ class NormConfig(Part):
             )
         if self.name == "ghost" and self.group_size is None:
             raise ValueError("ghost norm needs norm.group_size, the number of examples in a group")
+        if self.eps == 0 and self.backend != "reference" and self.name != "none":
+            raise ValueError(
+                f"norm.eps=0 is of the plain formula: set norm.backend=reference (given "
+                f"{self.backend}, whose kernels need eps > 0)"
+            )
         return self
-
-
-class OptimizerConfig(Part):
-    """How weights move."""
-
-    name: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(
-        0.1, gt=0, le=LARGEST, description="at reference_batch_size; lr_rule scales it"
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: heavy ball; adam: beta1")
-    beta2: float = Field(0.999, ge=0, lt=1, description="adam")
-    weight_decay: float = Field(
-        0.0, ge=0, le=LARGEST, description="coupled (added to the gradient)"
-    )
-    decay_norm: bool = Field(True, description="weight decay on gamma and beta of norms, too")
-    lr_rule: Literal["none", "linear", "sqrt"] = Field(
-        "linear", description="lr times (B / reference_batch_size) to the power 0, 1, 1/2"
-    )
-    reference_batch_size: int = Field(32, ge=1, le=MANY)
-    schedule: Literal["constant", "step", "cosine"] = "step"
-    milestones: tuple[float, ...] = Field((1 / 3, 2 / 3), description="step: fractions of training")
-    decay: float = Field(0.1, gt=0, le=1, description="step: factor at each milestone")
-    clip_norm: float | None = later(
-        None, "gradients are scaled down to this norm, each network's by itself", gt=0, le=LARGEST
-    )
-    weight_average: float | None = later(
-        None,
-        "horizon, in examples, of an exponential average of the weights, evaluated beside",
-        gt=0,
-        le=LARGEST,
-    )
-
-    def lr_at(self, batch_size: int) -> float:
-        """The initial learning rate at this batch size, after lr_rule."""
-        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.lr_rule]
-        return self.lr * (batch_size / self.reference_batch_size) ** power
 
 
 class TaskConfig(Part):
@@ -265,79 +220,6 @@ class TaskConfig(Part):
     )
     fingerprint: str = later("", "stylization: hash of what it reads; filled in by bnstudy")
     style_path: str | None = machine(None, "stylization: the file of style=file")
-
-
-class TrainConfig(Part):
-    """How long, in exactly one unit; the last incomplete batch of an epoch is dropped."""
-
-    batch_size: int = Field(32, ge=1, le=MANY)
-    epochs: float | None = Field(None, ge=0, le=MANY)
-    steps: int | None = Field(None, ge=0, le=LONG)
-    examples: int | None = Field(None, ge=0, le=LONG)
-    classes_per_batch: int | None = later(
-        None, "every batch holds examples of this many classes only, equally many of each", ge=1
-    )
-    classes_per_task: int | None = later(
-        None, "a stream: classes come in groups of this size, one group after the other", ge=1
-    )
-    processes: int = later(
-        1,
-        "processes that share each batch; each normalizes its own part unless norm.sync",
-        ge=1,
-        le=1024,
-    )
-    precision: Literal["float32", "tf32", "bf16"] = later(
-        "float32", "of matrix products in training; tf32 on GPUs only; evaluation is in float32"
-    )
-
-    @model_validator(mode="after")
-    def _parts(self) -> "TrainConfig":
-        if self.batch_size % self.processes:
-            raise ValueError(
-                f"train.processes={self.processes} does not divide "
-                f"train.batch_size={self.batch_size}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _classes(self) -> "TrainConfig":
-        if self.classes_per_batch and self.classes_per_task:
-            raise ValueError("train.classes_per_batch and train.classes_per_task: give one of them")
-        if self.classes_per_batch and self.batch_size % self.classes_per_batch:
-            raise ValueError(
-                f"train.classes_per_batch={self.classes_per_batch} does not divide "
-                f"train.batch_size={self.batch_size}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> "TrainConfig":
-        given = {k: v for k in DURATIONS if (v := getattr(self, k)) is not None}
-        if len(given) > 1:
-            raise ValueError(
-                "the length of training takes exactly one of "
-                + ", ".join(f"train.{k}" for k in DURATIONS)
-                + ": given "
-                + " and ".join(f"train.{k}={v:g}" for k, v in given.items())
-            )
-        return self
-
-    def total_steps(self, train_size: int) -> int:
-        """Optimiser steps; an epoch has floor(train_size / batch_size) of them.
-
-        Equal `examples` means equal examples *seen*: steps = floor(examples / batch_size).
-        """
-        if self.steps is not None:
-            return self.steps
-        if self.examples is not None:
-            return self.examples // self.batch_size
-        return round((self.epochs or 0) * (train_size // self.batch_size))
-
-    @property
-    def rule(self) -> str:
-        """The comparison rule that a sweep over batch sizes follows, in words."""
-        unit = next((k for k in DURATIONS if getattr(self, k) is not None), "epochs")
-        return f"equal {unit}"
 
 
 class EvaluateConfig(Part):

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from bnstudy.config import capabilities
-from bnstudy.config.schema import DURATIONS, LAST_SEED, MANY, Config, Part, Parts
+from bnstudy.config.part import LAST_SEED, MANY, Part
+from bnstudy.config.schema import Config, Parts
+from bnstudy.config.training import DURATIONS
 from bnstudy.errors import UserError
 
 MOST_SEEDS = 100_000

@@ -13,7 +13,8 @@ from pydantic import Field
 from bnstudy.config.address import RESULTS_VERSION, digest
 from bnstudy.config.grid import changed, value_of
 from bnstudy.config.overrides import check_key, validated
-from bnstudy.config.schema import Config, Part
+from bnstudy.config.part import Part
+from bnstudy.config.schema import Config
 from bnstudy.config.settings import CONFIGS, HERE, Tune
 from bnstudy.config.tuning import check_seeds, variant
 from bnstudy.errors import UserError

@@ -163,13 +163,17 @@ class Dataset:
             changed[f"{part}_x"], changed[f"{part}_y"] = change(part, x, y)
         return replace(self, **changed)
 
-    def to(self, device: "torch.device | str") -> "Dataset":
-        """The same data on another device; parts that share a tensor share it there."""
+    def to(self, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> "Dataset":
+        """The same data on another device; parts that share a tensor share it there.
+
+        dtype: of what is floating point; None: as it is.
+        """
         moved: dict[int, torch.Tensor] = {}
 
         def move(tensor: "torch.Tensor") -> "torch.Tensor":
             if id(tensor) not in moved:
-                moved[id(tensor)] = tensor.to(device)
+                own = dtype if tensor.is_floating_point() else None
+                moved[id(tensor)] = tensor.to(device, own)
             return moved[id(tensor)]
 
         there = self.with_parts(lambda _, x, y: (move(x), move(y)))

@@ -1,7 +1,7 @@
 """Moving the flat parameters of a stack: torch.optim's formulas, each network with its numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,8 +23,8 @@ def step_at(fraction: float, total: int) -> int:
 class Optimizer:
     """SGD with heavy-ball momentum, or Adam, over the flat parameters.
 
-    lr follows the schedule: constant, `decay` at each milestone, or half a cosine to zero. The
-    networks' configs differ in lr and weight decay at most.
+    lr follows the schedule: constant, `decay` at each milestone, half a cosine to zero, or times
+    `growth` at each step. The networks' configs differ in lr and weight decay at most.
     """
 
     def __init__(
@@ -35,8 +35,17 @@ class Optimizer:
         self._lr = stack.spread(self.base_lr)
         self._decay = stack.spread([c.weight_decay for c in configs])
         self._decays = any(c.weight_decay for c in configs)
+        norms = {name for name, m in stack.net.named_modules() if getattr(m, "is_norm", False)}
+        others = {name for name in stack.shapes if name.rpartition(".")[0] not in norms}
+        self._moves = None  # 1 where parameters move; None: all do
+        if self.config.trainable != "all":
+            # matrices and kernels; biases are vectors
+            weights = [name for name in stack.shapes if len(stack.shapes[name]) > 1]
+            hidden = self.config.trainable == "hidden_weights"
+            self._moves = self._mask(others.intersection(weights[:-1] if hidden else weights))
+            self._decay = self._decay * self._moves
         if self._decays and not self.config.decay_norm:
-            self._decay = self._decay * self._weights_mask()
+            self._decay = self._decay * self._mask(others)
         self.first = torch.zeros_like(stack.flat)
         self.second = torch.zeros_like(stack.flat) if self.config.name == "adam" else None
         self.average = None
@@ -45,12 +54,11 @@ class Optimizer:
             # a horizon shorter than a batch: the newest weights alone
             self._share = min(batch_size / self.config.weight_average, 1)
 
-    def _weights_mask(self) -> Tensor:
-        """1 where weight decay acts: everything but what belongs to a layer marked `is_norm`."""
+    def _mask(self, names: Collection[str]) -> Tensor:
+        """1 for the parameters of these names, else 0; of the shape of `flat`."""
         stack = self.stack
-        norms = {name for name, m in stack.net.named_modules() if getattr(m, "is_norm", False)}
         parts = [
-            torch.full((stack.size * shape.numel(),), float(name.rpartition(".")[0] not in norms))
+            torch.full((stack.size * shape.numel(),), float(name in names), dtype=stack.flat.dtype)
             for name, shape in stack.shapes.items()
         ]
         return torch.cat(parts).to(stack.flat.device)
@@ -62,6 +70,11 @@ class Optimizer:
             return 0.5 * (1 + math.cos(math.pi * (step / max(self.total, 1))))
         if config.schedule == "step":
             return config.decay ** sum(step >= step_at(m, self.total) for m in config.milestones)
+        if config.schedule == "exponential":
+            try:
+                return config.growth**step
+            except OverflowError:  # beyond what a float holds the network has diverged
+                return math.inf
         return 1.0
 
     def lr(self, step: int, network: int = 0) -> float:
@@ -72,6 +85,8 @@ class Optimizer:
     def __call__(self, step: int) -> None:
         """Move the stack's parameters along the gradient it holds."""
         config, flat, gradient = self.config, self.stack.flat, self.stack.grad
+        if self._moves is not None:
+            gradient = gradient * self._moves
         if config.clip_norm:
             self._clip(gradient, config.clip_norm)
         if self._decays:

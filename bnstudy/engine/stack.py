@@ -35,7 +35,7 @@ class Stack:
     net: nn.Module
     buffers: dict[str, Tensor]
     task: Task = CLASSIFICATION
-    precision = "float32"  # of the forward and backward pass: float32, tf32 or bf16
+    precision = "float32"  # of the forward and backward pass; float64: of the weights, too
 
     def __init__(self, nets: list[nn.Module], device: torch.device) -> None:
         self.size, self._one = len(nets), nets[0]

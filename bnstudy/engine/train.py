@@ -70,7 +70,12 @@ def train(
         module.streams = [generator(c.seed, purpose) for c in configs]
     freeze_step = step_at(config.norm.freeze_at, total)
     # in training, and before learning from the batch; loss and metrics; networks; steps
-    log = torch.full((2, 1 + len(task.metrics), stack.size, max(total, 1)), math.nan, device=device)
+    log = torch.full(
+        (2, 1 + len(task.metrics), stack.size, max(total, 1)),
+        math.nan,
+        dtype=stack.flat.dtype,
+        device=device,
+    )
     view = View(stack, data, config, tuple(c.seed for c in configs), update)
     every = config.evaluate.steps or per_epoch * config.evaluate.every
     due = {*range(every, total + 1, every), total}

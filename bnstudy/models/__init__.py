@@ -22,6 +22,7 @@ from bnstudy.models.resnet import resnet
 from bnstudy.models.stylizer import stylizer
 from bnstudy.models.torchvision import torchvision
 from bnstudy.models.unet import unet
+from bnstudy.models.vgg import vgg
 
 NormFactory = Callable[[int], nn.Module]
 Builder = Callable[[ModelConfig, tuple[int, ...], int, NormFactory], nn.Module]
@@ -41,6 +42,7 @@ MODELS: dict[str, Builder] = {
     "mlp": mlp,
     "lenet": lenet,
     "resnet": resnet,
+    "vgg": vgg,
     "deep": deep,
     "recurrent": recurrent,
     "torchvision": torchvision,

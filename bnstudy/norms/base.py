@@ -33,7 +33,7 @@ class CannotWiden(TypeError):
 class Norm(nn.Module):
     """A normalization of (N, C, *) with 0 to 3 axes after the channels.
 
-    num_features: C.  eps: added to the variance, inside the root.
+    num_features: C.  eps: added to the variance, inside the root; 0 for backend="reference" only.
     affine: which of gamma (`weight`) and beta (`bias`) are learned: both (True), gamma, beta or
     none (False).  bias: False leaves beta out, as in torch.nn.
     gamma_init: initial gamma (0 makes a residual branch start as the identity).
@@ -79,9 +79,12 @@ class Norm(nn.Module):
             raise no_argument(type(self), name)
         if num_features < 1:
             raise ValueError(f"num_features={num_features}: a norm needs at least one channel")
-        if not eps > 0:
-            raise ValueError(f"eps={eps}: must be positive, a constant channel would divide by 0")
         one_of("backend", backend, BACKENDS)
+        if not (eps > 0 or (eps == 0 and backend == "reference")):
+            raise ValueError(
+                f"eps={eps}: must be positive, a constant channel would divide by 0 "
+                '(backend="reference" takes 0, too)'
+            )
         self.num_features, self.eps, self.backend = num_features, eps, backend
         self.affine, self.gamma_init = learned(affine, bias), gamma_init
         self._factory: dict[str, Any] = {"device": device, "dtype": dtype}

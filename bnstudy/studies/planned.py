@@ -74,6 +74,14 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "effective_m": ([], ["effective_m", "effective_m/00"]),
     "renorm": ([], ["log_r/01", "d/01"]),
+    "landscape": (
+        [f"{name}{unit}/{k:02d}" for k in (1, 2) for unit in ("", "_relative")
+         for name in ("loss_range", "gradient_range", "smoothness")],
+        [],
+    ),
+    "covariate_shift": (["shift_norm/01", "shift_norm/02", "shift_cosine/01", "shift_cosine/02"],
+                        []),
+    "logits": ([f"logit_{i}/{k:02d}" for i in range(1, 9) for k in (1, 2)], []),
     "composition": ([], ["composition_error", "composition_left_out"]),
     "forgetting": (
         [f"{name}{way}" for name in ("forgetting", "old_tasks_error", "learned_error")

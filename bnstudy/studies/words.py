@@ -7,7 +7,7 @@ TITLES = {"mlp": "MLP", "lenet": "LeNet", "lenet_maps": "LeNet, norms on maps on
           "lenet_relu": "LeNet, ReLU", "resnet50": "ResNet-50",
           "resnet": "ResNet", "mnist": "MNIST",
           "mnist_small": "small MNIST", "gaussian": "white noise", "deep": "deep network",
-          "contrast_digits": "contrast digits",
+          "vgg": "VGG-like", "contrast_digits": "contrast digits",
           "patches": "photo patches", "cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10 (JPEG)",
           "fashion_mnist": "Fashion-MNIST", "photos": "photographs", "dncnn": "DnCNN",
           "edsr": "EDSR-like", "unet": "U-Net", "stylizer": "stylizer"}  # fmt: skip

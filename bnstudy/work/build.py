@@ -179,6 +179,10 @@ def _check_task(config: Config, kind: str) -> None:
             f"task={name} learns from {' or '.join(own.inputs)}, and data={data} is {kind}: "
             f"choose task={', '.join(fitting)}, or other data"
         )
+    if config.train.precision == "float64" and name != "classification":
+        raise UserError(
+            f"train.precision=float64 supports task=classification, not {name}: use float32"
+        )
     if own.restores and config.data.degradation == "none":
         raise UserError(
             f"task={name} needs something to undo: choose data.degradation=noise, blind_noise, "

@@ -211,6 +211,8 @@ def stack_rows(
     config = configs[0]
     dataset = data.load_many([(c.data, c.seed) for c in configs], runs / "cache").to(where)
     nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
+    if config.train.precision == "float64":  # of weights that are drawn in float32 as ever
+        dataset, nets = dataset.to(where, torch.float64), [net.double() for net in nets]
     stack = make_stack(nets, where, capabilities.widens(config))
     stack.task = task(config, dataset.shape[0], where)
     stack.precision = precision(config, where)

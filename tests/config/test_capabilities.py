@@ -172,7 +172,7 @@ def test_made_sequences_have_the_length_of_the_table(name):
     [
         ("mlp", "layer", "norm.group_size", "layer norm has no group_size. .* norm=batch, ghost,"),
         ("mlp", "batch", "norm.scope", "norm=batch in a recurrent network"),
-        ("mlp", "batch", "model.width", "mlp model has no width.* model=resnet, deep, dncnn,"),
+        ("mlp", "batch", "model.width", "mlp model has no width.* model=resnet, vgg, deep,"),
         ("recurrent", "layer", "norm.r_max", "layer norm in a recurrent network has no r_max.*"
                                              "norm=batch in a recurrent network"),
         ("mlp", "batch", "optimizer.beta2", "sgd optimizer has no beta2.* optimizer=adam"),

@@ -92,6 +92,8 @@ FLIPS = {
     "optimizer.schedule": ({}, "cosine"),
     "optimizer.milestones": ({}, [0.5]),
     "optimizer.decay": ({}, 0.5),
+    "optimizer.growth": ({"optimizer__schedule": "exponential"}, 1.1),
+    "optimizer.trainable": ({}, "weights"),
     "train.batch_size": ({}, 4),
     "train.epochs": ({"train__steps": None, "train__epochs": 1.0}, 2.0),
     "train.steps": ({}, 6),

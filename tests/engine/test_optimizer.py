@@ -1,5 +1,7 @@
 """Optimisers against torch's own; schedules, decay and averages."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,6 +74,37 @@ def test_schedules():
     assert [cosine.lr(s) for s in (0, 90, 180)] == pytest.approx([0.4, 0.2, 0.0])
     assert make(lr=0.4, lr_rule="linear").lr(0) == pytest.approx(0.1)
     assert make(lr=0.4, lr_rule="sqrt").lr(0) == pytest.approx(0.2)
+
+
+def test_an_exponential_rate_grows_by_its_factor_at_each_step():
+    cfg = config(optimizer__schedule="exponential", optimizer__growth=1.5, optimizer__lr=0.2)
+    update = Optimizer([cfg.optimizer], stack_of(cfg, data(), (0,)), 4, 10)
+    assert [update.lr(step) for step in (0, 1, 2)] == pytest.approx([0.2, 0.3, 0.45])
+    assert update.lr(10_000) == math.inf  # 1.5 to this power is beyond a float: no exception
+    with pytest.raises(ValueError, match="schedule=exponential"):
+        config(optimizer__schedule="cosine", optimizer__growth=1.5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_what_is_not_trainable_keeps_its_initial_values_to_the_bit(model, optimizer):
+    """Of gamma, beta, biases and the last layer, with weight decay and momentum."""
+    moved = {}
+    for kind in ("all", "weights", "hidden_weights"):
+        cfg = config(
+            model__name=model, model__width=2, optimizer__name=optimizer,
+            optimizer__weight_decay=0.1, optimizer__trainable=kind,
+        )  # fmt: skip
+        stack = stack_of(cfg, data(), (0, 1))
+        before = {name: b.clone() for name, b in stack.blocks(stack.flat).items()}
+        list(train(stack, data(), seeded(cfg, (0, 1))))
+        after = stack.blocks(stack.flat)
+        moved[kind] = {name for name, b in after.items() if not torch.equal(b, before[name])}
+    shapes = stack.shapes
+    assert moved["all"] == shapes.keys()
+    weights = [name for name, shape in shapes.items() if len(shape) > 1]
+    assert moved["weights"] == set(weights)
+    assert moved["hidden_weights"] == set(weights[:-1])
 
 
 def test_weight_decay_can_leave_gamma_and_beta_alone():

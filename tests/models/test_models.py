@@ -25,7 +25,7 @@ def channels(net) -> list[int]:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "deep"])
+@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "deep", "vgg"])
 def test_logits_have_one_row_per_example(name, shape):
     net = build(shape, 7, Counted, name=name)
     assert net(torch.randn(3, *shape)).shape == (3, 7)
@@ -39,6 +39,15 @@ def test_every_weight_layer_but_the_last_has_a_norm():
     assert channels(build(norm=Counted, name="resnet", depth=8, width=4)) == [
         4, 4, 4, 8, 8, 8, 16, 16, 16]  # fmt: skip
     assert len(channels(build(norm=Counted, name="resnet", depth=14))) == 1 + 2 * 6 + 2
+    wide = build((1, 32, 32), norm=Counted, name="vgg", depth=11, width=4)
+    assert channels(wide) == [4, 4, 8, 8, 16, 16, 32, 32, 32, 32, 32]  # at most 8 times the first
+
+
+@pytest.mark.parametrize(("side", "poolings", "left"), [(8, 3, 1), (28, 4, 1), (32, 4, 2)])
+def test_vgg_pools_after_every_second_convolution_while_there_is_what_to_pool(side, poolings, left):
+    net = build((3, side, side), name="vgg", depth=8, width=2)
+    assert sum(isinstance(m, nn.MaxPool2d) for m in net) == poolings
+    assert net[-1].in_features == 16 * left**2
     for residual in (True, False):
         net = build(norm=Counted, name="deep", depth=5, width=6, residual=residual)
         assert channels(net) == [6] * 5

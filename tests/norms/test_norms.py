@@ -324,7 +324,8 @@ def test_every_norm_is_made_by_name():
         (lambda: make("group"), ["exactly one"]),
         (lambda: make("batch", affine="bth"), ["affine", "both"]),
         (lambda: make("batch", momentum=3.0), ["momentum=3.0"]),
-        (lambda: BatchNorm(4, eps=0.0), ["eps"]),
+        (lambda: BatchNorm(4, eps=0.0), ["eps", "reference"]),
+        (lambda: BatchNorm(4, eps=-1e-5, backend="reference"), ["eps"]),
         (lambda: GroupNorm(6, num_groups=4), ["4", "C=6", "1, 2, 3, 6"]),
         (lambda: GroupNorm(6, num_groups=2, channels_per_group=3), ["exactly one"]),
         (lambda: BatchNorm(4)(torch.ones(8)), ["2 to 5 axes", "(8,)"]),
@@ -349,3 +350,16 @@ def test_mistakes_end_in_one_message_that_names_them(call, words):
 def test_a_batch_of_one_vector_is_fine_with_population_statistics():
     BatchNorm(4).eval()(torch.ones(1, 4))
     BatchNorm(4, frozen=True)(torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("name", ["batch", "layer", "group"])
+def test_the_plain_formula_takes_eps_zero_and_forgets_the_length_of_its_input(name):
+    """(x - mean) / std, for which c x is x: with eps = 1e-5 and c = 0.01 they differ."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 4, generator=g, dtype=torch.float64)
+    plain = {"backend": "reference", **({"num_groups": 2} if name == "group" else {})}
+    norm = make(name, eps=0.0, **plain)(4).double()
+    # a product with c rounds, and then the arithmetic: some units in the last place
+    assert torch.allclose(norm(0.01 * x), norm(x), rtol=0, atol=1e-12)
+    other = make(name, eps=1e-5, **plain)(4).double()
+    assert not torch.allclose(other(0.01 * x), other(x), rtol=0, atol=1e-3)

@@ -42,7 +42,8 @@ CONFIGS = [
      "evaluate": {"precise_examples": 4, "probes": ["companions"]}},
     {"model": {"name": "deep", "depth": 8, "width": 4}, "train": SIZE["train"],
      "data": {"train_size": 40},
-     "evaluate": {"probes": ["layer_gradients", "activation_moments", "branch_variance"]}},
+     "evaluate": {"probes": ["layer_gradients", "activation_moments", "branch_variance",
+                             "landscape", "covariate_shift", "logits"]}},
     # learns nothing but how to diverge
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"lr": 1e30}, "norm": {"name": "none"}},
 ]  # fmt: skip
