@@ -35,6 +35,7 @@ class Probe:
 
 
 PROBES: dict[str, Probe] = {
+    "adaptation": Probe("bnstudy.probes.adaptation:adaptation", 400),
     "corruptions": Probe("bnstudy.probes.shift:corruptions", 60),
     "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),
     "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 4, always=True),

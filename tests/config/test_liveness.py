@@ -138,6 +138,8 @@ NOT_FLIPPED = {
     "train.processes": "in processes of their own, see tests/engine/test_distributed.py",
     "norm.sync": "with several processes only, see tests/engine/test_distributed.py",
     "train.precision": "set on the stack by the worker, see tests/engine",
+    "evaluate.adaptation_lr": "of a probe, see tests/probes/test_adaptation.py",
+    "evaluate.stream": "of a probe, see tests/probes/test_adaptation.py",
     "evaluate.probes": "more columns beside the same ones, see tests/probes",
     "norm.time_steps": "for test sequences beyond it, see tests/norms/test_step_batch_norm.py",
     "norm.below_min": "an error in the place of a result, see tests/norms/test_step_batch_norm.py",

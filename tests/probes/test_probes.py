@@ -32,6 +32,7 @@ def config(model="mlp", norm="batch", batch_size=20, **train):
             "norm": {"name": norm},
             "optimizer": {"lr": 0.05, "lr_rule": "none"},
             "train": {"batch_size": batch_size, "epochs": 3, **train},
+            "evaluate": {"stream": 20},
         }
     )
 
