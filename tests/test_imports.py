@@ -135,6 +135,7 @@ MODULES = {
     ".data": HEAVY,
     ".sweep.launch": HEAVY | {"pandas"},
     ".studies": HEAVY,
+    ".studies.averaged_weights": HEAVY,
     ".studies.batch_size": HEAVY,
     ".studies.normalization_batch": HEAVY,
     ".studies.class_skew": HEAVY,

@@ -45,6 +45,9 @@ class OptimizerConfig(Part):
         gt=0,
         le=LARGEST,
     )
+    average_from: float = later(
+        0.0, "weight_average: fraction of training from which on weights are averaged", ge=0, lt=1
+    )
 
     @model_validator(mode="after")
     def _exponential(self) -> "OptimizerConfig":
@@ -52,6 +55,15 @@ class OptimizerConfig(Part):
             raise ValueError(
                 f"optimizer.growth={self.growth:g} is of optimizer.schedule=exponential: given "
                 f"schedule={self.schedule}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _averaging(self) -> "OptimizerConfig":
+        if self.average_from and not self.weight_average:
+            raise ValueError(
+                f"optimizer.average_from={self.average_from:g} says when weights are averaged: set "
+                "optimizer.weight_average, too (a horizon beyond the training gives their mean)"
             )
         return self
 

@@ -37,6 +37,7 @@ class Probe:
 PROBES: dict[str, Probe] = {
     "adaptation": Probe("bnstudy.probes.adaptation:adaptation", 400),
     "corruptions": Probe("bnstudy.probes.shift:corruptions", 60),
+    "averaged_weights": Probe("bnstudy.probes.statistics:averaged_weights", 4),
     "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),
     "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 4, always=True),
     "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 9),

@@ -49,6 +49,7 @@ STREAMED = [*(f"{shift}_{what}" for shift in ("noise", "blur")
 PROBED: dict[str, tuple[list[str], list[str]]] = {
     "adaptation": ([f"{s}_{w}_{c}" for s in STREAMS for w in ("source", "tent") for c in STREAMED],
                    [f"{s}_batch_{c}" for s in STREAMS for c in STREAMED]),
+    "averaged_weights": ([], ["averaged_statistics_error", "update_bn_error"]),
     "corruptions": (
         [f"{shift}_{what}" for shift in SHIFTS for what in ("error", "ece")],
         [f"{shift}_{what}_batch{size}" for shift in SHIFTS for what in ("error", "ece")

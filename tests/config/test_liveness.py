@@ -105,6 +105,7 @@ FLIPS = {
     "train.classes_per_batch": ({}, 2),
     "train.classes_per_task": ({}, 2),
     "optimizer.weight_average": ({}, 50.0),
+    "optimizer.average_from": ({"optimizer__weight_average": 50.0}, 0.5),
     "evaluate.online": ({}, True),
     "evaluate.steps": ({}, 1),
     "data.sequence": (ROWS, "pixels"),
