@@ -148,6 +148,7 @@ MODULES = {
     ".studies.initialization": HEAVY,
     ".studies.residual_bias": HEAVY,
     ".studies.saturation": HEAVY,
+    ".studies.joint_statistics": HEAVY,
     ".studies.kit": HEAVY,
     ".studies.landscape": HEAVY,
     ".studies.micro_batch": HEAVY,

@@ -36,6 +36,7 @@ class Probe:
 
 PROBES: dict[str, Probe] = {
     "adaptation": Probe("bnstudy.probes.adaptation:adaptation", 400),
+    "copies": Probe("bnstudy.probes.copies:copies", 3),
     "corruptions": Probe("bnstudy.probes.shift:corruptions", 60),
     "averaged_weights": Probe("bnstudy.probes.statistics:averaged_weights", 4),
     "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),

@@ -91,7 +91,7 @@ def _errors(panel: Panel) -> figures.Panel:
             columns = {READ[column]: column for column in (LAST, STALE)}
             curves.append(across(own, columns, style=figures.hue(i + 2), label=f"group, {kind}"))
     return figures.Panel(f"{panel.title}: averaged weights", curves, "weights and statistics",
-                         ceiling=100)  # fmt: skip
+                         x="names", ceiling=100)  # fmt: skip
 
 
 def _costs(panel: Panel, claim: str = "") -> figures.Panel:

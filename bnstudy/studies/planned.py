@@ -50,6 +50,7 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     "adaptation": ([f"{s}_{w}_{c}" for s in STREAMS for w in ("source", "tent") for c in STREAMED],
                    [f"{s}_batch_{c}" for s in STREAMS for c in STREAMED]),
     "averaged_weights": ([], ["averaged_statistics_error", "update_bn_error"]),
+    "copies": (["corrupted_error"], ["corrupted_error_own"]),
     "corruptions": (
         [f"{shift}_{what}" for shift in SHIFTS for what in ("error", "ece")],
         [f"{shift}_{what}_batch{size}" for shift in SHIFTS for what in ("error", "ece")

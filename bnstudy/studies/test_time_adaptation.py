@@ -88,23 +88,23 @@ def collapses(panel: Panel, stream: str) -> dict[int, float]:
 
 
 def headline(table: pd.DataFrame) -> list[figures.Panel]:
-    """The sorted stream as it passes; what Tent costs each norm there and on other streams."""
+    """Two streams as they pass, sorted and one by one; what Tent costs each norm there."""
     main, *_ = main_first(table)
     return [
         _stream(main, "sorted", f"{main.title}: sorted by class"),
-        _stream(main, "mixed", "mixed batches"),
+        _stream(main, "single", "batch 1"),
         _harms(main, CLAIMED, f"{main.key}: sorted"),
     ]
 
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
-    """Batch 1 as it passes; every way and corruption; collapses; gains beside the published."""
+    """Streams as they pass; every way and corruption; collapses; gains beside the published."""
     found = []
     for panel in main_first(table):
         if not panel.main:
-            found += [_stream(panel, s, f"{panel.title}: {s}") for s in ("sorted", "mixed")]
+            found += [_stream(panel, s, f"{panel.title}: {s}") for s in ("sorted", "single")]
         found += [
-            _stream(panel, "single", f"{panel.title}: batch 1"),
+            _stream(panel, "mixed", f"{panel.title}: mixed"),
             *(_errors(panel, shift) for shift in (CLAIMED, OTHER)),
             _harms(panel, OTHER),
             _collapses(panel),
@@ -144,7 +144,8 @@ def _errors(panel: Panel, shift: str) -> figures.Panel:
             curves.append(
                 across(own, columns, style=looks[norm, way], label=f"{norm}, {WAYS[way]}")
             )
-    return figures.Panel(f"{panel.title}: {shift}", curves, "stream", "error (%)", ceiling=100)
+    return figures.Panel(f"{panel.title}: {shift}", curves, "stream", "error (%)", x="names",
+                         ceiling=100)  # fmt: skip
 
 
 def _harms(panel: Panel, shift: str, claim: str = "") -> figures.Panel:
@@ -177,7 +178,8 @@ def _collapses(panel: Panel) -> figures.Panel:
             own, {f"collapsed {s}": collapsed(own, s).astype(float) for s in STREAMS}
         )  # fmt: skip
         curves.append(across(own, columns, norm=norm, dots=False))
-    return figures.Panel(f"{panel.title}: collapsed", curves, "stream", "runs (%)", ceiling=100)
+    return figures.Panel(f"{panel.title}: collapsed", curves, "stream", "runs (%)", x="names",
+                         ceiling=100)  # fmt: skip
 
 
 def _gains(panel: Panel) -> figures.Panel:

@@ -103,6 +103,12 @@ FLIPS = {
     "evaluate.precise_examples": ({}, 20),
     "seed": ({}, 1),
     "train.classes_per_batch": ({}, 2),
+    "train.corruption": ({}, "noise"),
+    "train.severity": ({"train__corruption": "noise"}, 5),
+    "train.copies": (
+        {"train__corruption": "noise", "norm__name": "ghost", "norm__group_size": 8},
+        "behind",
+    ),
     "train.classes_per_task": ({}, 2),
     "optimizer.weight_average": ({}, 50.0),
     "optimizer.average_from": ({"optimizer__weight_average": 50.0}, 0.5),

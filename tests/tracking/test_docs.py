@@ -29,6 +29,8 @@ CONFIGS = [
                              "averaged_weights"], "stream": 40}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
+    {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "corruption": "noise"},
+     "evaluate": {"probes": ["copies"]}},
     {"data": {"name": "text", "length": 6, "train_size": 32}, "train": SIZE["train"],
      "model": {"name": "recurrent", "hidden": [4]},
      "evaluate": {"probes": ["lengths", "shared_statistics", "step_statistics",
