@@ -90,7 +90,7 @@ def _errors(panel: Panel) -> figures.Panel:
         if len(own):
             columns = {READ[column]: column for column in (LAST, STALE)}
             curves.append(across(own, columns, style=figures.hue(i + 2), label=f"group, {kind}"))
-    return figures.Panel(f"{panel.title}: averaged weights", curves, "weights and statistics",
+    return figures.Panel(panel.title, curves, "weights and statistics",
                          x="names", ceiling=100)  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _gains(panel: Panel) -> figures.Panel:
         rows[f"group, {kind}"] = more(panel, kind, LAST, STALE, "group")
     shown = {label: own for label, own in rows.items() if own}
     styles = [figures.hue(i) for i in range(len(shown))]
-    return differences(f"{panel.title}: last minus averaged", shown, styles)
+    return differences("last minus averaged weights", shown, styles)
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:

@@ -138,7 +138,7 @@ def _costs(panel: Panel, claim: str = "") -> figures.Panel:
         label: against_groups(panel, arm, statistics) for label, (arm, statistics) in shown.items()
     }
     return differences(
-        "minus joint in groups, population", rows, [figures.hue(i) for i in range(len(rows))],
+        "minus joint in groups", rows, [figures.hue(i) for i in range(len(rows))],
         claim=claim, bands=[figures.Band(MARGIN, MARGIN, f"{MARGIN:g} pp")],
     )  # fmt: skip
 
