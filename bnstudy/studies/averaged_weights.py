@@ -31,10 +31,10 @@ KINDS = {"SWA": 0.75, "EMA": 0.0}  # fraction of training from which on weights 
 LAST, LAST_PRECISE = "test_error", "test_error_precise"
 STALE, RECOMPUTED = "test_error_averaged", "test_error_averaged_precise"
 AVERAGED, UPDATED = "averaged_statistics_error", "update_bn_error"
-READ = {  # column -> what it is, in the order of the figures
-    LAST: "last weights",
-    STALE: "averaged, stale",
-    AVERAGED: "averaged statistics",
+READ = {  # column -> the last weights, or averaged ones and their statistics; as in figures
+    LAST: "last",
+    STALE: "stale",
+    AVERAGED: "averaged",
     UPDATED: "update_bn",
     RECOMPUTED: "recomputed",
 }
@@ -90,7 +90,7 @@ def _errors(panel: Panel) -> figures.Panel:
         if len(own):
             columns = {READ[column]: column for column in (LAST, STALE)}
             curves.append(across(own, columns, style=figures.hue(i + 2), label=f"group, {kind}"))
-    return figures.Panel(panel.title, curves, "weights and statistics",
+    return figures.Panel(panel.title, curves, "last weights, and averaged ones by statistics",
                          x="names", ceiling=100)  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _costs(panel: Panel, claim: str = "") -> figures.Panel:
         for column, words in ((STALE, "stale"), (AVERAGED, "averaged"), (UPDATED, "update_bn"))
         if len(select(panel.rows, by_kind("batch", kind)))
     }
-    styles = [figures.hue(i) for i in range(len(rows))]
+    styles = [figures.hue(list(KINDS).index(label.rpartition(" ")[2])) for label in rows]
     return differences(
         "minus recomputed statistics", rows, styles, claim=claim,
         bands=[figures.Band(NOTICED, NOTICED, f"{NOTICED:g} pp")],

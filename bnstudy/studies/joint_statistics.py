@@ -137,8 +137,9 @@ def _costs(panel: Panel, claim: str = "") -> figures.Panel:
     rows: dict[str, Mapping[int, float]] = {
         label: against_groups(panel, arm, statistics) for label, (arm, statistics) in shown.items()
     }
+    arms = list(arms_of(panel))  # whose colors they have
     return differences(
-        "minus joint in groups", rows, [figures.hue(i) for i in range(len(rows))],
+        "minus joint in groups", rows, [figures.hue(arms.index(arm)) for arm, _ in shown.values()],
         claim=claim, bands=[figures.Band(MARGIN, MARGIN, f"{MARGIN:g} pp")],
     )  # fmt: skip
 

@@ -161,7 +161,7 @@ def _harms(panel: Panel, shift: str, claim: str = "") -> figures.Panel:
         for norm in ("batch", "group")
         for stream, words in STREAMS.items()
     }
-    styles = [figures.hue(0)] * 3 + [figures.style_of(n) for n in ("batch", "group") for _ in "123"]
+    styles = [figures.hue(3)] * 3 + [figures.style_of(n) for n in ("batch", "group") for _ in "123"]
     return differences(
         f"{shift}: Tent minus left alone", rows, styles, ylabel="error, difference (pp)",
         claim=claim, bands=[Band(HARM, HARM, f"{HARM:g} pp")],
