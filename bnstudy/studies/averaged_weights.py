@@ -35,7 +35,6 @@ READ = {  # column -> the last weights, or averaged ones and their statistics; a
     LAST: "last",
     STALE: "stale",
     AVERAGED: "averaged",
-    UPDATED: "update_bn",
     RECOMPUTED: "recomputed",
 }
 NOTICED = 1.0  # pp: a test part of some hundred images does not resolve much less in one run

@@ -140,7 +140,7 @@ def _errors(panel: Panel, shift: str) -> figures.Panel:
     for norm in ("batch", "group"):
         own = select(panel.rows, {NORM: norm})
         for way in ways("mixed", norm, panel.rows):
-            columns = {STREAMS[s]: error(s, way, shift) for s in STREAMS}
+            columns = {s: error(s, way, shift) for s in STREAMS}
             curves.append(
                 across(own, columns, style=looks[norm, way], label=f"{norm}, {WAYS[way]}")
             )
@@ -173,7 +173,7 @@ def _collapses(panel: Panel) -> figures.Panel:
     curves = []
     for norm in ("batch", "group"):
         own = select(panel.rows, {NORM: norm})
-        columns = {words: f"collapsed {stream}" for stream, words in STREAMS.items()}
+        columns = {stream: f"collapsed {stream}" for stream in STREAMS}
         own = extended(
             own, {f"collapsed {s}": collapsed(own, s).astype(float) for s in STREAMS}
         )  # fmt: skip
