@@ -126,6 +126,9 @@ class ModelConfig(Part):
     branch: Literal["plain", "skipinit"] = later(
         "plain", "residual branches; skipinit: times a learned number that starts at 0"
     )
+    scaled_weights: bool = later(
+        False, "resnet: weights of convolutions standardized, scaled to keep variances behind ReLU"
+    )
     dropout: float = later(0.0, "probability that a hidden value is zeroed in training", ge=0, lt=1)
     entry: str = Field("", description="model=custom: package.module:build")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")

@@ -39,12 +39,28 @@ class OptimizerConfig(Part):
     clip_norm: float | None = later(
         None, "gradients are scaled down to this norm, each network's by itself", gt=0, le=LARGEST
     )
+    clip_adaptive: float | None = later(
+        None,
+        "each unit's gradient is scaled down to this part of the length of its weights, in all "
+        "layers but the last",
+        gt=0,
+        le=LARGEST,
+    )
     weight_average: float | None = later(
         None,
         "horizon, in examples, of an exponential average of the weights, evaluated beside",
         gt=0,
         le=LARGEST,
     )
+
+    @model_validator(mode="after")
+    def _one_clipping(self) -> "OptimizerConfig":
+        if self.clip_norm and self.clip_adaptive:
+            raise ValueError(
+                f"optimizer.clip_norm={self.clip_norm:g} and optimizer.clip_adaptive="
+                f"{self.clip_adaptive:g} both shorten gradients: give one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _exponential(self) -> "OptimizerConfig":

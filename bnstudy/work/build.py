@@ -156,6 +156,11 @@ def _check_parts(config: Config, dataset: Any) -> None:
             f"evaluate.large_batch={config.evaluate.large_batch}: batch statistics need "
             f"norm.min_count={config.norm.min_count}; give more data or shorter sequences"
         )
+    if config.model.scaled_weights and config.norm.weight_standardization:
+        raise UserError(
+            "model.scaled_weights and norm.weight_standardization both standardize the weights of "
+            "convolutions: give one of them"
+        )
     if config.train.processes > 1 and not row.processes:
         several = [name for name, m in capabilities.MODELS.items() if m.processes]
         raise UserError(

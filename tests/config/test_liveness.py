@@ -116,6 +116,8 @@ FLIPS = {
     "norm.scope": (PARITY, "sequence"),
     "norm.min_count": ({**PARITY, "data__min_length": 2}, 5),
     "optimizer.clip_norm": ({}, 0.01),
+    "optimizer.clip_adaptive": ({}, 0.001),
+    "model.scaled_weights": (RESNET, True),
     "data.patch_size": (PHOTOS, 18),
     "data.color": (PHOTOS, True),
     "data.degradation": (PHOTOS, "jpeg"),
