@@ -77,6 +77,44 @@ class OptimizerConfig(Part):
         return self.lr * (batch_size / self.reference_batch_size) ** power
 
 
+class FederationConfig(Part):
+    """Clients that train copies of one network on examples of their own and share weights.
+
+    Client k of K has every K-th part of the training examples. Of all parts it sees images times
+    exp(contrast * z), z from -1 to 1, and with noise of s.d. noise * u, u from 0 to 1, both evenly
+    spaced from the first client to the last.
+    """
+
+    clients: int = Field(1, ge=1, le=1024, description="1: no federation")
+    local_steps: int = Field(
+        1, ge=1, le=LONG, description="a client's own steps from one averaging to the next"
+    )
+    shared: Literal["all", "all_but_norms", "none"] = Field(
+        "all",
+        description="what is averaged; all_but_norms: norms' parameters and statistics stay each "
+        "client's own",
+    )
+    contrast: float = Field(
+        0.0, ge=0, le=20, description="clients' images times exp(-contrast) to exp(contrast)"
+    )
+    noise: float = Field(
+        0.0, ge=0, le=LARGEST, description="s.d. of the last client's noise, in the grey range"
+    )
+
+    @model_validator(mode="after")
+    def _several(self) -> "FederationConfig":
+        own = {
+            name: value for name, value in self if value != type(self).model_fields[name].default
+        }
+        if self.clients == 1 and own:
+            name, value = next(iter(own.items()))
+            raise ValueError(
+                f"federation.{name}={value} concerns several clients: give federation.clients of 2 "
+                "or more"
+            )
+        return self
+
+
 class TrainConfig(Part):
     """How long, in exactly one unit; the last incomplete batch of an epoch is dropped."""
 

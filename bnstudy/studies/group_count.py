@@ -35,7 +35,7 @@ FLAT = 1.0  # pp between the best and the worst number in between, of which 0.6 
 def prepared(table: pd.DataFrame) -> list[Panel]:
     """A panel for each data set and width, the narrowest network's first."""
     width = table[WIDTH].astype(int).astype(str)
-    named = extended(table, {MODEL: table[MODEL] + " of width " + width})
+    named = extended(table, {MODEL: "ResNet of width " + width})
     first = named.sort_values(WIDTH, kind="stable")[MODEL].iloc[0]
     return panels(named, model=first)
 

@@ -14,7 +14,7 @@ from bnstudy.figures import Style
 from bnstudy.stats import Claim, paired_differences
 from bnstudy.studies import kit
 from bnstudy.studies.convergence import at, best
-from bnstudy.studies.drawing import cited, curve, effects
+from bnstudy.studies.drawing import curve, effects, reported
 from bnstudy.studies.kit import EMA, PRECISE, TEST, Panel, Published, extended, filled, panels
 
 SIZE, ARM = "train.batch_size", "arm"
@@ -149,13 +149,13 @@ def _large(panel: Panel) -> figures.Panel:
 
 
 def _published() -> figures.Panel:
-    """The published errors, by norm."""
-    curves = []
-    for norm in ("batch", "group", "ws_group"):
-        for found, x in ((STANDARDIZATION, "small batch"), (TRANSFER, "batch 4,096")):
-            point = Published(found.kind, found.source, found.what, {"x": [x], "e": [found[norm]]})
-            curves.append(cited(point, "e", "x", norm=norm, label=f"{norm}, {x}"))
-    return figures.Panel("ResNet-50, ImageNet", curves, "", "error (%)", x="names", floor=None)
+    """The published errors, by norm and batch."""
+    curves = [
+        reported(found, f"{figures.style_of(norm).label}, {batch}", found[norm], norm=norm)
+        for found, batch in ((STANDARDIZATION, "1 image (BN: 64)"), (TRANSFER, "batch 4,096"))
+        for norm in ("batch", "group", "ws_group")
+    ]
+    return figures.Panel("ResNet-50, ImageNet", curves, ylabel="error (%)", kind="dots", floor=None)
 
 
 # --- claims --------------------------------------------------------------------------------------

@@ -198,6 +198,9 @@ def _check_task(config: Config, kind: str) -> None:
 def _check_batches(config: Config, dataset: Any) -> None:
     """Refuse batches that cannot be made up from the training set."""
     train, name, n = config.train, config.data.name, dataset.size("train")
+    if (clients := config.federation.clients) > 1:
+        _check_federation(config, dataset)
+        n, name = n // clients, f"{name} for each of {clients} clients"
     if train.batch_size > n:
         raise UserError(
             f"train.batch_size={train.batch_size} is larger than the training set ({n} examples of "
@@ -224,6 +227,25 @@ def _check_batches(config: Config, dataset: Any) -> None:
                 f"classes, and {enough} classes of {name} have as many in training: give more data "
                 "or a smaller batch"
             )
+
+
+def _check_federation(config: Config, dataset: Any) -> None:
+    """Refuse what clients do not support."""
+    said = f"federation.clients={config.federation.clients}"
+    if dataset.kind != "images":
+        raise UserError(f"{said} share images, and data={config.data.name} is {dataset.kind}")
+    rows = capabilities.MODELS[config.model.name], capabilities.NORMS.get(config.norm.name)
+    for key, given in (
+        (f"model={config.model.name}", not rows[0].stackable),
+        (f"norm={config.norm.name}", rows[1] is not None and not rows[1].stackable),
+        ("train.processes", config.train.processes > 1),
+        ("train.classes_per_batch", config.train.classes_per_batch),
+        ("train.classes_per_task", config.train.classes_per_task),
+        ("data.noise_every_step", config.data.noise_every_step),
+        ("optimizer.weight_average", config.optimizer.weight_average),
+    ):
+        if given:
+            raise UserError(f"{said} does not support {key}: leave one of them out")
 
 
 def anatomy(config: Config, dataset: Any) -> Anatomy:
