@@ -25,6 +25,7 @@ CONFIGS = [
                   "probes": ["corruptions", "evaluation_batch", "checkpoints", "precise_samples",
                              "effective_m", "renorm", "composition", "affine", "steps_to_loss",
                              "fit", "step_time"]}},
+    {**SIZE, "data": {"train_size": 40}, "federation": {"clients": 2}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
     {"data": {"name": "text", "length": 6, "train_size": 32}, "train": SIZE["train"],
