@@ -8,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from toy_training import config, data, stack_of
 
+from bnstudy.config import DataConfig
 from bnstudy.data.clients import clients, dealt
 from bnstudy.engine.federation import each_client, together
 from bnstudy.engine.mapped import Mapped
 from bnstudy.engine.train import Order, train
 from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
+from bnstudy.sweep.protocol import Execution
 from bnstudy.work import build as run
+from bnstudy.work.trainer import Trainer
 
 SEEDS = (3, 4)  # two federations
 CLIENTS = 3
@@ -145,6 +148,33 @@ def test_a_row_is_the_mean_over_clients():
         "client_error/01": 0.1, "client_error/02": 0.9, "client_error/03": 0.8,
     }  # fmt: skip
     assert together(rows, 1) == rows
+
+
+def test_a_run_is_a_federation(tmp_path):
+    """Two seeds, two learning rates and three clients train as one stack of twelve networks."""
+    cfg = federation("all").model_copy(update={"data": DataConfig(train_size=40)})
+    runs = [
+        cfg.model_copy(update={"seed": s, "optimizer": cfg.optimizer.model_copy(update={"lr": lr})})
+        for lr in (0.1, 0.02)
+        for s in SEEDS
+    ]
+    execution = Execution(results_dir=str(tmp_path), compile="never", save_weights=True)
+    trainer = Trainer(execution, tmp_path, torch.device("cpu"))
+    trained = trainer.train(runs)
+    assert [how["networks"] for how in trained.how] == [4] * 4
+    assert trained.anatomy.train_size == 40 // CLIENTS
+    for run_config, history in zip(runs, trained.history, strict=True):
+        row = history[-1]
+        assert (row["seed"], row["lr"]) == (run_config.seed, run_config.optimizer.lr)
+        errors = [row[f"client_error/{k:02d}"] for k in (1, 2, 3)]
+        assert row["test_error"] == pytest.approx(sum(errors) / 3)
+        assert len(set(errors)) > 1  # one network, other images
+    alone = trainer.train(runs[1:2])
+    # another stack plan: equal up to rounding, over five steps
+    assert alone.history[0][-1]["test_loss"] == pytest.approx(
+        trained.history[1][-1]["test_loss"], rel=1e-3
+    )
+    torch.testing.assert_close(alone.weights[0], trained.weights[1], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
