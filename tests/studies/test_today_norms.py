@@ -76,6 +76,17 @@ def test_no_number_is_chosen_by_the_error_that_is_judged(table_of):
     assert found["one group"].verdict == "refuted"  # below the threshold of 0.6 pp
 
 
+def test_the_validation_error_chooses(table_of):
+    """Two groups are best by validation and four by test error: four are not what is judged."""
+    best = {"val_error": 2, "test_error": 4}
+    table = planted(
+        table_of("group_count"), lambda row: 0.1,
+        **{name: lambda row, count=count: 0.1 - 0.05 * (row["norm.num_groups"] == count)
+           for name, count in best.items()},
+    )  # fmt: skip
+    assert verdicts(group_count, table)["one group"].mean == pytest.approx(0, abs=0.3)
+
+
 def test_a_number_between_the_ends_that_loses_is_seen(table_of):
     found = verdicts(group_count, groups(table_of, one=0.05, tilt=0.04))
     assert found["flat"].verdict == "refuted"
