@@ -20,7 +20,7 @@ from bnstudy.studies.kit import EMA, PRECISE, TEST, Panel, Published, extended, 
 SIZE, ARM = "train.batch_size", "arm"
 BRANCH, SCALED, CLIP = "model.branch", "model.scaled_weights", "optimizer.clip_adaptive"
 MARGIN = 1.0  # pp; Qiao et al. print 0.58 in favour of the small batch
-STANDARDIZATION = Published(
+PUBLISHED = Published(
     "digitised", "Qiao et al. 2019, figure 1",
     "ResNet-50, ImageNet: error in %, BN at 64 images per GPU, GN with and without WS at 1",
     {"batch": 24.30, "group": 24.81, "ws_group": 23.72},
@@ -125,7 +125,7 @@ def _small(panel: Panel) -> figures.Panel:
         f"{panel.key}: no norm": "batch norm minus SkipInit",
     }
     return figures.Panel(
-        f"batches of {small}", effects(_claims(panel), named, STANDARDIZATION, "ImageNet"),
+        f"batches of {small}", effects(_claims(panel), named, PUBLISHED, "ImageNet"),
         ylabel="test error, paired difference (pp)", kind="dots", zero=True,
         bands=[figures.Band(MARGIN, MARGIN, f"{MARGIN:g} pp")],
         claim=f"{panel.key}: batch of {small}",
@@ -152,7 +152,7 @@ def _published() -> figures.Panel:
     """The published errors, by norm and batch."""
     curves = [
         reported(found, f"{figures.style_of(norm).label}, {batch}", found[norm], norm=norm)
-        for found, batch in ((STANDARDIZATION, "1 image (BN: 64)"), (TRANSFER, "batch 4,096"))
+        for found, batch in ((PUBLISHED, "1 image (BN: 64)"), (TRANSFER, "batch 4,096"))
         for norm in ("batch", "group", "ws_group")
     ]
     return figures.Panel("ResNet-50, ImageNet", curves, ylabel="error (%)", kind="dots", floor=None)
@@ -171,7 +171,7 @@ def _claims(panel: Panel) -> list[Claim]:
     reference = {ARM: "batch", SIZE: sorted({int(s) for s in panel.rows[SIZE]})[-2]}
     ready = panel.ready(f"batch norm at batch {reference[SIZE]}", reference)
     claim = panel.claims(preconditions=ready, source="Qiao et al. 2019")
-    ws = STANDARDIZATION["ws_group"]
+    ws = PUBLISHED["ws_group"]
     found = kit.sequence(
         claim(
             f"batch of {small}",
@@ -179,8 +179,8 @@ def _claims(panel: Panel) -> list[Claim]:
             f"{MARGIN:g} pp above batch norm's at its best batch",
             against_best(panel, "ws_group"), "not_worse", threshold=MARGIN, primary=panel.main,
             estimand=EMA,
-            **STANDARDIZATION.cite("{} pp on ImageNet, 1 image per GPU against 64",
-                                   ws - STANDARDIZATION["batch"]),
+            **PUBLISHED.cite("{} pp on ImageNet, 1 image per GPU against 64",
+                                   ws - PUBLISHED["batch"]),
         ),
         claim(
             f"batch of {small}, PreciseBN",
@@ -200,8 +200,8 @@ def _claims(panel: Panel) -> list[Claim]:
             "weight standardization",
             f"at batch {small} weight standardization lowers group norm's test error",
             more(panel, "group", "ws_group", small), estimand=TEST,
-            **STANDARDIZATION.cite("{} pp on ImageNet, 1 image per GPU",
-                                   STANDARDIZATION["group"] - ws),
+            **PUBLISHED.cite("{} pp on ImageNet, 1 image per GPU",
+                                   PUBLISHED["group"] - ws),
         ),
         claim(
             "no norm",
