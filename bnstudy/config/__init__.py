@@ -35,7 +35,7 @@ from bnstudy.config.settings import (
     schema_keys,
     seed_list,
 )
-from bnstudy.config.training import DURATIONS, OptimizerConfig, TrainConfig
+from bnstudy.config.training import DURATIONS, FederationConfig, OptimizerConfig, TrainConfig
 
 __all__ = [
     "ADDRESS_LENGTH",
@@ -49,6 +49,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluateConfig",
+    "FederationConfig",
     "Grid",
     "LauncherConfig",
     "ModelConfig",

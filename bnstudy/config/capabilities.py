@@ -83,7 +83,7 @@ _RECURRENT = ("hidden", "cell", "recurrent_init", "initial_noise")
 MODELS = {
     "mlp": Model(("hidden", "activation", "init_scale", "dropout")),
     "lenet": Model(("normalized", "activation", "init_scale", "dropout")),
-    "resnet": Model(("depth", "width", "init_scale", "branch", "dropout")),
+    "resnet": Model(("depth", "width", "init_scale", "branch", "dropout", "scaled_weights")),
     "vgg": Model(("depth", "width")),
     "deep": Model(("depth", "width", "residual", "activation", "init_scale", "branch")),
     "recurrent": Model(
@@ -98,7 +98,7 @@ MODELS = {
     "custom": Model(
         (
             "depth", "width", "arch", "normalized", "residual", "residual_scaling", "activation",
-            "init_scale", "branch", "dropout", *_RECURRENT, *_OWN,
+            "init_scale", "branch", "dropout", "scaled_weights", *_RECURRENT, *_OWN,
         ),
         ("images", "sequences", "photographs"),
         widens=False,
@@ -172,7 +172,7 @@ DATA = {
 
 _OPTIMIZER = (
     "lr", "momentum", "weight_decay", "decay_norm", "lr_rule", "reference_batch_size", "schedule",
-    "milestones", "decay", "growth", "trainable", "clip_norm", "weight_average",
+    "milestones", "decay", "growth", "trainable", "clip_norm", "clip_adaptive", "weight_average",
     "average_from",
 )  # fmt: skip
 OPTIMIZERS = {"sgd": Optimizer(_OPTIMIZER), "adam": Optimizer((*_OPTIMIZER, "beta2"))}

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bnstudy.config import capabilities
 from bnstudy.config.address import digest, flatten, later, machine
 from bnstudy.config.part import BIG, DEEP, LARGEST, LAST_SEED, LONG, MANY, SEQUENCE, WIDE, Part
-from bnstudy.config.training import OptimizerConfig, TrainConfig
+from bnstudy.config.training import FederationConfig, OptimizerConfig, TrainConfig
 
 IGNORED = -100  # the label of what has none: a step where nothing is asked, padding
 
@@ -125,6 +125,9 @@ class ModelConfig(Part):
     )
     branch: Literal["plain", "skipinit"] = later(
         "plain", "residual branches; skipinit: times a learned number that starts at 0"
+    )
+    scaled_weights: bool = later(
+        False, "resnet: weights of convolutions standardized, scaled to keep variances behind ReLU"
     )
     dropout: float = later(0.0, "probability that a hidden value is zeroed in training", ge=0, lt=1)
     entry: str = Field("", description="model=custom: package.module:build")
@@ -253,6 +256,9 @@ class Parts(Part):
     optimizer: OptimizerConfig = OptimizerConfig()
     task: TaskConfig = later(TaskConfig(), "what networks are trained for")
     train: TrainConfig = TrainConfig()
+    federation: FederationConfig = later(
+        FederationConfig(), "clients that train copies of a network on their own examples"
+    )
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

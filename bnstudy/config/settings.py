@@ -190,6 +190,7 @@ class Settings(Parts):
             optimizer=self.optimizer,
             task=self.task,
             train=train,
+            federation=self.federation,
             evaluate=self.evaluate,
         )
 

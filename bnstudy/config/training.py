@@ -39,6 +39,13 @@ class OptimizerConfig(Part):
     clip_norm: float | None = later(
         None, "gradients are scaled down to this norm, each network's by itself", gt=0, le=LARGEST
     )
+    clip_adaptive: float | None = later(
+        None,
+        "each unit's gradient is scaled down to this part of the length of its weights, in all "
+        "layers but the last",
+        gt=0,
+        le=LARGEST,
+    )
     weight_average: float | None = later(
         None,
         "horizon, in examples, of an exponential average of the weights, evaluated beside",
@@ -48,6 +55,15 @@ class OptimizerConfig(Part):
     average_from: float = later(
         0.0, "weight_average: fraction of training from which on weights are averaged", ge=0, lt=1
     )
+
+    @model_validator(mode="after")
+    def _one_clipping(self) -> "OptimizerConfig":
+        if self.clip_norm and self.clip_adaptive:
+            raise ValueError(
+                f"optimizer.clip_norm={self.clip_norm:g} and optimizer.clip_adaptive="
+                f"{self.clip_adaptive:g} both shorten gradients: give one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _exponential(self) -> "OptimizerConfig":
@@ -71,6 +87,44 @@ class OptimizerConfig(Part):
         """The initial learning rate at this batch size, after lr_rule."""
         power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.lr_rule]
         return self.lr * (batch_size / self.reference_batch_size) ** power
+
+
+class FederationConfig(Part):
+    """Clients that train copies of one network on examples of their own and share weights.
+
+    Client k of K has every K-th part of the training examples. Of all parts it sees images times
+    exp(contrast * z), z from -1 to 1, and with noise of s.d. noise * u, u from 0 to 1, both evenly
+    spaced from the first client to the last.
+    """
+
+    clients: int = Field(1, ge=1, le=1024, description="1: no federation")
+    local_steps: int = Field(
+        1, ge=1, le=LONG, description="a client's own steps from one averaging to the next"
+    )
+    shared: Literal["all", "all_but_norms", "none"] = Field(
+        "all",
+        description="what is averaged; all_but_norms: norms' parameters and statistics stay each "
+        "client's own",
+    )
+    contrast: float = Field(
+        0.0, ge=0, le=20, description="clients' images times exp(-contrast) to exp(contrast)"
+    )
+    noise: float = Field(
+        0.0, ge=0, le=LARGEST, description="s.d. of the last client's noise, in the grey range"
+    )
+
+    @model_validator(mode="after")
+    def _several(self) -> "FederationConfig":
+        own = {
+            name: value for name, value in self if value != type(self).model_fields[name].default
+        }
+        if self.clients == 1 and own:
+            name, value = next(iter(own.items()))
+            raise ValueError(
+                f"federation.{name}={value} concerns several clients: give federation.clients of 2 "
+                "or more"
+            )
+        return self
 
 
 class TrainConfig(Part):

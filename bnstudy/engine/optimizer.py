@@ -10,6 +10,8 @@ from torch import Tensor
 from bnstudy.config import OptimizerConfig
 from bnstudy.engine.stack import Stack
 
+SHORTEST = 1e-3  # length of a unit's weights, for clipping: else those at zero could not move
+
 
 def step_at(fraction: float, total: int) -> int:
     """The first step of `total` at which a fraction of training is over: 0.55 of 100 is step 55.
@@ -48,6 +50,9 @@ class Optimizer:
             self._decay = self._decay * self._mask(others)
         self.first = torch.zeros_like(stack.flat)
         self.second = torch.zeros_like(stack.flat) if self.config.name == "adam" else None
+        # of all layers but the last: units are the rows of matrices and the filters of kernels
+        matrices = [name for name, shape in stack.shapes.items() if len(shape) > 1]
+        self._clipped = set(matrices[:-1]) if self.config.clip_adaptive else set()
         self.average = None
         self.averaged_statistics: dict[str, Tensor] = {}  # buffers of batch norms, averaged alike
         if self.config.weight_average:
@@ -94,6 +99,8 @@ class Optimizer:
             gradient = gradient * self._moves
         if config.clip_norm:
             self._clip(gradient, config.clip_norm)
+        if config.clip_adaptive:
+            self._clip_units(gradient, config.clip_adaptive)
         if self._decays:
             gradient = gradient.addcmul(flat, self._decay) if isinstance(
                 self._decay, Tensor
@@ -122,6 +129,22 @@ class Optimizer:
         factor = (limit / norm.clamp(min=1e-30)).clamp(max=1)
         for block in blocks:
             block.mul_(factor[:, None])
+
+    def _clip_units(self, gradient: Tensor, part: float) -> None:
+        """Scale each unit's gradient to `part` of the length of its weights, in place.
+
+        Adaptive gradient clipping (Brock et al. 2021, section 4.1). A unit is a row of a matrix or
+        a filter of a convolution; weights shorter than 1e-3 count as that long. Biases, gains and
+        the last layer are left alone.
+        """
+        weights = self.stack.blocks(self.stack.flat)
+        for name, block in self.stack.blocks(gradient).items():
+            if name in self._clipped:
+                unit = list(range(2, block.dim()))  # behind networks and units
+                limit = part * torch.linalg.vector_norm(weights[name], dim=unit, keepdim=True)
+                limit.clamp_(min=part * SHORTEST)
+                norm = torch.linalg.vector_norm(block, dim=unit, keepdim=True)
+                block.mul_((limit / norm.clamp(min=1e-30)).clamp(max=1))
 
     def _move(self, direction: Tensor, factor: float) -> None:
         if isinstance(self._lr, Tensor):

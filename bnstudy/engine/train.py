@@ -18,6 +18,7 @@ from bnstudy.data.samplers import (
 )
 from bnstudy.engine.distributed import Shard
 from bnstudy.engine.evaluate import View, evaluate
+from bnstudy.engine.federation import Rounds
 from bnstudy.engine.optimizer import Optimizer, step_at
 from bnstudy.engine.randomness import undisturbed
 from bnstudy.engine.snapshot import Snapshot
@@ -48,7 +49,7 @@ def train(
     Args:
         stack: the networks; its tensors are changed in place.
         data: a Dataset on the stack's device.
-        configs: one per network.
+        configs: one per network; of a federation one per client, side by side.
         probes: further measurements: objects with `measure(view) -> {name: (S,)}` and `always`
             (after every evaluation, else after the last).
         on_step: called before each optimiser step with (step, total); may raise to stop.
@@ -62,6 +63,7 @@ def train(
     per_epoch = n // size
     total = config.train.total_steps(n)
     update = Optimizer([c.optimizer for c in configs], stack, size, total)
+    rounds = Rounds(stack, config.federation, total)
     order, batch = Order(data, configs), training_batches(data, config.train)
     noise = [generator(c.seed, "noise") for c in configs]
     drawing = [m for m in stack.net.modules() if hasattr(m, "streams")]
@@ -103,6 +105,7 @@ def train(
             for row, value in zip(log[0], score, strict=True):
                 row[:, step] = value
             update(step)
+            rounds(step + 1)
             if step + 1 in due and shard.speaks:
                 yield rows(view, configs, probes, log[..., : step + 1], now.since)
                 now.since = step + 1

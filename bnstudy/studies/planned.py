@@ -283,6 +283,8 @@ def measured(config: Config) -> list[str]:
     found += ["val_ssim"] * ("ssim" in more)
     if config.evaluate.online:
         found.append("online_error")
+    if (clients := config.federation.clients) > 1:
+        found += [f"client_error/{k:02d}" for k in range(1, clients + 1)]
     for probe in config.evaluate.probes:
         every, own = PROBED.get(probe, ([], []))
         names = [*every, *own] if batch else every

@@ -98,12 +98,14 @@ def nearest(config: Config, device: str) -> dict[str, Any] | None:
 def stack_size(config: Config, device: str = "cpu") -> int:
     """How many networks train as one stack: the size whose step costs least for each network.
 
-    One where each would need a copy of data that are not small.
+    One where each would need a copy of data that are not small. A federation is as many networks as
+    it has clients.
     """
+    clients = config.federation.clients
     if capabilities.own_copy(config.data) and not capabilities.DATA[config.data.name].embedded:
         return 1
     row = nearest(config, device)
-    return 8 if row is None else cheapest_stack(row)
+    return max((8 if row is None else cheapest_stack(row)) // clients, 1)
 
 
 def cheapest_stack(row: dict[str, Any]) -> int:

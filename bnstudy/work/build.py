@@ -156,6 +156,11 @@ def _check_parts(config: Config, dataset: Any) -> None:
             f"evaluate.large_batch={config.evaluate.large_batch}: batch statistics need "
             f"norm.min_count={config.norm.min_count}; give more data or shorter sequences"
         )
+    if config.model.scaled_weights and config.norm.weight_standardization:
+        raise UserError(
+            "model.scaled_weights and norm.weight_standardization both standardize the weights of "
+            "convolutions: give one of them"
+        )
     if config.train.processes > 1 and not row.processes:
         several = [name for name, m in capabilities.MODELS.items() if m.processes]
         raise UserError(
@@ -193,6 +198,9 @@ def _check_task(config: Config, kind: str) -> None:
 def _check_batches(config: Config, dataset: Any) -> None:
     """Refuse batches that cannot be made up from the training set."""
     train, name, n = config.train, config.data.name, dataset.size("train")
+    if (clients := config.federation.clients) > 1:
+        _check_federation(config, dataset)
+        n, name = n // clients, f"{name} for each of {clients} clients"
     if train.batch_size > n:
         raise UserError(
             f"train.batch_size={train.batch_size} is larger than the training set ({n} examples of "
@@ -238,6 +246,25 @@ def _check_copies(config: Config, kind: str) -> None:
             f"norm.group_size={size} does not divide the {2 * train.batch_size} images that "
             f"train.batch_size={train.batch_size} makes with their copies"
         )
+
+
+def _check_federation(config: Config, dataset: Any) -> None:
+    """Refuse what clients do not support."""
+    said = f"federation.clients={config.federation.clients}"
+    if dataset.kind != "images":
+        raise UserError(f"{said} share images, and data={config.data.name} is {dataset.kind}")
+    rows = capabilities.MODELS[config.model.name], capabilities.NORMS.get(config.norm.name)
+    for key, given in (
+        (f"model={config.model.name}", not rows[0].stackable),
+        (f"norm={config.norm.name}", rows[1] is not None and not rows[1].stackable),
+        ("train.processes", config.train.processes > 1),
+        ("train.classes_per_batch", config.train.classes_per_batch),
+        ("train.classes_per_task", config.train.classes_per_task),
+        ("data.noise_every_step", config.data.noise_every_step),
+        ("optimizer.weight_average", config.optimizer.weight_average),
+    ):
+        if given:
+            raise UserError(f"{said} does not support {key}: leave one of them out")
 
 
 def anatomy(config: Config, dataset: Any) -> Anatomy:

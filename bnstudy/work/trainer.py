@@ -15,6 +15,8 @@ import torch
 from bnstudy import data, entry, probes
 from bnstudy.config import Config, capabilities
 from bnstudy.engine.distributed import Shard, together
+from bnstudy.engine.federation import each_client
+from bnstudy.engine.federation import together as federated
 from bnstudy.engine.mapped import try_map
 from bnstudy.engine.randomness import seeded
 from bnstudy.engine.snapshot import Snapshot, State
@@ -123,7 +125,7 @@ class Trainer:
             UserError: a config that cannot train.
         """
         sources.check(configs[0])
-        first = data.load_many([(configs[0].data, configs[0].seed)], self.runs / "cache")
+        first = examples(configs[:1], self.runs)
         job, start = Trained(configs, anatomy(configs[0], first)), None
         if checkpoint is None or configs[0].train.processes > 1:
             checkpoint = Checkpoint()  # the state of several processes is not in this one
@@ -209,8 +211,9 @@ def stack_rows(
     layers draw comes from torch's own generators: iterate within `seeded`.
     """
     config = configs[0]
-    dataset = data.load_many([(c.data, c.seed) for c in configs], runs / "cache").to(where)
-    nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in configs]
+    dataset, clients = examples(configs, runs).to(where), config.federation.clients
+    each = each_client(configs)
+    nets = [build(c, tuple(dataset.shape), dataset.num_classes) for c in each]
     if config.train.precision == "float64":  # of weights that are drawn in float32 as ever
         dataset, nets = dataset.to(where, torch.float64), [net.double() for net in nets]
     stack = make_stack(nets, where, capabilities.widens(config))
@@ -224,10 +227,23 @@ def stack_rows(
     asked = probes.find(config.evaluate.probes)
 
     def end() -> Iterator[End]:
-        how = {"networks": stack.size, "kind": kind, "steps": steps}
-        yield End(how, [stack.state(i) for i in range(stack.size)] if save_weights else [])
+        how = {"networks": len(configs), "kind": kind, "steps": steps}
+        kept = range(0, stack.size, clients)  # of a federation its first client's
+        yield End(how, [stack.state(i) for i in kept] if save_weights else [])
 
-    return chain(train(stack, dataset, configs, asked, on_step, shard, snapshot), end())
+    found = train(stack, dataset, each, asked, on_step, shard, snapshot)
+    return chain((federated(rows, clients) for rows in found), end())
+
+
+def examples(configs: Sequence[Config], runs: Path) -> Any:
+    """The data of a stack; a federation's clients each have their own."""
+    config = configs[0]
+    found = data.load_many([(c.data, c.seed) for c in configs], runs / "cache")
+    if config.federation.clients == 1:
+        return found
+    from bnstudy.data.clients import clients
+
+    return clients(found, [c.seed for c in configs], config.federation, config.data.split_seed)
 
 
 def stack_part(

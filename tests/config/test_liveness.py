@@ -123,6 +123,8 @@ FLIPS = {
     "norm.scope": (PARITY, "sequence"),
     "norm.min_count": ({**PARITY, "data__min_length": 2}, 5),
     "optimizer.clip_norm": ({}, 0.01),
+    "optimizer.clip_adaptive": ({}, 0.001),
+    "model.scaled_weights": (RESNET, True),
     "data.patch_size": (PHOTOS, 18),
     "data.color": (PHOTOS, True),
     "data.degradation": (PHOTOS, "jpeg"),
@@ -142,6 +144,10 @@ NOT_FLIPPED = {
     "task.name": "another kind of data with it, see tests/engine/test_restoration.py",
     "task.features": "of weights that need not be there, see tests/models/test_stylizer.py",
     "task.fingerprint": "found from the files, not set: other files are other styles",
+    **{
+        f"federation.{name}": "of several clients, see tests/engine/test_federation.py"
+        for name in ("clients", "local_steps", "shared", "contrast", "noise")
+    },
     "train.processes": "in processes of their own, see tests/engine/test_distributed.py",
     "norm.sync": "with several processes only, see tests/engine/test_distributed.py",
     "train.precision": "set on the stack by the worker, see tests/engine",

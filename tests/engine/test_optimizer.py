@@ -76,6 +76,41 @@ def test_schedules():
     assert make(lr=0.4, lr_rule="sqrt").lr(0) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_adaptive_clipping_is_that_of_each_unit_of_each_network(model):
+    """By a loop over units: every layer's matrix but the last; biases and gains stay."""
+    part = 0.02
+    cfg = config(
+        model__name=model, model__width=2, optimizer__clip_adaptive=part, optimizer__lr=1.0,
+        optimizer__lr_rule="none", optimizer__momentum=0.0, optimizer__schedule="constant",
+    )  # fmt: skip
+    stack = stack_of(cfg, data(), (0, 1))
+    blocks = stack.blocks(stack.flat)
+    matrices = [name for name, shape in stack.shapes.items() if len(shape) > 1]
+    blocks[matrices[0]][1, 0] = 0.0  # a unit of zeros counts as 1e-3 long
+    stack.grad.normal_().mul_(torch.tensor([0.001, 3.0])[torch.randint(2, stack.grad.shape)])
+    before = {name: block.clone() for name, block in blocks.items()}
+    gradients = {name: block.clone() for name, block in stack.blocks(stack.grad).items()}
+    Optimizer([cfg.optimizer], stack, 8, 10)(0)
+    clipped = 0
+    for name, block in blocks.items():
+        for network in range(2):
+            step = gradients[name][network].clone()
+            if name in matrices[:-1]:
+                for unit, weights in zip(step, before[name][network], strict=True):
+                    limit = part * max(weights.norm().item(), 1e-3)
+                    if unit.norm() > limit:
+                        unit.mul_(limit / unit.norm())
+                        clipped += 1
+            torch.testing.assert_close(block[network], before[name][network] - step)
+    assert clipped > 10
+
+
+def test_gradients_are_clipped_in_one_way():
+    with pytest.raises(ValueError, match="give one of them"):
+        config(optimizer__clip_norm=1.0, optimizer__clip_adaptive=0.1)
+
+
 def test_an_exponential_rate_grows_by_its_factor_at_each_step():
     cfg = config(optimizer__schedule="exponential", optimizer__growth=1.5, optimizer__lr=0.2)
     update = Optimizer([cfg.optimizer], stack_of(cfg, data(), (0,)), 4, 10)

@@ -1,13 +1,15 @@
 """Shapes, sizes and wiring of the networks."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bnstudy import models
 from bnstudy.config import ModelConfig
+from bnstudy.engine.widen import Widened
 from bnstudy.errors import UserError
-from bnstudy.models.layers import SkipInit
+from bnstudy.models.layers import BEHIND_RELU, ScaledConv, SkipInit
 
 
 def build(shape=(1, 8, 8), classes=10, norm=nn.Identity, **model):
@@ -111,6 +113,53 @@ def test_factors_of_several_networks_stay_with_their_channels():
             for own, i in zip(alone, (0, 3), strict=True)
         ]
         assert torch.equal(wide(skip, branch), torch.cat(halves, 1))
+
+
+def test_scaled_weights_are_standardized_over_their_inputs_and_scaled():
+    """Brock et al. 2021a, in numpy and float64; constant weights are divided by 0.01."""
+    conv = ScaledConv(3, 4, 3, 2, 1, bias=False, gain=1.5).double()
+    with torch.no_grad():
+        conv.weight.copy_(torch.randn(4, 3, 3, 3) * 5 + 2)
+        conv.weight[1] = 3.0
+        conv.scale.copy_(torch.tensor([1.0, 2.0, -1.0, 0.5]))
+        conv.bias.copy_(torch.arange(4.0))
+    w = conv.weight.detach().numpy()
+    mean, var = w.mean((1, 2, 3), keepdims=True), w.var((1, 2, 3), keepdims=True)
+    factor = 1.5 * conv.scale.detach().numpy().reshape(4, 1, 1, 1)
+    expected = torch.from_numpy(factor * (w - mean) / np.sqrt(np.maximum(27 * var, 1e-4)))
+    torch.testing.assert_close(conv.standardized(), expected, rtol=1e-12, atol=1e-12)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    bias = torch.arange(4.0, dtype=torch.float64)
+    torch.testing.assert_close(conv(x), nn.functional.conv2d(x, expected, bias, 2, 1))
+
+
+def test_scaled_weights_keep_variance_one_behind_relu():
+    """White noise through ReLU and a convolution: variance 1, where plain weights multiply it."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 64, 8, 8).relu()
+    conv = ScaledConv(64, 256, 3, 1, 0, bias=False, gain=BEHIND_RELU)
+    # 256 channels x 64 x 36 values; the fan-in of 576 makes each channel's variance 1 to 6 %
+    assert conv(x).var().item() == pytest.approx(1, abs=0.03)
+    assert conv(x).mean().item() == pytest.approx(0, abs=0.03)
+
+
+def test_scaled_weights_start_from_the_same_draws_and_stay_with_their_channels():
+    torch.manual_seed(0)
+    plain = build(name="resnet", width=4)
+    torch.manual_seed(0)
+    nets = [build(name="resnet", width=4, scaled_weights=True, branch="skipinit")]
+    for key, value in plain.state_dict().items():
+        assert torch.equal(nets[0].state_dict()[key], value), key
+    nets.append(build(name="resnet", width=4, scaled_weights=True, branch="skipinit"))
+    for net in nets:
+        for name, parameter in net.named_parameters():
+            if name.endswith(("scale", "bias")) or parameter.dim() == 1:
+                nn.init.normal_(parameter)
+    x = torch.randn(5, 2, 1, 8, 8)
+    stack = Widened(nets, torch.device("cpu"))
+    expected = torch.stack([net(x[:, i]) for i, net in enumerate(nets)], 1)
+    # float32 and another order of sums
+    torch.testing.assert_close(stack.predict(x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "deep"])

@@ -27,6 +27,7 @@ CONFIGS = [
                              "effective_m", "renorm", "composition", "affine", "steps_to_loss",
                              "fit", "step_time", "adaptation",
                              "averaged_weights"], "stream": 40}},
+    {**SIZE, "data": {"train_size": 40}, "federation": {"clients": 2}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "corruption": "noise"},

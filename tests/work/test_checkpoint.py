@@ -48,6 +48,9 @@ KINDS = {
     "cumulative statistics": {**IMAGES, "norm": {"momentum": None}},
     "noise every step": {
         **IMAGES, "data": {"train_size": 40, "pixel_noise": 0.3, "noise_every_step": True}},
+    "federation": {
+        **IMAGES, "federation": {"clients": 2, "local_steps": 3, "contrast": 0.5},
+        "optimizer": {"clip_adaptive": 0.05}},
     "dropout": {**IMAGES, "model": {"name": "mlp", "hidden": [6, 5], "dropout": 0.4}},
     "noise in a layer": {**IMAGES, "norm": {"name": "noisy"}},
 }  # fmt: skip
