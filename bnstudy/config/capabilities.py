@@ -105,8 +105,8 @@ MODELS = {
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
         (
-            "depth", "width", "heads", "arch", "normalized", "residual", "residual_scaling", "activation",
-            "init_scale", "branch", "dropout", *_RECURRENT, *_OWN,
+            "depth", "width", "heads", "arch", "normalized", "residual", "residual_scaling",
+            "activation", "init_scale", "branch", "dropout", *_RECURRENT, *_OWN,
         ),
         ("images", "sequences", "photographs"),
         widens=False,

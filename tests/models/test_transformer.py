@@ -1,4 +1,4 @@
-"""The Transformer against torch's own blocks, against itself in a stack, and what a step may see."""
+"""The Transformer against torch's own blocks and itself in a stack, and what a step may see."""
 
 import pytest
 import torch
@@ -191,6 +191,11 @@ def test_it_reads_the_text_and_its_norms_count_batch_times_positions():
     assert [la["m"] for la in rows.layers] == [8] * 5
 
 
+def refused(cfg, ds):
+    check(cfg, ds)
+    anatomy(cfg, ds)
+
+
 @pytest.mark.parametrize(
     ("cfg", "said"),
     [
@@ -206,8 +211,7 @@ def test_it_reads_the_text_and_its_norms_count_batch_times_positions():
 def test_what_cannot_train_is_refused_before_it_starts(cfg, said):
     ds = data.load(cfg.data)
     with pytest.raises(UserError, match=said):
-        check(cfg, ds)
-        anatomy(cfg, ds)
+        refused(cfg, ds)
 
 
 def test_images_are_no_sequences():

@@ -23,7 +23,7 @@ CONFIGS = [
     {**SIZE, "data": {"train_size": 40}, "optimizer": {"weight_average": 0.9},
      "evaluate": {"steps": 1, "online": True,
                   "probes": ["corruptions", "evaluation_batch", "checkpoints", "precise_samples",
-                             "effective_m", "renorm", "composition", "affine", "steps_to_loss",
+                             "effective_m", "renorm", "statistics_gap", "composition", "affine", "steps_to_loss",
                              "fit", "step_time"]}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
