@@ -135,19 +135,16 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
 
 
 def _prediction(runs: pd.DataFrame) -> figures.Panel:
-    """Excess over gap: a dot for each run, a marker for the mean of each batch size."""
+    """Excess over gap, a marker for each run."""
     sizes = sorted(runs[BATCH].unique())
     curves = []
     for size, style in zip(sizes, figures.ramp(len(sizes)), strict=True):
-        own = select(runs, {BATCH: size})
-        # one group: its mean gap is the place of its mean excess
-        middle = curve(own.assign(x=own["gap"].mean()), "x", "excess", style=style,
-                       label=f"batch of {size}", percent=False)  # fmt: skip
-        dots = own.rename(columns={"gap": "x", "excess": "value"})[["x", "seed", "value"]]
-        curves.append(figures.Curve(middle.label, middle.points, style, runs=dots.dropna()))
+        own = select(runs, {BATCH: size}).rename(columns={"gap": "x", "excess": "mean"}).dropna()
+        points = own[["x", "mean"]].assign(low=math.nan, high=math.nan)
+        curves.append(figures.Curve(f"batch of {size}", points, style))
     return figures.Panel(
         "batch norm, all runs", curves, "gap of the batch's variance (relative)", LOSS,
-        x="log10", zero=True, claim=PREDICTION,
+        kind="scatter", x="log10", zero=True, claim=PREDICTION,
     )  # fmt: skip
 
 
