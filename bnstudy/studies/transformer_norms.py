@@ -38,7 +38,7 @@ WORSE, PREDICTION, WITHIN = "worse", "prediction", "prediction within"
 POPULATION, PRECISE = "test loss, exponential average", "test loss, PreciseBN"
 XLABEL, YLABEL = "batch size", "bits a character"
 LOSS = "more than layer norm (bits)"
-POWER = Published(
+PUBLISHED = Published(
     "published", "Shen et al. 2020, abstract",
     "perplexity of words that power norm gains on layer norm",
     {"PTB": 5.6, "WikiText-103": 3.0},
@@ -186,7 +186,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     batch, precise = more(rows, "batch", size), more(rows, "batch", size, "bits_precise")
     power = more(rows, "power", size)
     worse = f"{BATCHNORM['batch']:g} to {BATCHNORM['layer']:g} perplexity of words on PTB"
-    gains = f"{POWER['PTB']:g} perplexity on PTB, {POWER['WikiText-103']:g} on WikiText-103"
+    gains = f"{PUBLISHED['PTB']:g} perplexity on PTB, {PUBLISHED['WikiText-103']:g} on WikiText-103"
     everywhere = [_trained(table, int(b)) for b in sorted(rows[BATCH].unique())]
     predicts = {"unit": "", "estimand": "rank correlation, exponential average",
                 "preconditions": [*everywhere, comparable(table)]}  # fmt: skip
@@ -220,7 +220,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
               paired_differences(batch, power)),
         claim("power against layer", f"{at}: power norm has fewer bits than layer norm",
               {seed: -v for seed, v in power.items()}, expected="refuted or inconclusive",
-              **POWER.cite(gains)),
+              **PUBLISHED.cite(gains)),
     ]  # fmt: skip
 
 
