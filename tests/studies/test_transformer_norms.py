@@ -98,10 +98,10 @@ def test_parts_of_the_seeds_add_up_to_the_pooled_correlation():
     assert np.mean(list(study.shares(runs).values())) == pytest.approx(np.mean(each))
 
 
-def test_rank_correlations_are_spearmans():
-    runs = pd.DataFrame({"seed": 1, "train.batch_size": SIZES, "gap": [4.0, 3, 2, 1],
-                         "excess": [9.0, 1, 2, 0]})  # fmt: skip
-    # ranks 4 3 2 1 and 4 2 3 1: 1 - 6 * (1 + 1) / (4 * 15)
+def test_correlations_are_with_the_gaps_logarithm():
+    runs = pd.DataFrame({"seed": 1, "train.batch_size": SIZES, "gap": [8.0, 4, 2, 1],
+                         "excess": [3.0, 2, 0, 1]})  # fmt: skip
+    # deviations 1.5 0.5 -0.5 -1.5 of both, the last two of one exchanged: 4 / 5
     assert study.correlations(runs) == {1: pytest.approx(0.8)}
 
 
