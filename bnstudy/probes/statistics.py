@@ -223,7 +223,8 @@ def statistics_gap(view: Any) -> dict[str, Tensor]:
     Of 32 training batches (or ghost groups), with the weights of the moment; a layer's distances
     are relative: |mean_B - mean| / |sd| and |var_B - var| / |var|, norms over its channels, means
     over the batches. `mean_gap`, `variance_gap`: means over layers and evaluations. By layer, after
-    the last evaluation: `mean_gap/01`, `variance_gap/01`, ... The source's distances are not
+    the last evaluation: `mean_gap/01`, `variance_gap/01`, ... Evaluations after few updates also
+    measure what is left of the running moments' initial values. The source's distances are not
     relative. Not of statistics by time step.
     """
     layers = batch_norms(view.stack.net).values()
