@@ -183,6 +183,7 @@ DATA = {
 _OPTIMIZER = (
     "lr", "momentum", "weight_decay", "decay_norm", "lr_rule", "reference_batch_size", "schedule",
     "milestones", "decay", "growth", "trainable", "clip_norm", "weight_average",
+    "average_from",
 )  # fmt: skip
 OPTIMIZERS = {"sgd": Optimizer(_OPTIMIZER), "adam": Optimizer((*_OPTIMIZER, "beta2"))}
 

@@ -239,6 +239,13 @@ class EvaluateConfig(Part):
     steps: int | None = later(None, "steps between evaluations, instead of epochs", ge=1, le=LONG)
     online: bool = later(False, "predict each training batch before learning from it")
     probes: tuple[str, ...] = later((), "further measurements, by name")
+    stream: int = later(1920, "probe adaptation: examples in each stream", ge=20, le=MANY)
+    adaptation_lr: float = later(
+        1e-3,
+        "probe adaptation: Tent's rate for batches of 64, in proportion for others",
+        gt=0,
+        le=LARGEST,
+    )
 
 
 class Parts(Part):

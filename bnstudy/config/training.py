@@ -45,6 +45,9 @@ class OptimizerConfig(Part):
         gt=0,
         le=LARGEST,
     )
+    average_from: float = later(
+        0.0, "weight_average: fraction of training from which on weights are averaged", ge=0, lt=1
+    )
 
     @model_validator(mode="after")
     def _exponential(self) -> "OptimizerConfig":
@@ -52,6 +55,15 @@ class OptimizerConfig(Part):
             raise ValueError(
                 f"optimizer.growth={self.growth:g} is of optimizer.schedule=exponential: given "
                 f"schedule={self.schedule}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _averaging(self) -> "OptimizerConfig":
+        if self.average_from and not self.weight_average:
+            raise ValueError(
+                f"optimizer.average_from={self.average_from:g} says when weights are averaged: set "
+                "optimizer.weight_average, too (a horizon beyond the training gives their mean)"
             )
         return self
 
@@ -80,6 +92,15 @@ class TrainConfig(Part):
         ge=1,
         le=1024,
     )
+    corruption: Literal["none", "contrast", "brightness", "noise", "blur", "jpeg"] = later(
+        "none", "each batch is joined by copies of its own images under this corruption"
+    )
+    severity: int = later(3, "corruption: of the copies", ge=1, le=5)
+    copies: Literal["between", "behind"] = later(
+        "between",
+        "corruption: each copy behind its own image, or all behind all images; groups of "
+        "norm.group_size are of consecutive images",
+    )
     precision: Literal["float32", "tf32", "bf16", "float64"] = later(
         "float32",
         "of matrix products in training; tf32 on GPUs only; evaluation is in float32; float64: of "
@@ -92,6 +113,20 @@ class TrainConfig(Part):
             raise ValueError(
                 f"train.processes={self.processes} does not divide "
                 f"train.batch_size={self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies(self) -> "TrainConfig":
+        if self.corruption == "none" and (self.severity, self.copies) != (3, "between"):
+            raise ValueError(
+                f"train.severity={self.severity} and train.copies={self.copies} are of corrupted "
+                "copies: set train.corruption, too"
+            )
+        if self.corruption != "none" and self.processes > 1:
+            raise ValueError(
+                "train.corruption: processes that share a batch would not each have images and "
+                f"their copies; leave out train.processes={self.processes}"
             )
         return self
 

@@ -2,8 +2,8 @@
 
 A loader is a function `(config, cache_dir) -> Pool` of raw images in [0, 1], found by name in
 `DATASETS`; of data that are made it is `(config, seed) -> Pool`. What holds for every data set is
-in draws.py: contrast, pixel noise, the normalization, and what each seed draws. All read through
-`load` and `load_many`, which keep the last few pools. Importing this module does not import torch.
+in draws.py: contrast, pixel noise, normalization, what each seed draws. All read by `load` and
+`load_many`, which keep the last few pools. Importing this module does not import torch.
 """
 
 from collections import OrderedDict
@@ -138,11 +138,15 @@ class Dataset:
         x, found = getattr(self, f"{part}_x"), []
         infos = self.infos or (self.info,)
         for own, info in zip(x.cpu().chunk(len(infos)), infos, strict=True):
-            mean, std = (
-                torch.tensor(info[k], dtype=torch.float32)[:, None, None] for k in ("mean", "std")
-            )
-            found.append((change(own * std + mean) - mean) / std)
+            of = {k: torch.tensor(info[k])[:, None, None].float() for k in ("mean", "std")}
+            found.append((change(own * of["std"] + of["mean"]) - of["mean"]) / of["std"])
         return replace(self, **{f"{part}_x": torch.cat(found).to(x.device)})
+
+    def corrupted(self, part: str, name: str, severity: int) -> "Dataset":
+        """A copy whose images of a part are under a corruption, with noise of that part's own."""
+        from bnstudy.data.corruptions import corrupted_part
+
+        return self.with_raw(part, corrupted_part(part, name, severity))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -26,29 +26,36 @@ STRENGTHS = {
 }
 
 
-def corrupt(images: Tensor, name: str, severity: int) -> Tensor:
+def corrupt(images: Tensor, name: str, severity: int, purpose: str = "corruption") -> Tensor:
     """The images under one shift: (n, C, H, W) to the same.
 
-    Noise comes from the stream (severity, 'corruption'): every network sees the same.
+    Noise comes from the stream (severity, purpose): every network sees the same.
 
     Raises KeyError for an unknown name.
     """
-    return CORRUPTIONS[name](images, STRENGTHS[name][severity - 1], severity)
+    stream = generator(severity, purpose)
+    return CORRUPTIONS[name](images, STRENGTHS[name][severity - 1], stream)
 
 
-def _contrast(x: Tensor, factor: float, severity: int) -> Tensor:
+def corrupted_part(part: str, name: str, severity: int) -> Callable[[Tensor], Tensor]:
+    """images -> the same under a shift; training and test images never have the same noise."""
+    purpose = "corruption" if part == "test" else f"corruption of {part}"
+    return lambda images: corrupt(images, name, severity, purpose)
+
+
+def _contrast(x: Tensor, factor: float, stream: torch.Generator) -> Tensor:
     return x * factor
 
 
-def _brightness(x: Tensor, added: float, severity: int) -> Tensor:
+def _brightness(x: Tensor, added: float, stream: torch.Generator) -> Tensor:
     return x + added
 
 
-def _noise(x: Tensor, sd: float, severity: int) -> Tensor:
-    return x + sd * torch.randn(x.shape, generator=generator(severity, "corruption"))
+def _noise(x: Tensor, sd: float, stream: torch.Generator) -> Tensor:
+    return x + sd * torch.randn(x.shape, generator=stream)
 
 
-def _blur(x: Tensor, sigma: float, severity: int) -> Tensor:
+def _blur(x: Tensor, sigma: float, stream: torch.Generator) -> Tensor:
     sigma = sigma * x.shape[-1] / 8
     reach = ceil(3 * sigma)
     at = torch.arange(-reach, reach + 1, dtype=x.dtype)
@@ -61,7 +68,7 @@ def _blur(x: Tensor, sigma: float, severity: int) -> Tensor:
     return x.view(shape)
 
 
-def _jpeg(x: Tensor, quality: int, severity: int) -> Tensor:
+def _jpeg(x: Tensor, quality: int, stream: torch.Generator) -> Tensor:
     pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     decoded = []
     for image in pixels:
@@ -74,7 +81,7 @@ def _jpeg(x: Tensor, quality: int, severity: int) -> Tensor:
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(x.dtype) / 255
 
 
-CORRUPTIONS: dict[str, Callable[[Tensor, float, int], Tensor]] = {
+CORRUPTIONS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
     "contrast": _contrast,
     "brightness": _brightness,
     "noise": _noise,

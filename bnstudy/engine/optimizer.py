@@ -49,8 +49,13 @@ class Optimizer:
         self.first = torch.zeros_like(stack.flat)
         self.second = torch.zeros_like(stack.flat) if self.config.name == "adam" else None
         self.average = None
+        self.averaged_statistics: dict[str, Tensor] = {}  # buffers of batch norms, averaged alike
         if self.config.weight_average:
             self.average = stack.flat.clone()
+            self.averaged_statistics = {
+                name: b.clone() for name, b in stack.buffers.items() if b.is_floating_point()
+            }
+            self._first_averaged = step_at(self.config.average_from, total)
             # a horizon shorter than a batch: the newest weights alone
             self._share = min(batch_size / self.config.weight_average, 1)
 
@@ -104,9 +109,11 @@ class Optimizer:
             root = (self.second / (1 - beta2 ** (step + 1))).sqrt_().add_(1e-8)
             self._move(self.first / root, self.factor(step) / (1 - beta1 ** (step + 1)))
         if self.average is not None:
-            # at first the plain mean: the horizon is not yet filled
-            share = max(1 / (step + 1), self._share)
+            # at first the plain mean: the horizon is not yet filled; before, the newest alone
+            share = max(1 / (max(step - self._first_averaged, 0) + 1), self._share)
             self.average.mul_(1 - share).add_(flat, alpha=share)
+            for name, value in self.averaged_statistics.items():
+                value.mul_(1 - share).add_(self.stack.buffers[name], alpha=share)
 
     def _clip(self, gradient: Tensor, limit: float) -> None:
         """Scale each network's gradient to a norm of at most `limit`, in place."""

@@ -99,8 +99,9 @@ class Snapshot:
 
 
 def _averages(update: Optimizer) -> list[Tensor]:
-    """What an optimiser keeps from step to step, of the same shape as the weights."""
-    return [t for t in (update.first, update.second, update.average) if t is not None]
+    """What an optimiser keeps from step to step, of the shape of the weights or of statistics."""
+    kept = [t for t in (update.first, update.second, update.average) if t is not None]
+    return [*kept, *update.averaged_statistics.values()]
 
 
 def _twice(epoch: Iterator[Tensor]) -> tuple[Iterator[Tensor], Tensor]:

@@ -119,6 +119,16 @@ class Stack:
             yield
 
     @contextmanager
+    def scored_by(self, task: Task) -> Iterator[None]:
+        """Another loss within the block, computed in float32 and not compiled."""
+        before = self.task, self.precision
+        self.task, self.precision = task, "float32"
+        try:
+            yield
+        finally:
+            self.task, self.precision = before
+
+    @contextmanager
     def training(self, training: bool) -> Iterator[None]:
         """Training or evaluation mode within the block, as before after it."""
         before = self.net.training

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnstudy.config import Config
+from bnstudy.config import Config, TrainConfig
 from bnstudy.data.samplers import (
     batches,
     classwise_order,
@@ -61,7 +62,7 @@ def train(
     per_epoch = n // size
     total = config.train.total_steps(n)
     update = Optimizer([c.optimizer for c in configs], stack, size, total)
-    order = Order(data, configs)
+    order, batch = Order(data, configs), training_batches(data, config.train)
     noise = [generator(c.seed, "noise") for c in configs]
     drawing = [m for m in stack.net.modules() if hasattr(m, "streams")]
     for i, module in enumerate(drawing):
@@ -92,7 +93,7 @@ def train(
                     if hasattr(module, "frozen"):
                         module.frozen = True
             # the whole batch, then this process's part: the noise is the same for any number
-            x, y = map(shard.part, data.take("train", next(order).to(device), noise))
+            x, y = map(shard.part, batch(next(order).to(device), noise))
             if config.evaluate.online:
                 with stack.training(False), undisturbed(stack.net, device):
                     for row, value in zip(log[1], task.score(stack.predict(x), y), strict=True):
@@ -105,6 +106,23 @@ def train(
             if step + 1 in due and shard.speaks:
                 yield rows(view, configs, probes, log[..., : step + 1], now.since)
                 now.since = step + 1
+
+
+def training_batches(data: Any, config: TrainConfig) -> Callable[..., tuple[Tensor, Tensor]]:
+    """(index, noise) -> images and labels of a training batch, with corrupted copies if asked."""
+    if config.corruption == "none":
+        return partial(data.take, "train")
+    others = data.corrupted("train", config.corruption, config.severity)
+
+    def joined(index: Tensor, noise: list[torch.Generator]) -> tuple[Tensor, Tensor]:
+        pairs = zip(data.take("train", index, noise), others.take("train", index), strict=True)
+        if config.copies == "behind":
+            x, y = map(torch.cat, pairs)
+        else:
+            x, y = (torch.stack(pair, dim=1).flatten(0, 1) for pair in pairs)
+        return x, y
+
+    return joined
 
 
 class Order:

@@ -7,14 +7,15 @@ of a single one; a stack of one is the network itself.
 """
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bnstudy.engine.stack import Stack
-from bnstudy.engine.tasks import Score
+from bnstudy.engine.tasks import Score, Task
 from bnstudy.norms import (
     Calibrator,
     CannotWiden,
@@ -98,6 +99,15 @@ class Widened(Stack):
         self._gradients = torch.compile(
             self.gradients, fullgraph=True, dynamic=False, options=options
         )
+
+    @contextmanager
+    def scored_by(self, task: Task) -> Iterator[None]:
+        compiled, self._gradients = self._gradients, self.gradients
+        try:
+            with super().scored_by(task):
+                yield
+        finally:
+            self._gradients = compiled
 
     def _side_by_side(self, x: Tensor) -> Tensor:
         """(N, S, C, *) as the wide network's input (N, S * C, *)."""

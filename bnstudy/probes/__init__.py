@@ -35,7 +35,10 @@ class Probe:
 
 
 PROBES: dict[str, Probe] = {
+    "adaptation": Probe("bnstudy.probes.adaptation:adaptation", 400),
+    "copies": Probe("bnstudy.probes.copies:copies", 3),
     "corruptions": Probe("bnstudy.probes.shift:corruptions", 60),
+    "averaged_weights": Probe("bnstudy.probes.statistics:averaged_weights", 4),
     "evaluation_batch": Probe("bnstudy.probes.shift:evaluation_batch", 23),
     "checkpoints": Probe("bnstudy.probes.statistics:checkpoints", 4, always=True),
     "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 9),

@@ -259,3 +259,27 @@ def _running(view: Any, name: str) -> tuple[Tensor, Tensor]:
     """The running moments of a layer, (S, channels) each."""
     mean, var = (view.stack.buffers[f"{name}.running_{key}"] for key in ("mean", "var"))
     return mean.reshape(view.stack.size, -1), var.reshape(view.stack.size, -1)
+
+
+def averaged_weights(view: Any) -> dict[str, Tensor]:
+    """Test error of the averaged weights by two more sources of statistics.
+
+    `averaged_statistics_error`: the running statistics averaged as the weights are;
+    `update_bn_error`: what torch.optim.swa_utils.update_bn makes, from all training examples in
+    batches of the training size. Beside them `test_error_averaged` (of the last weights, stale) and
+    `test_error_averaged_precise` (recomputed).
+    """
+    if not (view.config.optimizer.weight_average and view.has_batch_norm):
+        return {}
+    size = max(view.config.train.batch_size, 2)
+    everything = view.data.size("train")
+    with view.stack.training(False), view.update.averaged_weights():
+        recomputed = view.precise_statistics(everything, size, "mean_of_batches")
+        found = {}
+        for name, buffers in {
+            "averaged_statistics_error": view.update.averaged_statistics,
+            "update_bn_error": recomputed,
+        }.items():
+            with view.stack.with_buffers(buffers):
+                found[name] = view.score("test")[1]
+    return found

@@ -24,9 +24,10 @@ from bnstudy.studies.kit import FAILURES, arms
 from bnstudy.studies.learning_rate import LARGEST
 from bnstudy.studies.results import module
 from bnstudy.studies.sheets import panels_of
+from bnstudy.studies.test_time_adaptation import COLLAPSE
 
 CLASSES = 10  # of a stand-in
-OF_FAILURES = (FAILURES, LARGEST)  # estimands that are equal where no run failed, as here
+OF_FAILURES = (FAILURES, LARGEST, COLLAPSE)  # estimands that are equal where no run failed, as here
 TENTH = 1677722 / 2**24  # 0.1
 # a custom norm may have them
 WITH_STATISTICS = ("batch", "ghost", "noisy", "continual", "torch_batch", "custom")
@@ -40,9 +41,16 @@ ALWAYS = (*SCORES, "val_error", "train_loss", "train_error", "parameters", "trai
 SHIFTS = [f"{name}_{severity}" for name in ("contrast", "brightness", "noise", "blur", "jpeg")
           for severity in range(1, 6)]  # fmt: skip
 FACTORS = (0.25, 0.5, 1, 2, 5, 10)  # test lengths of the probe `lengths`, in training lengths
+STREAMS = ("mixed", "single", "sorted")
+STREAMED = [*(f"{shift}_{what}" for shift in ("noise", "blur")
+              for what in ("error", "late_error", "share")), "error/01", "error/02"]  # fmt: skip
 # probe -> the columns it adds for every network, and those only for networks with batch statistics;
 # of a course over checkpoints or time steps some that any run has
 PROBED: dict[str, tuple[list[str], list[str]]] = {
+    "adaptation": ([f"{s}_{w}_{c}" for s in STREAMS for w in ("source", "tent") for c in STREAMED],
+                   [f"{s}_batch_{c}" for s in STREAMS for c in STREAMED]),
+    "averaged_weights": ([], ["averaged_statistics_error", "update_bn_error"]),
+    "copies": (["corrupted_error"], ["corrupted_error_own"]),
     "corruptions": (
         [f"{shift}_{what}" for shift in SHIFTS for what in ("error", "ece")],
         [f"{shift}_{what}_batch{size}" for shift in SHIFTS for what in ("error", "ece")

@@ -204,6 +204,8 @@ def _check_batches(config: Config, dataset: Any) -> None:
             f"train.batch_size={train.batch_size} is larger than the training set ({n} examples of "
             f"{name}): use at most {n}"
         )
+    if train.corruption != "none":
+        _check_copies(config, dataset.kind)
     if not (train.classes_per_batch or train.classes_per_task):
         return
     if dataset.kind != "images":
@@ -225,6 +227,23 @@ def _check_batches(config: Config, dataset: Any) -> None:
                 f"classes, and {enough} classes of {name} have as many in training: give more data "
                 "or a smaller batch"
             )
+
+
+def _check_copies(config: Config, kind: str) -> None:
+    """Refuse corrupted copies of what is no image, and groups that do not divide what they join."""
+    train, size = config.train, config.norm.group_size
+    if kind != "images":
+        raise UserError(f"train.corruption={train.corruption} corrupts images, not {kind}")
+    if config.data.noise_every_step:
+        raise UserError(
+            "data.noise_every_step=true: corrupted copies would be without it; leave it out, or "
+            f"leave out train.corruption={train.corruption}"
+        )
+    if size and 2 * train.batch_size % size:
+        raise UserError(
+            f"norm.group_size={size} does not divide the {2 * train.batch_size} images that "
+            f"train.batch_size={train.batch_size} makes with their copies"
+        )
 
 
 def anatomy(config: Config, dataset: Any) -> Anatomy:

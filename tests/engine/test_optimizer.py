@@ -137,6 +137,42 @@ def test_averaged_weights_are_the_mean_of_the_steps_within_their_horizon():
     assert "test_error_averaged_precise" in history[-1]
 
 
+@pytest.mark.parametrize(("horizon", "first"), [(1e9, 0.0), (1e9, 0.6), (8.0, 0.6)])
+def test_weights_and_statistics_are_averaged_from_a_fraction_of_training_on(horizon, first):
+    """Six steps; from 0.6 on, that is of steps 5 and 6, the plain mean or that of the horizon."""
+    cfg = config(
+        optimizer__weight_average=horizon, optimizer__average_from=first, train__steps=6
+    )  # fmt: skip
+    stack = stack_of(cfg, data(), (0, 1))
+    update = Optimizer([cfg.optimizer] * 2, stack, 4, 6)
+    weights, statistics = [], []
+    for step in range(6):
+        stack.grad.copy_(torch.randn_like(stack.grad))
+        update(step)
+        weights.append(stack.flat.clone())
+        for name, buffer in stack.buffers.items():
+            if name.endswith("running_mean"):
+                buffer.normal_()
+        statistics.append({n: b.clone() for n, b in stack.buffers.items()})
+    begin = 4 if first else 0  # step 4 is the first that is not before 0.6 * 6 = 3.6
+    assert torch.allclose(update.average, torch.stack(weights[begin:]).mean(0), atol=1e-6)
+    assert update.averaged_statistics.keys() == {
+        n for n in stack.buffers if not n.endswith("num_batches_tracked")
+    }
+    # at step t the optimizer sees the statistics of the forward before it, here of t - 1
+    for name, value in update.averaged_statistics.items():
+        if name.endswith("running_mean"):
+            seen = torch.stack(
+                [statistics[t - 1][name] if t else 0 * value for t in range(begin, 6)]
+            )
+            assert torch.allclose(value, seen.mean(0), atol=1e-6), name
+
+
+def test_when_to_average_without_an_average_is_refused():
+    with pytest.raises(ValueError, match=r"set optimizer\.weight_average"):
+        config(optimizer__average_from=0.5)
+
+
 @pytest.mark.parametrize(
     ("fraction", "total", "step"),
     [(0.55, 100, 55), (1 / 3, 180, 60), (0.8, 180, 144), (0.551, 100, 56), (0, 7, 0), (1, 7, 7)],

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bnstudy import data, probes
+from bnstudy import data, norms, probes
 from bnstudy.config import Config
 from bnstudy.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from bnstudy.data.samplers import evaluation_order
 from bnstudy.engine.evaluate import View
 from bnstudy.engine.stack import make_stack
 from bnstudy.engine.train import train
@@ -32,6 +33,7 @@ def config(model="mlp", norm="batch", batch_size=20, **train):
             "norm": {"name": norm},
             "optimizer": {"lr": 0.05, "lr_rule": "none"},
             "train": {"batch_size": batch_size, "epochs": 3, **train},
+            "evaluate": {"stream": 20},
         }
     )
 
@@ -327,7 +329,7 @@ def test_a_network_of_nans_changes_nothing_that_probes_say_of_the_others(
     with_it = last_rows(cfg, [few], [0, 0, 0], names, lost=1)
     assert with_it[1]["diverged_at"] == 0
     for i in (0, 2):
-        assert with_it[i] == pytest.approx(healthy[i], rel=0, abs=0, nan_ok=True)
+        assert repr(with_it[i]) == repr(healthy[i])  # to the bit; NaN is NaN, too
 
 
 def of_contrast(contrast):
@@ -393,3 +395,56 @@ def test_the_gap_is_a_mean_over_layers_and_shrinks_with_the_batch(digits):
         assert row["variance_gap"] == pytest.approx(sum(layers) / len(layers))
         found[size] = row
     assert found[10]["mean_gap"] > found[50]["mean_gap"] > 0
+
+
+def averaging(model="resnet", norm="batch", **optimizer):
+    cfg = config(model, norm)
+    own = {"weight_average": 1e9, "average_from": 0.5, **optimizer}
+    return cfg.model_copy(update={"optimizer": cfg.optimizer.model_copy(update=own)})
+
+
+def test_updated_statistics_are_those_of_torch(digits):
+    """torch's update_bn on the same weights with torch's own layers: the same test error.
+
+    Float32 sums in another order: one of 400 examples may turn.
+    """
+    cfg = averaging()
+    configs = [cfg.model_copy(update={"seed": s}) for s in (0, 1)]
+    stack = make_stack([run.build(c, (1, 8, 8), 10) for c in configs], CPU, known=True)
+    kept = {}
+
+    class Kept:
+        always = False
+
+        def measure(self, view):
+            with view.update.averaged_weights():
+                kept["nets"] = [stack.alone(i) for i in (0, 1)]
+            return {}
+
+    *_, rows = train(stack, digits, configs, [*probes.find(["averaged_weights"]), Kept()])
+    for seed, (net, row) in enumerate(zip(kept["nets"], rows, strict=True)):
+        for name, layer in list(norms.batch_norms(net).items()):
+            theirs = torch.nn.BatchNorm2d(layer.num_features)
+            theirs.load_state_dict(layer.state_dict())
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, theirs)
+        order, _ = evaluation_order(200, seed, 1)
+        torch.optim.swa_utils.update_bn(digits.train_x[order].split(20), net)
+        with torch.no_grad():
+            answers = net.eval()(digits.test_x).argmax(-1)
+        wrong = (answers != digits.test_y).float().mean().item()
+        assert row["update_bn_error"] == pytest.approx(wrong, abs=1.5 / 400)
+
+
+def test_averages_over_the_last_step_alone_are_the_last_weights(digits):
+    """A horizon within a batch: stale and averaged statistics are the running ones themselves."""
+    _, rows = trained(averaging(weight_average=1.0), digits, ("averaged_weights",))
+    for row in rows:
+        assert row["averaged_statistics_error"] == row["test_error"] == row["test_error_averaged"]
+
+
+def test_without_an_average_or_batch_norm_there_is_nothing_to_say(digits):
+    plain = config("resnet")
+    for cfg in (plain, averaging(norm="layer")):
+        _, rows = trained(cfg, digits, ("averaged_weights",))
+        assert "update_bn_error" not in rows[0]

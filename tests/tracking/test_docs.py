@@ -16,6 +16,7 @@ from bnstudy.work.trainer import Trainer
 
 DOCS = (Path(__file__).parents[2] / "docs/wandb.md").read_text()
 PLACES = {"<n>": r"\d+(\.\d+)?", "<shift>": "(contrast|brightness|noise|blur|jpeg)",
+          "<stream>": "(mixed|single|sorted)", "<way>": "(source|batch|tent)",
           "<verdict>": ".+", "<image>": "[a-z]+"}  # fmt: skip
 SIZE = {"model": {"name": "mlp", "hidden": [8]}, "train": {"batch_size": 8, "steps": 4}}
 # together they have every probe, and everything else that has a metric of its own
@@ -24,9 +25,12 @@ CONFIGS = [
      "evaluate": {"steps": 1, "online": True,
                   "probes": ["corruptions", "evaluation_batch", "checkpoints", "precise_samples",
                              "effective_m", "renorm", "statistics_gap", "composition", "affine",
-                             "steps_to_loss", "fit", "step_time"]}},
+                             "steps_to_loss", "fit", "step_time", "adaptation",
+                             "averaged_weights"], "stream": 40}},
     {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "classes_per_task": 2},
      "evaluate": {"probes": ["forgetting"]}},
+    {**SIZE, "data": {"train_size": 40}, "train": {**SIZE["train"], "corruption": "noise"},
+     "evaluate": {"probes": ["copies"]}},
     {"data": {"name": "text", "length": 6, "train_size": 32}, "train": SIZE["train"],
      "model": {"name": "recurrent", "hidden": [4]},
      "evaluate": {"probes": ["lengths", "shared_statistics", "step_statistics",

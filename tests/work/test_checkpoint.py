@@ -24,6 +24,9 @@ KINDS = {
     "adam, averaged and scheduled": {
         **IMAGES, "optimizer": {"name": "adam", "lr": 0.01, "weight_average": 20.0,
                                 "schedule": "cosine", "weight_decay": 0.1, "clip_norm": 1.0}},
+    "averaged late, statistics, too": {
+        **IMAGES, "optimizer": {"weight_average": 1e9, "average_from": 0.3},
+        "evaluate": {"probes": ["averaged_weights"]}},
     "a residual network": {**IMAGES, "model": {"name": "resnet", "width": 2}},
     "recurrent": {**ROWS, "evaluate": {"steps": 6, "probes": ["step_statistics"]}},
     "lengths that are cut": {
