@@ -82,10 +82,7 @@ PROBED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "effective_m": ([], ["effective_m", "effective_m/00"]),
     "renorm": ([], ["log_r/01", "d/01"]),
-    "statistics_gap": (
-        [],
-        [f"{what}{layer}" for what in ("mean_gap", "variance_gap") for layer in ("", "/01")],
-    ),
+    "statistics_gap": ([], ["mean_gap", "mean_gap/01", "variance_gap", "variance_gap/01"]),
     "landscape": (
         [f"{name}{unit}/{k:02d}" for k in (1, 2) for unit in ("", "_relative")
          for name in ("loss_range", "gradient_range", "smoothness")],
