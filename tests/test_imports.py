@@ -162,6 +162,7 @@ MODULES = {
     ".studies.results": HEAVY,
     ".studies.sheets": HEAVY,
     ".studies.sync": HEAVY,
+    ".studies.transformer_norms": HEAVY,
     ".studies.length_generalization": HEAVY,
     ".studies.recurrent_gradient": HEAVY,
     ".studies.sequence_length": HEAVY,

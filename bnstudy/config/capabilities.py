@@ -39,6 +39,11 @@ class Norm:
     momenta: bool = True  # networks of a stack may differ in norm.momentum
 
     @property
+    def over_batch(self) -> bool:
+        """Whether its statistics are of several examples."""
+        return "momentum" in self.settings
+
+    @property
     def population(self) -> bool:
         """Whether it has population statistics, which norm.freeze_at freezes."""
         return "freeze_at" in self.settings
@@ -86,6 +91,9 @@ MODELS = {
     "resnet": Model(("depth", "width", "init_scale", "branch", "dropout", "scaled_weights")),
     "vgg": Model(("depth", "width")),
     "deep": Model(("depth", "width", "residual", "activation", "init_scale", "branch")),
+    "transformer": Model(
+        ("depth", "width", "heads"), ("sequences",), foldable=False, processes=False
+    ),
     "recurrent": Model(
         _RECURRENT, ("sequences",), foldable=False, compiles=False, processes=False, recurrent=True
     ),
@@ -97,8 +105,8 @@ MODELS = {
     # the whole ModelConfig is handed to the user's own function
     "custom": Model(
         (
-            "depth", "width", "arch", "normalized", "residual", "residual_scaling", "activation",
-            "init_scale", "branch", "dropout", "scaled_weights", *_RECURRENT, *_OWN,
+            "depth", "width", "heads", "arch", "normalized", "residual", "residual_scaling",
+            "activation", "init_scale", "branch", "dropout", "scaled_weights", *_RECURRENT, *_OWN,
         ),
         ("images", "sequences", "photographs"),
         widens=False,
@@ -123,6 +131,8 @@ NORMS = {
     "rms": Norm(_ANY),
     "filter_response": Norm(_ANY),
     "online": Norm(_ANY, stackable=False),
+    "dyt": Norm(("affine", "gamma_init"), widens=True),
+    "power": Norm((*_ANY, "momentum", "warmup"), widens=True, momenta=False),
     "continual": Norm((*_BATCH, *_GROUPS)),
     "noisy": Norm(_BATCH, stackable=False, foldable=True),
     "torch_batch": Norm(

@@ -96,9 +96,10 @@ class ModelConfig(Part):
         ge=1,
         le=DEEP,
         description="resnet: 6n + 2 layers; dncnn, deep: layers; vgg: convolutions; edsr: blocks; "
-        "unet: levels",
+        "unet: levels; transformer: blocks",
     )
     width: int = Field(8, ge=1, le=WIDE, description="channels; of the first stage where they grow")
+    heads: int = later(2, "transformer: attention heads, which divide the width", ge=1, le=WIDE)
     hidden: tuple[Annotated[int, Field(ge=1, le=MANY)], ...] = Field(
         (64, 32), min_length=1, description="mlp: hidden widths; recurrent: units of each layer"
     )
@@ -181,6 +182,9 @@ class NormConfig(Part):
     min_count: int = later(2, "valid examples that a time step's statistics need", ge=2, le=MANY)
     below_min: Literal["last_step", "error"] = later(
         "last_step", "with fewer: the last step's statistics, counted, or an error"
+    )
+    warmup: int = later(
+        0, "power: updates that use the batch's own statistics, before running ones", ge=0, le=LONG
     )
     sync: bool = later(False, "batch: statistics over all processes of train.processes")
     weight_standardization: bool = later(False, "standardize the weights of convolutions, linears")

@@ -130,7 +130,7 @@ class Widened(Stack):
 
 
 class SeedLinear(nn.Module):
-    """S linear layers side by side: (N, S * inputs) -> (N, S * outputs)."""
+    """S linear layers side by side: (N, *, S * inputs) -> (N, *, S * outputs)."""
 
     def __init__(self, size: int, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__()
@@ -139,7 +139,8 @@ class SeedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.view(len(x), self.size, -1).transpose(0, 1)  # (S, N, inputs)
+        lead = x.shape[:-1]
+        x = x.reshape(lead.numel(), self.size, -1).transpose(0, 1)  # (S, N, inputs)
         weight = self.weight
         if torch.is_autocast_enabled(x.device.type):  # which looks into no autograd.Function
             lower = torch.get_autocast_dtype(x.device.type)
@@ -147,7 +148,7 @@ class SeedLinear(nn.Module):
         y = Product.apply(x, weight)
         if self.bias is not None:
             y = y + self.bias[:, None].to(y.dtype)
-        return y.transpose(0, 1).flatten(1)
+        return y.transpose(0, 1).reshape(*lead, -1)
 
 
 class Product(torch.autograd.Function):

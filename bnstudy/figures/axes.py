@@ -139,7 +139,8 @@ def _check(panel: Panel, curve: Curve) -> None:
 def _curves(ax: Axes, panel: Panel) -> list[Name]:
     places = Places(panel)
     lanes = [curve for curve in panel.curves if curve.source == "measured"]
-    width = min(LANE, LANES / max(len(lanes), 1)) if len(lanes) > 1 else 0.0
+    apart = panel.kind == "scatter"
+    width = min(LANE, LANES / max(len(lanes), 1)) if len(lanes) > 1 and not apart else 0.0
     names = [
         Name(b.label, math.nan, (b.low + b.high) / 2, GREY, {}, (0, (4, 2))) for b in panel.bands
     ]
@@ -153,9 +154,9 @@ def _curves(ax: Axes, panel: Panel) -> list[Name]:
         own = own.sort_values("_x")
         where, mean = places.at(own["x"], aside), own["mean"].to_numpy(dtype=float)
         color, marker = curve.style.color, _marker(curve)
-        every = max(1, len(own) // 8) if len(own) >= DENSE else 1
+        every = max(1, len(own) // 8) if len(own) >= DENSE and not apart else 1
         line = OTHERS if curve.source != "measured" else MODES[curve.mode].linestyle
-        if places.words:  # between words there is nothing
+        if places.words or apart:  # between words, and between runs, there is nothing
             line = "none"
         ax.plot(where, _inside(mean, bottom, top), color=color, linestyle=line, zorder=4,
                 markevery=every, clip_on=False, **marker)  # fmt: skip
@@ -342,7 +343,10 @@ def _x_axis(ax: Axes, panel: Panel, places: Places) -> None:
     if panel.x in BASE:
         ax.set_xscale("log", base=BASE[panel.x])
         ax.xaxis.set_minor_locator(NullLocator())
-    if places.words or len(places.values) <= MANY:
+    if panel.kind == "scatter":
+        if panel.x in BASE and places.values:
+            _decimal_ticks(ax.xaxis, (places.values[0], places.values[-1]))
+    elif places.words or len(places.values) <= MANY:
         ax.xaxis.set_major_locator(FixedLocator(places.values))
     elif panel.x in BASE:
         ax.xaxis.set_major_locator(FixedLocator(_round_ticks(panel.x, places.values)))
@@ -367,8 +371,12 @@ def _round_ticks(scale: str, values: Sequence[float]) -> list[float]:
 def _value_axis(axis: Any, panel: Panel, limits: Sequence[float]) -> None:
     """Plain numbers on the axis of the values."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    if panel.y != "log10":
-        return
+    if panel.y == "log10":
+        _decimal_ticks(axis, limits)
+
+
+def _decimal_ticks(axis: Any, limits: Sequence[float]) -> None:
+    """Of a logarithmic axis: few round numbers within its limits."""
     first, last = (math.floor(math.log10(end)) for end in limits)
     ticks: list[float] = []
     for steps in TICKS:

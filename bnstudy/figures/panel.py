@@ -15,7 +15,7 @@ import pandas as pd
 from bnstudy.figures.style import Style
 
 Source = Literal["measured", "published", "digitised", "unconfirmed", "predicted"]
-Kind = Literal["curves", "dots"]
+Kind = Literal["curves", "dots", "scatter"]
 Scale = Literal["log2", "log10", "linear", "names"]
 COLUMNS = ("x", "mean", "low", "high")  # that the points of a curve have
 
@@ -58,6 +58,7 @@ class Panel:
     title:   the subject, such as "contrast digits, ResNet".
     curves:  arms over x, or with kind "dots" one dot and interval each, in rows from the top down:
              x of the points is then ignored and the axis of values is horizontal.
+             "scatter": every point is a run's, at its own x, and no line joins them.
     xlabel, ylabel: with units; ylabel names the values in both kinds.
     x:       scale of the x axis; "names": x are words, in the order of their first occurrence.
     y:       scale of the values.

@@ -37,6 +37,8 @@ STYLES: dict[str, Style] = {
     "rms": Style("#999933", ">", "root mean square"),
     "noisy": Style("#AA4499", "*", "noisy batch"),
     "continual": Style("#44AA99", "d", "continual"),
+    "dyt": Style("#661500", (5, 1, 0), "dynamic tanh"),
+    "power": Style("#EECC66", (6, 0, 0), "power"),
     "torch_batch": Style("#555555", (4, 1, 45), "batch (torch.nn)"),
 }
 # For normalizations that users bring: markers that no known name has, chosen by the name's hash.

@@ -21,6 +21,7 @@ from bnstudy.models.recurrent import recurrent
 from bnstudy.models.resnet import resnet
 from bnstudy.models.stylizer import stylizer
 from bnstudy.models.torchvision import torchvision
+from bnstudy.models.transformer import transformer
 from bnstudy.models.unet import unet
 from bnstudy.models.vgg import vgg
 
@@ -50,6 +51,7 @@ MODELS: dict[str, Builder] = {
     "edsr": edsr,
     "unet": unet,
     "stylizer": stylizer,
+    "transformer": transformer,
     "custom": custom,
 }
 

@@ -19,10 +19,12 @@ from .batch_norm import EVALUATIONS, BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
 from .calibrate import ESTIMATORS, Calibrator, calibrate
 from .choose import NORMS, PRESETS, make, parameters_of
+from .dynamic_tanh import DynamicTanh
 from .functional import Moments
 from .modes import batch_norms, evaluation_mode, freeze, synchronize
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .power import PowerNorm
 from .step_batch_norm import StepBatchNorm
 from .torch_batch import TorchBatchNorm
 from .weight_standardization import WeightStandardization, standardize_weights
@@ -43,6 +45,7 @@ __all__ = [
     "Calibrator",
     "CannotWiden",
     "ContinualNorm",
+    "DynamicTanh",
     "FilterResponseNorm",
     "Finding",
     "Folded",
@@ -55,6 +58,7 @@ __all__ = [
     "NoisyBatchNorm",
     "Norm",
     "OnlineNorm",
+    "PowerNorm",
     "RMSNorm",
     "StepBatchNorm",
     "Swap",

@@ -8,8 +8,10 @@ from .arguments import one_of, parameters_of
 from .base import NoNorm, Norm
 from .batch_norm import BatchNorm
 from .batch_norm_kin import ContinualNorm, GhostBatchNorm, NoisyBatchNorm
+from .dynamic_tanh import DynamicTanh
 from .online import OnlineNorm
 from .per_example import FilterResponseNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from .power import PowerNorm
 from .torch_batch import TorchBatchNorm
 
 NORMS: dict[str, type[Norm]] = {
@@ -22,6 +24,8 @@ NORMS: dict[str, type[Norm]] = {
     "rms": RMSNorm,
     "filter_response": FilterResponseNorm,
     "online": OnlineNorm,
+    "dyt": DynamicTanh,
+    "power": PowerNorm,
     "continual": ContinualNorm,
     "noisy": NoisyBatchNorm,
     "torch_batch": TorchBatchNorm,

@@ -44,6 +44,9 @@ PROBES: dict[str, Probe] = {
     "precise_samples": Probe("bnstudy.probes.statistics:precise_samples", 9),
     "affine": Probe("bnstudy.probes.statistics:affine", 0),
     "effective_m": Probe("bnstudy.probes.statistics:effective_m", 1),
+    "statistics_gap": Probe(
+        "bnstudy.probes.statistics:statistics_gap", 1, True, ("images", "sequences")
+    ),
     "renorm": Probe("bnstudy.probes.statistics:renorm", 3, always=True),
     "landscape": Probe("bnstudy.probes.landscape:landscape", 10, always=True),
     "covariate_shift": Probe("bnstudy.probes.landscape:covariate_shift", 5, always=True),

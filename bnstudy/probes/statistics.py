@@ -217,6 +217,50 @@ def precise_samples(view: Any) -> dict[str, Tensor]:
     return found
 
 
+def statistics_gap(view: Any) -> dict[str, Tensor]:
+    """How far a batch's moments are from the running ones, over training (Shen et al. 2020, 3.1).
+
+    Of 32 training batches (or ghost groups), with the weights of the moment; a layer's distances
+    are relative: |mean_B - mean| / |sd| and |var_B - var| / |var|, norms over its channels, means
+    over the batches. `mean_gap`, `variance_gap`: means over layers and evaluations. By layer, after
+    the last evaluation: `mean_gap/01`, `variance_gap/01`, ... Evaluations after few updates also
+    measure what is left of the running moments' initial values. The source's distances are not
+    relative. Not of statistics by time step.
+    """
+    layers = batch_norms(view.stack.net).values()
+    if not layers or any(isinstance(layer, StepBatchNorm) for layer in layers):
+        return {}
+    gaps = [
+        relative_gaps(*moments, *_running(view, name))
+        for name, moments in batch_moments(view, group_size(view)).items()
+    ]
+    found = {}
+    for what, own in zip(("mean_gap", "variance_gap"), zip(*gaps, strict=True), strict=True):
+        so_far = view.memory.setdefault(what, [])
+        so_far.append(torch.stack(own).mean(0))
+        found |= {f"{what}/{i:02d}": gap for i, gap in enumerate(own, start=1)}
+        found[what] = torch.stack(so_far).mean(0)
+    return found if view.last else {}
+
+
+def relative_gaps(
+    mean: Tensor, var: Tensor, population_mean: Tensor, population_var: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Distances (S,) of batch moments (batches, S, channels) from the population's (S, channels).
+
+    Of the mean in the population's standard deviations, of the variance in its variances.
+    """
+    distance = (mean - population_mean).norm(dim=-1) / population_var.sqrt().norm(dim=-1)
+    of_variance = (var - population_var).norm(dim=-1) / population_var.norm(dim=-1)
+    return distance.mean(0), of_variance.mean(0)
+
+
+def _running(view: Any, name: str) -> tuple[Tensor, Tensor]:
+    """The running moments of a layer, (S, channels) each."""
+    mean, var = (view.stack.buffers[f"{name}.running_{key}"] for key in ("mean", "var"))
+    return mean.reshape(view.stack.size, -1), var.reshape(view.stack.size, -1)
+
+
 def averaged_weights(view: Any) -> dict[str, Tensor]:
     """Test error of the averaged weights by two more sources of statistics.
 

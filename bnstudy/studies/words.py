@@ -10,7 +10,8 @@ TITLES = {"mlp": "MLP", "lenet": "LeNet", "lenet_maps": "LeNet, norms on maps on
           "vgg": "VGG-like", "contrast_digits": "contrast digits",
           "patches": "photo patches", "cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10 (JPEG)",
           "fashion_mnist": "Fashion-MNIST", "photos": "photographs", "dncnn": "DnCNN",
-          "edsr": "EDSR-like", "unet": "U-Net", "stylizer": "stylizer"}  # fmt: skip
+          "edsr": "EDSR-like", "unet": "U-Net", "stylizer": "stylizer",
+          "transformer": "Transformer"}  # fmt: skip
 
 
 def titled(data: str, model: str) -> str:

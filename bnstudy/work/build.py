@@ -142,6 +142,12 @@ def _check_parts(config: Config, dataset: Any) -> None:
         value = getattr(getattr(config, group), name)
         if value != default:
             raise capabilities.refusal(key, value, config)
+    over_steps = capabilities.NORMS[norm].over_batch and model == "transformer"
+    if over_steps and config.data.min_length not in (None, config.data.length):
+        raise UserError(
+            f"data.min_length={config.data.min_length} pads sequences, and norm={norm} would count "
+            "the padding in its statistics: leave it out, or choose norm=layer, rms, dyt or none"
+        )
     steps = _steps(config, tuple(dataset.shape))
     if steps and config.norm.time_steps is not None and config.norm.time_steps < steps:
         raise UserError(

@@ -55,7 +55,8 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def network(cfg: Config) -> torch.nn.Module:
-    return build(cfg, (3, 7) if MODELS[cfg.model.name].recurrent else (1, 8, 8), 10)
+    sequences = MODELS[cfg.model.name].inputs == ("sequences",)
+    return build(cfg, (3, 7) if sequences else (1, 8, 8), 10)
 
 
 def test_every_choice_has_a_row():

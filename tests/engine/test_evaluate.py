@@ -135,7 +135,11 @@ def test_however_often_it_is_measured_training_gives_the_same_bits(model, norm):
         norm={"name": norm, **EXTRA.get(norm, {})},
     )
     dataset = SEQUENCES if recurrent else data()
-    names = ["gradient_norm", "shared_statistics"] if recurrent else ["effective_m", "renorm"]
+    names = (
+        ["gradient_norm", "shared_statistics"]
+        if recurrent
+        else ["effective_m", "renorm", "statistics_gap"]
+    )
     often, once = (after_training(cfg, dataset, every, names) for every in (1, 5))
     for name, value in once.items():
         assert torch.equal(often[name], value), name

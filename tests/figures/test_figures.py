@@ -424,3 +424,16 @@ def test_an_interval_is_not_broken_between_lines():
     text = figures.lines.folded("a name of some length: +1.2 [0.1, 2.3]", 90, 9)
     assert "[0.1, 2.3]" in text.splitlines()
     assert "\n" not in figures.lines.folded("[1.25, 2.75]", 1, 9)
+
+
+def test_in_a_scatter_every_run_is_a_marker_at_its_own_x_and_no_line_joins_them():
+    points = pd.DataFrame({"x": [0.11, 0.3, 0.9], "mean": [1.0, 3.0, 2.0], "low": np.nan,
+                           "high": np.nan})  # fmt: skip
+    own = Curve("runs", points, hue(0))
+    other = Curve("others", points.assign(mean=0.5), hue(1))
+    (ax,) = axes(Panel("scatter", [own, other], kind="scatter", x="log10"))
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    assert [line.get_linestyle() for line in drawn] == ["None", "None"]
+    for line in drawn:
+        np.testing.assert_allclose(line.get_xdata(), points["x"])
+    assert list(ax.get_xticks()) == [0.2, 0.5] or len(ax.get_xticks()) > 2

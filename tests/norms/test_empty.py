@@ -35,11 +35,13 @@ NORMS = {
     "InstanceNorm(3, affine=False)": "torch_instance(3)",
     "FilterResponseNorm(3)": None,
     "FilterResponseNorm(3, learn_eps=True)": None,
+    "DynamicTanh(3)": None,
+    "PowerNorm(3)": None,
     "OnlineNorm(3)": None,
     "OnlineNorm(3, guard='layer')": None,
     "NoNorm(3)": None,
 }
-WITHOUT_BACKEND = ("NoNorm",)
+WITHOUT_BACKEND = ("NoNorm", "DynamicTanh")
 
 CHILD = """
 import json, sys

@@ -25,6 +25,8 @@ VARIANTS = {
     "continual": {"num_groups": 3},
     "online": {},
     "filter_response": {},
+    "dyt": {},
+    "power": {"warmup": 2},
 }
 X = 3 + 2 * torch.randn(8, 4, 5, 5, generator=torch.Generator().manual_seed(0))
 

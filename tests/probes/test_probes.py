@@ -357,6 +357,46 @@ def test_corruptions_of_a_network_do_not_depend_on_its_stack_mates_data():
         assert together[1][key] == pytest.approx(alone[1][key], abs=1.5 / 400), key
 
 
+def test_relative_gaps_are_distances_over_channels_and_means_over_batches():
+    """Two batches, one network, two channels of variances 4 and 1."""
+    mean, var = (
+        torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]]),
+        torch.tensor([[[4.0, 1.0]], [[7.0, 5.0]]]),
+    )
+    found = statistics.relative_gaps(mean, var, torch.zeros(1, 2), torch.tensor([[4.0, 1.0]]))
+    assert found[0].tolist() == pytest.approx([3.5 / 5**0.5])  # |sd| = sqrt(4 + 1)
+    assert found[1].tolist() == pytest.approx([2.5 / 17**0.5])  # 0 and |(3, 4)|, |var| = |(4, 1)|
+
+
+def test_there_is_no_gap_where_the_running_statistics_are_the_batch_s_own(digits):
+    """As of r and d above: Bessel's correction of the variance, 1 / 200 of it, is left."""
+    cfg = config("mlp", batch_size=200, epochs=None, steps=1)
+    cfg = cfg.model_copy(
+        update={
+            "norm": cfg.norm.model_copy(update={"momentum": 1.0}),
+            "optimizer": cfg.optimizer.model_copy(update={"lr": 1e-12}),
+        }
+    )
+    _, rows = trained(cfg, digits, ("statistics_gap",))
+    for row in rows:
+        assert row["variance_gap"] == pytest.approx(1 / 200, rel=0.05)
+        assert row["mean_gap"] < 1e-4
+
+
+def test_the_gap_is_a_mean_over_layers_and_shrinks_with_the_batch(digits):
+    found = {}
+    for size in (10, 50):
+        # so many steps that nothing is left of the running statistics' initial values
+        cfg = config("mlp", batch_size=size, epochs=None, steps=80)
+        once = cfg.evaluate.model_copy(update={"steps": 80})
+        cfg = cfg.model_copy(update={"evaluate": once})
+        _, (row, _) = trained(cfg, digits, ("statistics_gap",))
+        layers = [v for k, v in row.items() if k.startswith("variance_gap/")]
+        assert row["variance_gap"] == pytest.approx(sum(layers) / len(layers))
+        found[size] = row
+    assert found[10]["mean_gap"] > found[50]["mean_gap"] > 0
+
+
 def averaging(model="resnet", norm="batch", **optimizer):
     cfg = config(model, norm)
     own = {"weight_average": 1e9, "average_from": 0.5, **optimizer}
