@@ -22,7 +22,7 @@ from bnstudy.figures import Panel
 from bnstudy.stats import UNCOUNTED, Claim, families
 from bnstudy.studies.kit import FAILURES, arms
 from bnstudy.studies.learning_rate import LARGEST
-from bnstudy.studies.probed import PROBED
+from bnstudy.studies.probed import FACTORS, PROBED
 from bnstudy.studies.results import module
 from bnstudy.studies.sheets import panels_of
 from bnstudy.studies.test_time_adaptation import COLLAPSE
