@@ -117,9 +117,9 @@ def longer(panel: Panel) -> pd.DataFrame:
 
 
 def chosen(panel: Panel, norm: str) -> pd.DataFrame:
-    """The runs of an arm at its own best rate."""
+    """The runs of an arm at its own best rate, by seed: sums come in one order."""
     rates = best(arm(panel, norm))
-    rows = select(panel.rows, {NORM: norm})
+    rows = select(panel.rows, {NORM: norm}).sort_values("seed")
     return rows[rows[LR] == rows["seed"].map(rates)]
 
 
