@@ -1,6 +1,7 @@
 """Figures as files, and the words below them."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,20 @@ def content(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(rc()):
         figure.savefig(buffer, format=kind, metadata=UNDATED[kind])
-    return buffer.getvalue()
+    return numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def numbered(svg: bytes) -> bytes:
+    """An SVG whose markers and clipping areas are numbered as they come.
+
+    matplotlib names them by hashes of coordinates, whose last bits vary from drawing to drawing.
+    """
+    names: dict[bytes, bytes] = {}
+
+    def name(found: re.Match[bytes]) -> bytes:
+        return names.setdefault(found[0], found[1] + str(len(names)).encode())
+
+    return re.sub(rb'(?<=[#"])([mp])[0-9a-f]{10}(?=[")])', name, svg)
 
 
 def save(figure: Figure, folder: str | Path, stem: str = "figure") -> list[Path]:

@@ -52,7 +52,8 @@ def prepared(table: pd.DataFrame) -> list[Panel]:
     names = names.mask(table[BRANCH] == "skipinit", "skipinit")
     names = names.mask(table[SCALED].astype(bool), "normalizer_free")
     clipped = pd.to_numeric(table[CLIP]).notna()
-    return panels(extended(table, {ARM: names.mask(clipped, names + "_clipped")}))
+    named = extended(table, {ARM: names.mask(clipped, names + "_clipped")})
+    return panels(named.sort_values([ARM, SIZE, "seed"]))  # figures do not follow a file's order
 
 
 # --- what is judged ------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ def test_no_image_model_reads_sequences():
     x, y = torch.zeros(20, 3, 7), torch.zeros(20, 7, dtype=torch.long)
     sequences = Dataset(x, y, x, y, x, y, num_classes=2)
     for model in ("mlp", "lenet", "resnet", "torchvision"):
-        with pytest.raises(UserError, match=f"model={model} reads images.*model=recurrent"):
+        with pytest.raises(
+            UserError, match=f"model={model} reads images.*choose model=.*recurrent"
+        ):
             check(config(model), sequences)
     check(config("recurrent"), sequences)
 
