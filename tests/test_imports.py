@@ -158,7 +158,7 @@ MODULES = {
     ".studies.online_stream": HEAVY,
     ".studies.looks": HEAVY,
     ".studies.planned": HEAVY,
-    ".studies.probed": ["numpy", "pandas"],
+    ".studies.probed": HEAVY,
     ".studies.population_estimate": HEAVY,
     ".studies.results": HEAVY,
     ".studies.sheets": HEAVY,
