@@ -34,12 +34,16 @@ def trouble(address: str, key: str) -> str:
     """Why a server does not take our runs; empty when it does, or only its client can tell."""
     if not key:
         return NO_KEY
-    found = [f"{address} does not answer within {PATIENCE:g} s"]
+    found = [_silent(address)]
     # apart, because neither looking up a name nor an answer in drops obeys a timeout
     asked = threading.Thread(target=lambda: found.append(_asked(address, key)), daemon=True)
     asked.start()
     asked.join(PATIENCE)
     return found[-1]
+
+
+def _silent(address: str) -> str:
+    return f"{address} does not answer within {PATIENCE:g} s"
 
 
 def _asked(address: str, key: str) -> str:
@@ -58,12 +62,18 @@ def _asked(address: str, key: str) -> str:
     except URLError as error:
         if "certificate" in str(error).lower():  # W&B has its own
             return ""
-        return f"{address} cannot be reached ({getattr(error.reason, 'strerror', error.reason)})"
+        return _unreached(address, error.reason)
     except ValueError:
         return f"{address} is no W&B server"
     except OSError as error:
-        return f"{address} cannot be reached ({error.strerror or error})"
+        return _unreached(address, error)
     return "" if _known(said) else f"{address} refuses the API key"
+
+
+def _unreached(address: str, reason: object) -> str:
+    if isinstance(reason, TimeoutError):  # the same silence, whichever of the two clocks ends first
+        return _silent(address)
+    return f"{address} cannot be reached ({getattr(reason, 'strerror', None) or reason})"
 
 
 def _known(said: Any) -> bool:
