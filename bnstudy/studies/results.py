@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ FUNCTIONS = ("headline", "claims")  # of a study's module; `details` may be a th
 # code that draws and judges all studies
 SHARED = ("kit", "words", "drawing", "looks", "pixels", "results", "sheets")
 STAMP = "complete"  # holds the hash of what the files beside it were made from
+OUTSIDE = ("hydra.", "tracker.", "data.root")  # settings of a command that are not of its grid
 STATED = {
     "name",
     "group",
@@ -163,6 +165,18 @@ def rule_of(cells: Sequence[Config]) -> str:
     return " / ".join(rules).replace(", lr none", "").replace("lr linear", "lr ~ batch")
 
 
+def changed(study: StudyConfig, command: str) -> list[str]:
+    """The words of a command by which a grid is not the one that its study states."""
+    axes = {axis for grid in study.scales.values() for axis in grid.axes}
+    found = []
+    for word in shlex.split(command):
+        key, equals, _ = word.partition("=")
+        own = key in axes or key == "seeds" or ("." in key and not key.startswith(OUTSIDE))
+        if equals and own:
+            found.append(word)
+    return found
+
+
 def sources(study: StudyConfig) -> str:
     """Hash of the study as stated and of all code that draws and judges it."""
     own = HERE / "studies" / f"{study.name}.py"
@@ -243,8 +257,10 @@ def _write(
     write_atomically(folder / "table.csv", table.to_csv(index=False))
     write_json(folder / "claims.json", plainly)
     failed = _failures(study, table, folder)
+    other = changed(study, command)
     description = {
         **study.model_dump(include=STATED),
+        "rule": "; changed here: ".join(filter(None, [study.rule, " ".join(other)])),
         "scale": scale,
         "seeds": seeds,
         "n_runs": len(table),
@@ -257,7 +273,7 @@ def _write(
         **standing,
         "registered": registered,
         "looks": _looked(looks),
-        "power": _power(study, scale),
+        "power": {} if other else _power(study, scale),  # of the grid as it is stated
         "created_with": {
             "bnstudy": __version__,
             "python": platform.python_version(),

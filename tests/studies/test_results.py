@@ -304,6 +304,17 @@ def test_the_comparison_rule_is_said_in_words():
     assert "equal" in results.rule_of([Config()])
 
 
+def test_a_grid_that_a_command_changed_says_so():
+    study = StudyConfig(
+        name="own", scales={"quick": Grid(seeds=[0], axes={"norm": ["batch", "group"]})},
+        **dict.fromkeys(("title", "claim", "source", "rule", "cost", "expected"), "words"),
+    )  # fmt: skip
+    command = "bnstudy study own scale=quick tune=auto workers=2 hydra.verbose=true"
+    assert results.changed(study, f"{command} 'data.root=a b' data.root=\"$BNSTUDY_DATA\"") == []
+    other = ["norm=layer,none", "train.steps=50", "seeds=3..9"]
+    assert results.changed(study, f"{command} {' '.join(other)}") == other
+
+
 @pytest.mark.parametrize("words", [[], ["quick"]], ids=["committed commands", "a scale"])
 def test_reproduce_takes_the_grid_that_the_study_names_not_the_newest(tmp_path, words):
     """With a stand-in for the command that prints what `bnstudy study` prints."""
