@@ -145,6 +145,7 @@ NORMS = {
     "custom": Norm(("freeze_at", *_OWN)),
 }
 NETWORK = ("weight_standardization",)  # settings of NormConfig that concern no norm layer
+STANDARDIZED = ("standardized",)  # and those of weight standardization
 
 _DATA = (
     "train_size", "split_seed", "test_part", "min_length", "fingerprint", "root", "download",
@@ -251,7 +252,8 @@ def used(group: str, config: "Parts") -> tuple[str, ...] | None:
     if norm is None or model is None:
         return None
     own = norm.recurrent if model.recurrent else norm.settings
-    return None if own is None else (*own, *NETWORK)
+    more = STANDARDIZED if config.norm.weight_standardization else ()
+    return None if own is None else (*own, *NETWORK, *more)
 
 
 def unused(config: "Parts") -> dict[str, Any]:

@@ -188,6 +188,9 @@ class NormConfig(Part):
     )
     sync: bool = later(False, "batch: statistics over all processes of train.processes")
     weight_standardization: bool = later(False, "standardize the weights of convolutions, linears")
+    standardized: Literal["all", "convolutions"] = later(
+        "all", "weight standardization: which layers; published networks leave the last, linear one"
+    )
     entry: str = Field("", description="norm=custom: package.module:factory")
     source: str = Field("", description="hash of the entry's source; filled in by bnstudy")
 
@@ -243,6 +246,7 @@ class EvaluateConfig(Part):
     online: bool = later(False, "predict each training batch before learning from it")
     probes: tuple[str, ...] = later((), "further measurements, by name")
     stream: int = later(1920, "probe adaptation: examples in each stream", ge=20, le=MANY)
+    severity: int = later(4, "probe adaptation: of the corruption", ge=1, le=5)
     adaptation_lr: float = later(
         1e-3,
         "probe adaptation: Tent's rate for batches of 64, in proportion for others",

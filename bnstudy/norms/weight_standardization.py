@@ -30,22 +30,41 @@ class WeightStandardization(nn.Module):
         return weight
 
 
-def standardize_weights(model: nn.Module, eps: float = 1e-5) -> nn.Module:
-    """Standardize the weights of every convolution and linear layer of a model, in place.
+KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "all": (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
+    "convolutions": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+}
+
+
+def standardize_weights(model: nn.Module, eps: float = 1e-5, layers: str = "all") -> nn.Module:
+    """Standardize the weights of the convolutions and linear layers of a model, in place.
 
     Layers with a single input per output unit, whose standardized weight would be 0, are left.
-    Raises ValueError when there is no such layer, or when one is standardized already.
+    `layers="convolutions"` leaves linear layers as they are, as the published networks do: where
+    the last one is standardized, the lengths of its weight vectors are fixed, and the network
+    cannot choose the scale of its logits.
+    Raises ValueError for another word, when there is no such layer, or when one is standardized
+    already.
 
     >>> model = standardize_weights(nn.Sequential(nn.Conv2d(3, 8, 3), GroupNorm(8, num_groups=2)))
     >>> bool(model[0].weight.flatten(1).mean(1).abs().max() < 1e-5)
     True
     """
-    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
-    layers = [m for m in model.modules() if isinstance(m, kinds) and m.weight[0].numel() > 1]
-    if not layers:
-        raise ValueError("no convolution or linear layer whose weights could be standardized")
-    if any(parametrize.is_parametrized(layer, "weight") for layer in layers):
+    if layers not in KINDS:
+        raise ValueError(f"layers='{layers}' is not allowed: 'all' or 'convolutions'")
+    kinds = KINDS[layers]
+    found = [m for m in model.modules() if isinstance(m, kinds) and _weight(m)[0].numel() > 1]
+    if not found:
+        what = "convolution" if layers == "convolutions" else "convolution or linear layer"
+        raise ValueError(f"no {what} whose weights could be standardized")
+    if any(parametrize.is_parametrized(layer, "weight") for layer in found):
         raise ValueError("a layer's weight is parametrized already: standardize a model once")
-    for layer in layers:
+    for layer in found:
         parametrize.register_parametrization(layer, "weight", WeightStandardization(eps))
     return model
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight

@@ -14,7 +14,6 @@ from bnstudy.data.samplers import epoch_order, generator
 from bnstudy.norms import Calibrator, Norm
 
 SHIFTS = ("noise", "blur")
-SEVERITY = 4
 DRAWN = "noise"  # whose streams are also given tenth by tenth
 BATCH = 64  # of the mixed and of the sorted stream
 TENTHS = 10
@@ -62,8 +61,8 @@ def adaptation(view: Any) -> dict[str, Tensor]:
 
     `<stream>_<way>_<shift>_error`: over the stream, each batch predicted as it comes; `_late_error`
     over its second half, `_share` the part of the predictions there that the commonest one has.
-    Streams: `mixed`, `single`, `sorted` (see `streams`), of noise and blur at severity 4. Of
-    noise also by tenths: `<stream>_<way>_error/01` to `/10`.
+    Streams: `mixed`, `single`, `sorted` (see `streams`), of noise and blur at `evaluate.severity`.
+    Of noise also by tenths: `<stream>_<way>_error/01` to `/10`.
     Ways: `source`, the trained network; `batch`, batch norms by the statistics of each batch;
     `tent`, besides with one step of Adam on gamma and beta after each batch, down the entropy of
     its predictions, at `evaluate.adaptation_lr` times batch / 64 (Wang et al. 2021). Networks
@@ -76,7 +75,7 @@ def adaptation(view: Any) -> dict[str, Tensor]:
     affine = _affine(view)
     with stack.training(False):
         for shift in SHIFTS:
-            change = partial(corrupt, name=shift, severity=SEVERITY)
+            change = partial(corrupt, name=shift, severity=view.config.evaluate.severity)
             here = replace(view, data=view.data.with_raw("test", change))
             for stream, (rows, size) in streams(view).items():
                 labels = here.data.take("test", rows)[1]

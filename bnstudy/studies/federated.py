@@ -79,9 +79,11 @@ def _clients(panel: Panel, names: tuple[str, ...], differ: bool = True) -> figur
         columns = sorted(str(c) for c in rows if str(c).startswith("client_error/"))
         found = {int(c.rpartition("/")[2]): c for c in columns}
         curves.append(across(rows, found, style=style, label=name))
-    what = "clients differ" if differ else "clients are alike"
+    what, order = "clients differ", ", from low to high contrast"
+    if not differ:
+        what, order = "clients are alike", ""
     return figures.Panel(
-        f"{panel.title}: {what}", curves, "client, from low to high contrast", x="linear",
+        f"{panel.title}: {what}", curves, f"client{order}", x="linear",
         ceiling=100,
     )  # fmt: skip
 

@@ -82,7 +82,9 @@ def build(config: Config, shape: tuple[int, ...], num_classes: int) -> nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator(config.seed, "init").get_state())
         net = network(config, shape, num_classes)
-    return norms.standardize_weights(net) if config.norm.weight_standardization else net
+    if config.norm.weight_standardization:
+        norms.standardize_weights(net, layers=config.norm.standardized)
+    return net
 
 
 class _Placeholder(nn.Identity):

@@ -16,6 +16,7 @@ from bnstudy.config.capabilities import (
     NETWORK,
     NORMS,
     OPTIMIZERS,
+    STANDARDIZED,
     mixable,
     own_copy,
     refusal,
@@ -70,7 +71,7 @@ def test_every_choice_has_a_row():
     ("rows", "part", "more"),
     [
         (MODELS, ModelConfig, ()),
-        (NORMS, NormConfig, NETWORK),
+        (NORMS, NormConfig, (*NETWORK, *STANDARDIZED)),
         (DATA, DataConfig, ()),
         (OPTIMIZERS, OptimizerConfig, ()),
     ],

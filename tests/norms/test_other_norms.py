@@ -166,6 +166,18 @@ def test_standardized_weights_have_mean_zero_and_variance_one_and_still_learn():
         standardize_weights(nn.ReLU())
 
 
+def test_weight_standardization_of_convolutions_leaves_the_classifier():
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(6, 4))
+    head = model[2].weight
+    standardize_weights(model, layers="convolutions")
+    assert model[2].weight is head
+    assert (model[0].weight.flatten(1).mean(1).abs() < 1e-6).all()
+    with pytest.raises(ValueError, match="no convolution whose"):
+        standardize_weights(nn.Linear(6, 4), layers="convolutions")
+    with pytest.raises(ValueError, match="'all' or 'convolutions'"):
+        standardize_weights(nn.Linear(6, 4), layers="linear")
+
+
 def test_standardized_weights_train_in_a_stack():
     torch.manual_seed(0)
     nets = [standardize_weights(nn.Sequential(nn.Linear(6, 4))).double() for _ in range(3)]

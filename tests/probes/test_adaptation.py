@@ -133,12 +133,13 @@ def test_streams_hold_every_example_equally_often_and_sorted_ones_class_after_cl
     assert not torch.equal(found["mixed"][0][:, 0], found["mixed"][0][:, 1])
 
 
-def test_the_network_left_alone_makes_the_errors_of_the_corrupted_part(digits):
+@pytest.mark.parametrize("severity", [2, 4])
+def test_the_network_left_alone_makes_the_errors_of_the_corrupted_part(digits, severity):
     """One pass over the whole test part: the same examples by the same statistics."""
     n = digits.size("test")  # 400, and with a stream of 400 batches are of 40
-    view, _ = view_of(config(stream=n), digits)
+    view, _ = view_of(config(stream=n, severity=severity), digits)
     found = adaptation.adaptation(view)
-    change = partial(corrupt, name="blur", severity=adaptation.SEVERITY)
+    change = partial(corrupt, name="blur", severity=severity)
     with view.stack.training(False):
         expected = replace(view, data=digits.with_raw("test", change)).score("test")[1]
     for stream in ("mixed", "single", "sorted"):

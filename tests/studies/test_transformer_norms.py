@@ -10,7 +10,7 @@ import pytest
 from bnstudy import figures, stats
 from bnstudy.studies import transformer_norms as study
 
-SEEDS = range(30, 42)
+SEEDS = range(30, 54)
 SIZES = (4, 8, 16, 32)
 COMMON = {
     "data.name": "text", "model.name": "transformer", "device": "cpu", "torch": "2",
