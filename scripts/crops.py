@@ -1,7 +1,10 @@
 """Draws what networks of the study `restoration` make of one photograph, side by side.
 
     bnstudy study restoration save_weights=true
-    python scripts/crops.py [RESULTS_DIR [OUT]]
+    python scripts/crops.py FOLDER [OUT]
+
+FOLDER is that of the study's results, results/runs/studies/restoration/SCALE-HASH: its table names
+the networks.
 
 Chosen by rule, never by eye: of the cells at the largest batch and patch with the global skip, the
 networks of the first seed; the test photograph whose PSNR, mean over the arms shown, is the median
@@ -49,15 +52,15 @@ def square(clean: np.ndarray) -> tuple[slice, slice]:
     return places[lower_median(np.array([clean[place].var() for place in places]))]
 
 
-def draw(results_dir: str, out: Path, data_root: str | None = None) -> Path:
+def draw(folder: Path, out: Path, data_root: str | None = None) -> Path:
     """Write the picture; the path of its PNG."""
     import torch
 
     from bnstudy import data
     from bnstudy.engine.restoration import fidelity
 
-    table = api.table(results_dir=results_dir)
-    rows = networks(table[table["task.name"] == "restoration"])
+    rows = networks(pd.read_csv(folder / "table.csv", low_memory=False))
+    results_dir = str(folder.resolve().parents[3])
     names = [c for c in map(str, rows) if c.startswith("psnr/")]
     column = names[lower_median(rows[names].mean(0))]
     name = column.removeprefix("psnr/")
@@ -85,5 +88,6 @@ def draw(results_dir: str, out: Path, data_root: str | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], *["results", "results/restoration"][len(sys.argv) - 1 :]]
-    print(draw(given[0], Path(given[1])))
+    if len(sys.argv) < 2:
+        raise SystemExit("python scripts/crops.py FOLDER [OUT]: FOLDER has the study's table.csv")
+    print(draw(Path(sys.argv[1]), Path([*sys.argv, "results/restoration"][2])))

@@ -2,16 +2,18 @@
 
     bnstudy train -m task=restoration data=photos data.root=DIR model=dncnn norm=batch,none \
         optimizer=adam optimizer.lr=0.001 optimizer.lr_rule=none optimizer.schedule=cosine \
-        train.batch_size=16 train.examples=N evaluate.steps=N evaluate.large_batch=32 \
+        train.batch_size=16 train.examples=N evaluate.steps=M evaluate.large_batch=32 \
         evaluate.precise_examples=512 evaluate.probes=[photographs] seeds=1
     python scripts/denoiser.py [RESULTS_DIR [OUT]]
 
-DIR holds Train400, Set12 and BSD68. Written are denoiser.{svg,pdf,png}, the PSNR by examples seen,
-and denoiser.csv; printed is the distance to the numbers of Zhang et al. 2017, table II and III.
+DIR holds Train400, Set12 and BSD68; M steps lie between two points of the curve. Written are
+denoiser.{svg,pdf,png}, the PSNR by examples seen, and denoiser.csv; printed is the distance to the
+numbers of Zhang et al. 2017, table II and III.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,12 +25,22 @@ PUBLISHED = {"Set12": 30.44, "BSD68": 29.23}  # dB at sigma 25: DnCNN-S, which h
 START = "psnr_of/"
 
 
+def is_dncnn_s(config: dict[str, Any]) -> bool:
+    """Whether a network is DnCNN-S at sigma 25: 17 layers of 64 channels, by residual learning."""
+    model, data = config["model"], config["data"]
+    return (
+        (model["name"], model["depth"], model["width"]) == ("dncnn", 17, 64)
+        and (data.get("degradation"), data.get("sigma", 25.0)) == ("noise", 25.0)
+        and data.get("test_part", "test") == "test"
+    )
+
+
 def curves(store: Store) -> pd.DataFrame:
     """PSNR of each set by examples seen: columns norm, seed, set, examples, psnr."""
     found = []
     for record in store:
         config = record["config"]
-        if config["model"]["name"] != "dncnn" or config["data"].get("degradation") != "noise":
+        if not is_dncnn_s(config):
             continue
         history = store.history(record["address"])
         for column in (c for c in map(str, history) if c.startswith(START)):

@@ -1,7 +1,10 @@
 """Draws what networks of the study `stylization` make of photographs, side by side.
 
     bnstudy study stylization save_weights=true
-    python scripts/stylized.py [RESULTS_DIR [OUT]]
+    python scripts/stylized.py FOLDER [OUT]
+
+FOLDER is that of the study's results, results/runs/studies/stylization/SCALE-HASH: its table names
+the networks.
 
 Chosen by rule, never by eye: the networks of the first seed at a batch of four. Above, the whole
 test photograph whose loss by the first network (in the order of the legends) is the median, of an
@@ -38,7 +41,7 @@ SIZE = stylization.SIZE
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that are shown, a row for each norm."""
-    rows = select(table, {"task.name": "stylization", stylization.B: SIZE})
+    rows = select(stylization.found_panels(table)[0].rows, {stylization.B: SIZE})
     rows = rows[rows["seed"] == rows["seed"].min()].set_index(NORM)
     return rows.loc[in_order(rows.index)]
 
@@ -101,9 +104,10 @@ def middle(image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def draw(results_dir: str, out: Path, data_root: str | None = None) -> Path:
+def draw(folder: Path, out: Path, data_root: str | None = None) -> Path:
     """Write the picture; the path of its PNG."""
-    rows = networks(api.table(results_dir=results_dir))
+    rows = networks(pd.read_csv(folder / "table.csv", low_memory=False))
+    results_dir = str(folder.resolve().parents[3])
     record = Store(Path(results_dir) / "runs").get(rows.iloc[0]["address"])
     config = Config.model_validate(record["config"])
     photographs = data.load(config.data.model_copy(update={"root": data_root}))
@@ -125,5 +129,8 @@ def draw(results_dir: str, out: Path, data_root: str | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], *["results", "results/stylization"][len(sys.argv) - 1 :]]
-    print(draw(given[0], Path(given[1])))
+    if len(sys.argv) < 2:
+        raise SystemExit(
+            "python scripts/stylized.py FOLDER [OUT]: FOLDER has the study's table.csv"
+        )
+    print(draw(Path(sys.argv[1]), Path([*sys.argv, "results/stylization"][2])))

@@ -88,7 +88,8 @@ def non_local_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
 def whole_statistics(view: Any) -> dict[str, Tensor]:
     """Test PSNR with population statistics of whole training photographs, `whole_psnr`.
 
-    Pooled as PreciseBN pools those of patches, each photograph degraded as test ones are.
+    Pooled as PreciseBN pools those of patches, each photograph degraded as test ones are. They pass
+    one at a time, so that deeper layers see each normalized by itself, not by a mixed batch.
     """
     if not view.has_batch_norm:
         return {}

@@ -27,14 +27,12 @@ from bnstudy.studies.pixels import (
     CHANGE,
     PATCH,
     PSNR,
-    PSNR_IMAGE,
     SIZE,
     SKIP,
     YLABEL,
     denoisers,
     denoises,
     gain,
-    minus,
 )
 
 MARGIN = 0.05  # dB: half of the least published gain
@@ -69,8 +67,7 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
     sizes = figures.Panel(
         panel.title, _arms(rows, SIZE), "batch size (patches)", YLABEL, floor=None
     )
-    found = {name: claim for name, claim in _claims_of(panel).items() if name != "own statistics"}
-    named = {LABELS[name]: claim.values for name, claim in found.items()}
+    named = {LABELS[name]: claim.values for name, claim in _claims_of(panel).items()}
     styles = [figures.hue(i) for i in range(len(named))]
     title = "what batch norm loses"
     primary = f"{panel.key}: no norm"
@@ -148,12 +145,6 @@ def _claims_of(panel: Panel) -> dict[str, Claim]:
         "group": make(
             "group", "so has the network with group norm, which does not mix images", loss("group"),
             threshold=MARGIN, after=f"{panel.key}: no norm" if panel.main else "",
-        ),
-        "own statistics": make(
-            "own statistics",
-            "batch norm by the test image's own statistics has a lower PSNR than by its average",
-            minus(panel, {**where, NORM: "batch"}, "test_psnr", "test_psnr_image"),
-            estimand=PSNR_IMAGE, source="Ulyanov et al. 2016",
         ),
     }  # fmt: skip
     if small < size:

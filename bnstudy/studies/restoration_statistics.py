@@ -46,13 +46,14 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
     """PSNR by the statistics that are read and by batch size, and what claims compare."""
     panel = denoisers(table)[0]
     found = {claim.name.removeprefix(f"{panel.key}: "): claim for claim in _claims_of(panel)}
+    small, large = (int(f(panel.rows[SIZE])) for f in (min, max))
     shown = {
-        "frozen finish": found["frozen"].values,
-        "PreciseBN": found["precise"].values,
-        "whole images, not patches": found["whole"].values,
+        f"frozen finish, batches of {small}": found["frozen"].values,
+        f"PreciseBN, batches of {small}": found["precise"].values,
+        f"whole images, not patches, batches of {large}": found["whole"].values,
     }
     dots = differences(
-        f"gain at batches of {int(panel.rows[SIZE].min())}", shown,
+        "what statistics gain", shown,
         [figures.hue(i) for i in range(len(shown))], ylabel=CHANGE, claim=f"{panel.key}: frozen",
     )  # fmt: skip
     return [_readings(panel), dots]
@@ -106,7 +107,6 @@ def _claims_of(panel: Panel) -> list[Claim]:
             "frozen",
             f"at batches of {small} patches a frozen last fifth raises the PSNR",
             gain(panel, frozen, running), threshold=MARGIN, primary=panel.main,
-            
         ),
         make(
             "blotches", "it lowers the error that is even over areas of 16 x 16 pixels",
@@ -121,8 +121,8 @@ def _claims_of(panel: Panel) -> list[Claim]:
         ),
         make(
             "whole",
-            "PreciseBN from whole photographs and from patches have the same PSNR, within "
-            f"{MARGIN:g} dB",
+            "PreciseBN from whole photographs, one at a time, and from batches of patches have the "
+            f"same PSNR, within {MARGIN:g} dB",
             minus(panel, {SIZE: large, FREEZE: 1.0}, "whole_psnr", "test_psnr_precise"),
             "equivalent", threshold=MARGIN, estimand=PSNR_PRECISE,
             source="Wu & Johnson 2021, section 3.1",

@@ -126,7 +126,18 @@ def test_what_low_contrast_costs_is_judged_without_the_skip(lost, wanted):
     found = judged(intensity, of_range(lost))
     assert found["low contrast"].verdict == wanted
     assert found["low contrast, skip"].verdict == "refuted"
-    assert found["instance"].verdict == "shown"
+    assert found["instance"].verdict == "supported"
+
+
+def test_the_mean_of_an_arm_decides_whether_it_denoises_and_only_judged_arms_count():
+    rows = of_range(0.0)
+    for row in rows:
+        row["test_psnr"] -= 2.5 * (row["seed"] == 3)  # one run below non-local means
+        row["test_psnr"] -= 5 * (row["norm.name"] in ("group", "instance"))
+    assert judged(intensity, rows)["low contrast"].verdict == "refuted"
+    for row in rows:
+        row["test_psnr"] -= 2 * (row["norm.name"] == "none")
+    assert judged(intensity, rows)["low contrast"].verdict == "invalid"
 
 
 @pytest.mark.parametrize(
