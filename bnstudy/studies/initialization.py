@@ -128,7 +128,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
             claim(
                 f"{phi}, rate",
                 f"with {name} and BN the test error is higher from {large:g} times the usual "
-                "weights than from the usual ones",
+                "weights, those behind the logits included, than from the usual ones",
                 rise(panel, phi, "batch", scales=(large,)), estimand=f"{EMA}, rise",
             ),
         ]  # fmt: skip

@@ -191,7 +191,8 @@ def _reasons(panel: Panel, claim, phi: str, title: str, depth: int) -> list[Clai
         claim(
             f"{phi}, BN keeps gradients",
             f"in untrained {title} and BN the squared gradient does not shrink towards the input",
-            decades("batch"), **of_gradients,
+            decades("batch"), "demonstration",
+            source="wide layers: E[phi'^2] is at least Var phi (Poincare)", **of_gradients,
         ),
         claim(
             f"{phi}, saturated",

@@ -160,16 +160,26 @@ def test_the_largest_usable_rate_is_where_the_training_error_crosses_half_of_cha
     table.loc[3:, ["train_error", "diverged_at"]] = 0.9, 4
     assert found(table) == pytest.approx(0.2 * 2 ** ((0.45 - 0.2) / (0.6 - 0.2)))
     assert found(table.iloc[:2]) == pytest.approx(0.2)
-    assert found(table.iloc[2:3]) == pytest.approx(0.2)  # half of 0.4, the smallest there is
+    assert np.isnan(found(table.iloc[2:3]))
 
 
-def test_rates_beyond_the_grid_are_bounds_and_are_said():
-    found = verdicts(learning_rate, rates_table(batch=2.0**9, none=2.0**-20))
-    ten = found["digits ResNet-20: ten times"]
-    # from half of the smallest rate to the largest: the true ratio is larger
-    assert ten.mean == pytest.approx(np.log10(2.0**3 / 2.0**-7))
-    assert "batch: usable at the largest rate of the grid in 8 of 8" in ten.reasons
-    assert "none: usable at no rate of the grid in 8 of 8 seeds" in ten.reasons
+def test_a_rate_above_the_grid_is_a_bound_and_is_said():
+    found = verdicts(learning_rate, rates_table(batch=2.0**9))
+    assert "batch: usable at the largest rate of the grid in 8 of 8" in (
+        found["digits ResNet-20: ten times"].reasons
+    )
+
+
+def test_an_arm_that_learns_at_no_rate_has_no_largest_one():
+    """It may be that its rates were too small, or that it never learns: nothing is claimed."""
+    table = rates_table(none=2.0**-20)
+    ten = verdicts(learning_rate, table)["digits ResNet-20: ten times"]
+    assert ten.verdict == "invalid"
+    assert any("at none in 8 of 8 seeds" in reason for reason in ten.reasons)
+    _, ratios, *_ = drawn(learning_rate, table)
+    assert [curve.label for curve in ratios.curves] == [
+        "ResNet-110, at least", "ResNet-110, at most",
+    ]  # fmt: skip
 
 
 def test_at_one_small_rate_equality_needs_arms_that_learn():

@@ -47,12 +47,16 @@ def runs(cells, moved, error) -> list[dict]:
             }
             jitter = 0.002 * np.random.default_rng([seed, len(rows)]).standard_normal()
             rows.append({**cell, **COMMON, **logits, "seed": seed,
-                         "test_error": error(cell) + jitter})  # fmt: skip
+                         "test_error_precise": error(cell) + jitter})  # fmt: skip
     return rows
 
 
 def grows(cell) -> bool:
     return cell.get("optimizer.growth", 1.0) > 1
+
+
+def decays(cell) -> bool:
+    return cell["optimizer.weight_decay"] > 0
 
 
 def everything(cell) -> bool:
@@ -78,10 +82,10 @@ def test_the_rates_of_the_grid_are_those_of_the_theory(rate_cells):
 
 
 def test_equal_functions_and_equal_errors_are_seen(rate_cells):
-    broken = {"eps", "momentum", "last layer", "no norm"}
+    broken = {"eps", "momentum", "first velocity", "last layer", "no norm"}
     rows = runs(rate_cells, rounding, lambda _: 0.1)
     found = judged(weight_decay_is_a_rate, rows)
-    assert found["practice"].primary
+    assert found["nearer"].primary
     assert found["practice"].verdict == "supported"
     for name in ("batch", "group", "layer"):
         assert found[f"exact, {name}"].verdict == "shown"
@@ -100,8 +104,26 @@ def test_unequal_functions_and_unequal_errors_are_seen(rate_cells):
     assert found["practice"].mean == pytest.approx(5, abs=0.3)
     assert found["everything learns"].mean == pytest.approx(10, abs=0.3)
     assert found["exact, batch"].verdict == "not shown"
-    for name in ("eps", "momentum", "last layer", "no norm"):
+    for name in ("eps", "momentum", "first velocity", "last layer", "no norm"):
         assert found[f"broken, {name}"].verdict == "shown"
+
+
+@pytest.mark.parametrize(("times", "wanted"), [(1, "refuted"), (4, "supported")])
+def test_how_much_nearer_a_growing_rate_is_than_a_constant_one(rate_cells, times, wanted):
+    def moved(cell):
+        return 0.1 * grows(cell) + 0.1 * times * (not grows(cell) and not decays(cell))
+
+    rows = runs(rate_cells, moved, lambda _: 0.1)
+    for row in rows:  # ratios that agree to the bit would not be judged
+        row |= {
+            key: value * (1 + 0.001 * row["seed"] * grows(row))
+            for key, value in row.items()
+            if key.startswith("logit_3/")
+        }
+    found = judged(weight_decay_is_a_rate, rows)["nearer"]
+    assert found.verdict == wanted
+    # seeds move one of the two logits by some percent
+    assert found.mean == pytest.approx(np.log10(times), abs=0.05)
 
 
 # --- landscape -----------------------------------------------------------------------------------
