@@ -1,7 +1,6 @@
 """A study's results as one run: its headline figure, its claims as a table, its verdicts."""
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,9 +107,7 @@ def _told(made: Mapping[str, Any], folder: Path) -> str:
     """Where the run is, and how it gets to a server."""
     if made["mode"] == "online":
         return f"mirrored: {made['run']}"
-    path = shlex.quote(str(folder / "wandb" / made["run"]))
-    flag = "" if str(made["run"]).startswith("offline-") else "--include-online "
-    return f"mirrored offline; push it: wandb sync {flag}{path}"
+    return f"mirrored offline, in {folder / 'wandb' / made['run']}; `bnstudy sync` pushes it"
 
 
 def _log(run: Any, claims: Sequence[Mapping[str, Any]], figure: Path, caption: str) -> None:

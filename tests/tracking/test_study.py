@@ -117,7 +117,7 @@ def test_an_offline_run_holds_figure_table_and_verdicts(results, capfd):
     out = capfd.readouterr()
     assert out.out + out.err == ""
     (path,) = runs_in(results.parents[3] / "wandb")
-    assert status == f"mirrored offline; push it: wandb sync {path.parent}"
+    assert status == f"mirrored offline, in {path.parent}; `bnstudy sync` pushes it"
     run = only_run(path)
     check_run(run, "run_group", "job_type", "display_name")
     check_config(run["config"]["update"])
@@ -209,7 +209,7 @@ def told(monkeypatch):
 
 def test_the_same_results_have_one_run(results, told):
     first = mirrored(results)
-    assert first.endswith("wandb/wandb/offline-run-1")
+    assert "wandb/wandb/offline-run-1;" in first
     assert mirrored(results, call=untouched) == first
     assert mirrored(results, call=untouched, mode="online") == first
     mirrored(results, "fedcba9876543210", mode="online")
@@ -319,7 +319,8 @@ def test_the_command_makes_one_run_where_it_wrote_results(planted):
     alone, before = threads() == 1, threading.active_count()
     line = line_of(bnstudy_(*WORDS))
     (path,) = runs_in(Path("results/wandb"))
-    assert line == f"W&B mirrored offline; push it: wandb sync {path.parent.absolute()}"
+    where = path.parent.absolute()
+    assert line == f"W&B mirrored offline, in {where}; `bnstudy sync` pushes it"
     assert line_of(bnstudy_(*WORDS)) == line
     assert runs_in(Path("results/wandb")) == [path]
     run = only_run(path)
