@@ -51,7 +51,7 @@ def planned(
     Every cell of which something is missing is checked: no cell may fail for a reason that was
     known before.
     """
-    cells = [resolve(cell, place / "cache") for cell in request.cells]
+    cells = resolve(request.cells, place / "cache")
     check_outside(request, cells)
     held = store_of(request).held([cell.cell for cell in cells])
     bill = _Bill(place / "cache")
@@ -81,22 +81,29 @@ class _Bill:
     def __init__(self, cache: Path) -> None:
         self.cache = cache
         self.anatomies: dict[str, Any] = {}
+        self.data: dict[Any, Any] = {}
 
     def seconds(self, config: Config, networks: int) -> float:
         """Estimated seconds of a stack."""
-        from bnstudy import data
         from bnstudy.sweep import cost
         from bnstudy.work.build import anatomy
 
         key = repr((config.data, config.model, config.norm, config.train.batch_size))
         if key not in self.anatomies:
-            dataset = data.load_many([(config.data, config.seed)], self.cache)
-            self.anatomies[key] = anatomy(config, dataset)
+            self.anatomies[key] = anatomy(config, self._load(config))
         return cost.seconds(config, self.anatomies[key], networks)
 
     def check(self, cell: Config) -> None:
         """Refuse what cannot train."""
-        from bnstudy import data
         from bnstudy.work.build import check
 
-        check(cell, data.load_many([(cell.data, cell.seed)], self.cache))
+        check(cell, self._load(cell))
+
+    def _load(self, cell: Config) -> Any:
+        """A cell's data; the last are kept, since neighbours in a grid mostly share theirs."""
+        from bnstudy import data
+
+        drawn = (cell.data, cell.seed)
+        if drawn not in self.data:
+            self.data = {drawn: data.load_many([drawn], self.cache)}
+        return self.data[drawn]

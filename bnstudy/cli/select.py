@@ -102,4 +102,4 @@ def _resolved(cells: Sequence[Config], store: Store) -> tuple[Config, ...]:
 
     with tempfile.TemporaryDirectory() as scratch:
         place = store.root if store.root.is_dir() else Path(scratch)
-        return tuple(resolve(cell, place / "cache") for cell in cells)
+        return tuple(resolve(cells, place / "cache"))

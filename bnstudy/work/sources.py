@@ -1,30 +1,40 @@
 """What lies outside a config and still decides the result: data on disk, a person's own source."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bnstudy import data, entry
-from bnstudy.config import Config
+from bnstudy.config import Config, DataConfig
 from bnstudy.errors import UserError
 
 OWN = (("model", "model.entry"), ("norm", "norm.entry"))
 
 
-def resolve(config: Config, cache: Path) -> Config:
-    """The config with the hashes of what lies outside it filled in.
+def resolve(configs: Iterable[Config], cache: Path) -> list[Config]:
+    """The configs with the hashes of what lies outside them filled in.
+
+    Data that several of them share are looked at once: a folder has tens of thousands of files.
 
     Raises:
         UserError: data that are not there, an entry that does not load.
     """
-    update: dict[str, Any] = {"data": data.resolve(config.data, cache)}
+    configs = list(configs)
+    shared = dict.fromkeys(config.data for config in configs)
+    there = {cfg: data.resolve(cfg, cache) for cfg in shared}
+    return [_filled(config, there[config.data]) for config in configs]
+
+
+def _filled(config: Config, read: DataConfig) -> Config:
+    update: dict[str, Any] = {"data": read}
     for part, key in OWN:
         value = getattr(config, part)
         if value.name == "custom":
             source = entry.source_hash(value.entry, key)
             update[part] = value.model_copy(update={"source": source})
-    if read := task_fingerprint(config):
-        update["task"] = config.task.model_copy(update={"fingerprint": read})
+    if found := task_fingerprint(config):
+        update["task"] = config.task.model_copy(update={"fingerprint": found})
     return config.model_copy(update=update)
 
 

@@ -187,7 +187,7 @@ def test_a_layer_of_ones_own_keeps_its_attributes_and_streams(tmp_path, monkeypa
     plain = {**IMAGES, "norm": {"name": "custom", "entry": "counting_norm:factory"}}
     from bnstudy.work.sources import resolve
 
-    configs = [resolve(c, tmp_path) for c in configs_of(plain, seeds=(0,))]
+    configs = resolve(configs_of(plain, seeds=(0,)), tmp_path)
     whole, _, _ = job(tmp_path / "whole", configs)
     resumed, _, _ = in_parts(tmp_path / "parts", configs, 6 / 11)
     check_equal(whole, resumed)

@@ -44,17 +44,17 @@ def trained(config: Config, tmp_path) -> list:
 
 def test_the_source_of_ones_own_part_is_filled_in_and_is_the_address(part, tmp_path):
     config, _, helper = part
-    first = resolve(config, tmp_path)
+    (first,) = resolve([config], tmp_path)
     assert len(first.norm.source) == 16
-    assert resolve(config, tmp_path).address == first.address
+    assert resolve([config], tmp_path)[0].address == first.address
     helper.write_text("# changed")
-    assert resolve(config, tmp_path).address != first.address
+    assert resolve([config], tmp_path)[0].address != first.address
 
 
 def test_nothing_trains_with_another_source_than_was_planned(part, tmp_path):
     """Else a result would be kept under the address of other code."""
     config, _, helper = part
-    planned = resolve(config, tmp_path)
+    (planned,) = resolve([config], tmp_path)
     helper.write_text("# changed before the worker began")
     with pytest.raises(UserError, match=r"norm\.entry=own_.* has changed since .* planned"):
         trained(planned, tmp_path)
@@ -62,7 +62,7 @@ def test_nothing_trains_with_another_source_than_was_planned(part, tmp_path):
 
 def test_what_changes_while_it_trains_is_of_the_next_command(part, tmp_path):
     config, own, _ = part
-    planned = resolve(config, tmp_path)
+    (planned,) = resolve([config], tmp_path)
     trained(planned, tmp_path)
     own.write_text("1/0")
     assert trained(planned.model_copy(update={"seed": 1}), tmp_path)
