@@ -7,7 +7,9 @@ noise in training. Networks in which BN sees vectors are judged beside it: they 
 reason. Written before the first run of the seeds in configs/study/batch_size.yaml.
 """
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,7 @@ XLABEL = "batch size"
 PER_GPU = "batch size (published: per GPU)"
 MAIN = ("contrast_digits", "resnet")  # chosen by pilots, see the YAML
 VECTORS = ("mlp", "lenet")  # networks with norms that see vectors
+FURTHER = ("layer", "instance", "none")  # compared with BN where they are trained
 PARTLY = "lenet_maps"  # LeNet whose norms follow its convolutions only
 
 Arms = kit.Panel  # the runs of one data set and model; figures have panels of their own
@@ -53,6 +56,12 @@ PUBLISHED = Published(
         "group": [24.1, 24.2, 24.0, 24.2, 24.1],
     },
 )  # fmt: skip
+OTHERS = Published(
+    "published",
+    "Wu & He 2018, table 1",
+    "validation error in %, ResNet-50 on ImageNet, 32 images per GPU",
+    {"batch": 23.6, "layer": 25.3, "instance": 28.4},
+)
 SOURCE = "Wu & He 2018, table 2"
 
 # thresholds in pp, written before any seed of a claim was trained
@@ -187,8 +196,10 @@ def _growth(measured: list[Arms]) -> Panel:
     rows = [Curve("ImageNet, ResNet-50, 32 to 2", lost, figures.hue(3), source="published")]
     for i, own in enumerate(measured):
         small, large = ends(own)
-        values = _more(own, control_of(own), small, large)
-        rows.append(gap(f"{own.title}, {large} to {small}", values, style=figures.hue(i)))
+        for norm in (control_of(own), *_further(own)):
+            values = _more(own, norm, small, large)
+            label = f"{own.title}, {large} to {small}" + f", {norm}" * (norm != control_of(own))
+            rows.append(gap(label, values, style=figures.hue(i)))
     return Panel("BN's growth of error minus its control's", rows, kind="dots", zero=True,
                  ylabel="test error, difference (pp)")  # fmt: skip
 
@@ -252,6 +263,7 @@ def _on_maps(panel: Arms) -> list[Claim]:
     rethinking = {"source": "Wu & Johnson 2021, section 3"}
     found = sequence(
         primary,
+        *_against(panel),
         claim(
             "PreciseBN",
             f"at batch {small} BN evaluated with PreciseBN and {control} norm differ by less "
@@ -284,6 +296,53 @@ def _on_maps(panel: Arms) -> list[Claim]:
             f"{CONTROL:g} pp",
             panel.difference(at("torch_batch", small), batch), "equivalent", threshold=CONTROL,
             estimand=EMA, source="torch.nn.BatchNorm2d",
+        ))  # fmt: skip
+    return found
+
+
+def _further(panel: Arms) -> list[str]:
+    """The norms that have claims beside the control.
+
+    None on the data of the first registration: it has them, and no claims about them.
+    """
+    if panel.data == MAIN[0] or not panel.main:
+        return []
+    small, large = ends(panel)
+    return [n for n in FURTHER if all(panel.cell("test_error", at(n, b)) for b in (small, large))]
+
+
+def _against(panel: Arms) -> list[Claim]:
+    """BN against the norms other than its control; the least expected claim is the last."""
+    small, large = ends(panel)
+    called = {n: "without a norm" if n == "none" else f"with {n} norm" for n in _further(panel)}
+
+    def claim(key: str, norm: str, text: str, values: dict[int, float], **more: Any) -> Claim:
+        ready = _ready(panel, ("batch", large), (norm, large))
+        make = panel.claims(source="Wu & He 2018, table 1", preconditions=ready, estimand=EMA)
+        return make(f"{key}, {norm}", text, values, **more)
+
+    found = [
+        claim(
+            "loses more", norm,
+            f"from batch {large} to {small} BN's test error grows by more than that {arm}",
+            _more(panel, norm, small, large),
+        )
+        for norm, arm in called.items()
+    ]  # fmt: skip
+    for norm, arm in called.items():
+        theirs = OTHERS.values.get(norm, math.nan)
+        found.append(claim(
+            "reference", norm, f"at batch {large} the test error {arm} is above BN's",
+            panel.difference(at(norm, large), at("batch", large)),
+            **OTHERS.cite("{} pp on ImageNet", theirs - OTHERS["batch"]),
+        ))  # fmt: skip
+    if "instance" in called:  # which sees one image, whatever the batch
+        lost = PUBLISHED.at("batch", batch_size=2) - OTHERS["instance"]
+        found.append(claim(
+            "small", "instance",
+            f"at batch {small} BN's test error is above that with instance norm",
+            panel.difference(at("batch", small), at("instance", small)),
+            expected="refuted or inconclusive", **OTHERS.cite("{} pp on ImageNet", lost),
         ))  # fmt: skip
     return found
 

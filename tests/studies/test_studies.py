@@ -26,11 +26,12 @@ def noise(*key) -> float:
 
 
 def batch_table(
-    error, train_error=0.05, data=("contrast_digits",), models=("resnet",), sizes=(2, 32)
-):
+    error, train_error=0.05, data=("contrast_digits",), models=("resnet",), sizes=(2, 32),
+    norms=("batch", "group"),
+):  # fmt: skip
     """A table of the batch_size study: error(norm, size) is the true test error."""
     rows = []
-    grid = itertools.product(data, models, ("batch", "group"), sizes, SEEDS)
+    grid = itertools.product(data, models, norms, sizes, SEEDS)
     for d, m, norm, size, seed in grid:
         value = error(norm, size) + noise(norm == "batch", size, seed)
         rows.append(
@@ -100,6 +101,23 @@ def test_one_reference_run_that_did_not_learn_makes_a_claim_invalid():
     found = verdicts(batch_size, table)["contrast_digits resnet: BN loses more"]
     assert found.verdict == "invalid"
     assert any("seed 3 60 %" in reason for reason in found.reasons)
+
+
+def test_further_norms_have_claims_where_they_are_trained():
+    errors = {("batch", 2): 0.4, ("batch", 32): 0.3, ("layer", 32): 0.36, ("instance", 2): 0.3}
+    norms = ("batch", "group", "layer", "instance", "none")
+    every = {"error": lambda n, b: errors.get((n, b), 0.35), "norms": norms}
+    found = verdicts(batch_size, batch_table(**every, data=("cifar10_jpeg",)))
+    for norm, more in {"layer": 11, "instance": 15, "none": 10}.items():
+        own = found[f"cifar10_jpeg resnet: loses more, {norm}"]
+        assert own.verdict == "supported"
+        assert own.mean == pytest.approx(more, abs=1.5)
+    above = found["cifar10_jpeg resnet: reference, layer"]
+    assert above.mean == pytest.approx(6, abs=1)
+    assert above.published == "+1.7 pp on ImageNet (published)"
+    assert found["cifar10_jpeg resnet: small, instance"].mean == pytest.approx(10, abs=1)
+    # contrast digits were registered with these norms and without claims about them
+    assert "loses more, layer" not in " ".join(verdicts(batch_size, batch_table(**every)))
 
 
 def test_another_grid_has_a_primary_claim_of_its_own():
