@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -94,7 +94,7 @@ def to_latex(comparison: pd.DataFrame, looks: str = "") -> str:
     Its caption is the note. The document needs `\\usepackage{booktabs}`.
     """
     sheet = layout(comparison, looks)
-    lines = []
+    lines: list[str] = []
     for row in sheet.rows:
         if row.begins and lines:
             lines.append(r"\midrule")
@@ -125,7 +125,7 @@ def to_rich(comparison: pd.DataFrame, looks: str = "") -> Table:
     sheet = layout(comparison, looks)
     table = Table(box=SIMPLE_HEAD, caption=escape(sheet.note(STAR)), caption_justify="left")
     for i, title in enumerate(sheet.header):
-        justify = "left" if i < sheet.left else "right"
+        justify: Literal["left", "right"] = "left" if i < sheet.left else "right"
         table.add_column(escape(title), justify=justify, overflow="fold")
     for row in sheet.rows:
         if row.begins and table.row_count:

@@ -1,6 +1,7 @@
 """Dropout whose masks are a seed's own, however many networks train side by side."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Dropout(nn.Module):
             return x
         n, channels, *rest = x.shape
         shape = (n, channels // self.size, *rest)
-        streams = self.streams or [None] * self.size
+        streams: Sequence[torch.Generator | None] = self.streams or [None] * self.size
         drawn = torch.cat([torch.rand(shape, generator=stream) for stream in streams], dim=1)
         kept = (drawn >= self.p).to(x.device, x.dtype)
         return x * kept / (1 - self.p)

@@ -25,6 +25,9 @@ class Features(nn.Module):
     list of the maps that content is compared at.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, stages: list[nn.Module], content: int, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.stages, self.content = nn.ModuleList(stages), content
@@ -49,7 +52,8 @@ def random_features(channels: int) -> Features:
     random filters describe textures nearly as well as those of trained ones (Ustyuzhaninov et al.
     2016, arXiv 1606.00021; He, Wang and Hopcroft 2016).
     """
-    stages, inputs = [], channels
+    stages: list[nn.Module] = []
+    inputs = channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         for i, outputs in enumerate(WIDTHS):

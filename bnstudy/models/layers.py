@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 def activation(name: str) -> nn.Module:
     """The activation of this name, marked `is_activation` for probes."""
     layer = ACTIVATIONS[name]()
-    layer.is_activation = True
+    layer.is_activation = True  # type: ignore[assignment]  # which modules may be given
     return layer
 
 

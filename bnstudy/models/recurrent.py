@@ -11,6 +11,7 @@ RNN, LSTM and GRU, names and order of the gates included.
 """
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -188,7 +189,7 @@ class RecurrentLayer(nn.Module):
         zero = like.new_zeros(self.size, *shape)
         if not (self.training and self.initial_noise):
             return zero
-        streams = self.streams or [None] * self.size
+        streams: Sequence[torch.Generator | None] = self.streams or [None] * self.size
         drawn = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
         return zero + self.initial_noise * drawn.to(like.device, like.dtype)
 
@@ -252,16 +253,17 @@ class Recurrent(nn.Module):
         n, _, steps = x.shape
         x = x.view(n, self.size, -1, steps).permute(3, 1, 0, 2)  # (T, S, N, F + 1)
         if x.is_floating_point():
-            x, mask = x[..., :-1], x[..., -1] > 0
+            x, valid = x[..., :-1], x[..., -1] > 0
         else:
             x = x[..., 0]
-            mask = x >= 0
-        if x.is_meta or mask.all():
+            valid = x >= 0
+        mask: Tensor | None = valid
+        if x.is_meta or valid.all():
             mask = None
-        elif not mask[0].all():
+        elif not valid[0].all():
             raise ValueError("a sequence of length 0: every example needs a valid step")
         elif x.is_floating_point():
-            x = x.masked_fill(~mask[..., None], 0)  # where() keeps padding out, not its gradient
+            x = x.masked_fill(~valid[..., None], 0)  # where() keeps padding out, not its gradient
         for layer in self.layers:
             states = layer(x, mask)
             x = torch.stack(states)

@@ -7,7 +7,7 @@ has both). Where it has layer norms only (ViT, Swin, ConvNeXt), those are. Where
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +76,9 @@ def torchvision(config, shape, num_classes, norm) -> nn.Module:
             setattr(parent, name, place(norm(child.normalized_shape[0])))
             continue
         layer = norm(child.num_features)
-        gamma = getattr(layer, "weight", None)
+        gamma, given = getattr(layer, "weight", None), cast(Tensor, child.weight)
         # on the meta device, where shapes are checked, there are no values to look at
-        if gamma is not None and not child.weight.is_meta and not child.weight.any():
+        if gamma is not None and not given.is_meta and not given.any():
             nn.init.zeros_(gamma)
         setattr(parent, name, layer)
     return nn.Sequential(Repeat(), net) if shape[0] == 1 else net

@@ -138,7 +138,7 @@ def intensity(view: Any) -> dict[str, Tensor]:
     range; 075: above). The offset is |mean of the output - mean of the clean image| in grey levels
     of 255.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for contrast in CONTRASTS:
         found |= _changed(view, f"contrast/{round(100 * contrast):03d}", contrast, 0.0)
     for mean in MEANS:

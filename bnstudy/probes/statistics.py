@@ -155,7 +155,7 @@ def checkpoints(view: Any) -> dict[str, Tensor]:
     late = len(ema) // 2
     floor = 1 / (2 * view.data.size("test"))  # errors are counts: less cannot be told from zero
     spread = [e[late:].std(0).clamp(min=floor) for e in (ema, precise)]
-    cloud = {}
+    cloud: dict[str, Tensor] = {}
     for axis, channel in zip("xy", (0, 1), strict=True):
         cloud |= {f"cloud_{axis}/{i:02d}": mean[i, :, channel] for i in range(len(mean))}
         cloud[f"running_{axis}"] = running[:, channel]
@@ -234,7 +234,7 @@ def statistics_gap(view: Any) -> dict[str, Tensor]:
         relative_gaps(*moments, *_running(view, name))
         for name, moments in batch_moments(view, group_size(view)).items()
     ]
-    found = {}
+    found: dict[str, Tensor] = {}
     for what, own in zip(("mean_gap", "variance_gap"), zip(*gaps, strict=True), strict=True):
         so_far = view.memory.setdefault(what, [])
         so_far.append(torch.stack(own).mean(0))

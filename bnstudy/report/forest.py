@@ -97,9 +97,8 @@ def _margin(claim: dict[str, Any], place: Any) -> tuple[float, float] | None:
 def _numbers(claim: dict[str, Any]) -> list[float | None]:
     """What stands on the axis: mean, interval, published effect, threshold or margin."""
     limit = words.finite(claim.get("threshold"))
-    both = limit is not None and claim.get("kind") == "equivalent"
-    return [*words.span(claim), words.finite(claim.get("published_effect")), limit,
-            -limit if both else None]  # fmt: skip
+    other = -limit if limit is not None and claim.get("kind") == "equivalent" else None
+    return [*words.span(claim), words.finite(claim.get("published_effect")), limit, other]
 
 
 def _largest_first(row: tuple[Any, dict[str, Any]]) -> tuple[float, str]:

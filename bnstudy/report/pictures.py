@@ -8,6 +8,7 @@ lossless WebP, which browsers have read since 2020, a fifth less; lossy WebP is 
 import base64
 import io
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,10 @@ def picture(folder: Path, stem: str) -> Picture | None:
 
     Raises ValueError for a file that is no picture, OSError for one that cannot be read.
     """
-    makers = {"png": partial(_png, *SHARPNESS[stem]), "svg": _svg}
+    makers: dict[str, Callable[[bytes], Picture]] = {
+        "png": partial(_png, *SHARPNESS[stem]),
+        "svg": _svg,
+    }
     paths = {suffix: folder / f"{stem}.{suffix}" for suffix in makers}
     found = [makers[s](path.read_bytes()) for s, path in paths.items() if path.is_file()]
     return min(found, key=lambda made: len(made.uri), default=None)

@@ -123,7 +123,8 @@ def tuned(tuning: dict[str, Any]) -> str:
     choices, how = tuning.get("choices"), tuning.get("tune")
     if not isinstance(choices, list) or not isinstance(how, dict):
         return ""
-    axes = how.get("axes") if isinstance(how.get("axes"), dict) else {}
+    axes = how.get("axes")
+    axes = axes if isinstance(axes, dict) else {}
     values = "; ".join(f"{name} from {plain(tried)}" for name, tried in axes.items())
     edge = sum(bool(c.get("edge")) for c in choices if isinstance(c, dict))
     return (

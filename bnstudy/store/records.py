@@ -25,6 +25,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -317,10 +318,7 @@ class Store:
             fresh = set(stack.addresses) - seen
             if addresses is not None:
                 fresh &= addresses
-            wanted = frozenset(fresh)
-            found = self._from(
-                stack, lambda s, wanted=wanted: s.records([a for a in s.addresses if a in wanted])
-            )
+            found = self._from(stack, partial(_records_of, frozenset(fresh)))
             if found is not None:
                 seen |= fresh
                 yield from found
@@ -362,6 +360,11 @@ class Store:
         if not self._swept:
             self._swept = True
             self._tmp.sweep(self._move_in, self.say)
+
+
+def _records_of(wanted: frozenset[str], stack: Stack) -> list[Record]:
+    """A stack's records that are wanted."""
+    return stack.records([address for address in stack.addresses if address in wanted])
 
 
 def _reason(error: Damage | FileNotFoundError) -> str:

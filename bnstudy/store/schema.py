@@ -3,7 +3,7 @@
 import math
 from typing import Any, TypedDict
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bnstudy.atomic import json_text
 from bnstudy.config import digest
@@ -68,12 +68,15 @@ COLUMNS = ("address", "cell", "seed")
 """Table columns that name a run."""
 
 _STRICT = ConfigDict(strict=True)
-_parts: dict[str, Any] = {
-    kind.__name__: create_model(
-        kind.__name__, __config__=_STRICT, **{k: (v, None) for k, v in kind.__annotations__.items()}
-    )
-    for kind in (Provenance, StackNote)
-}
+
+
+def _model(kind: type) -> type[BaseModel]:
+    """A model with the fields of a typed dictionary, each optional."""
+    fields: dict[str, Any] = {name: (of, None) for name, of in kind.__annotations__.items()}
+    return create_model(kind.__name__, __config__=_STRICT, **fields)
+
+
+_parts = {kind.__name__: _model(kind) for kind in (Provenance, StackNote)}
 _fields: dict[str, Any] = {
     name: (_parts.get(getattr(kind, "__name__", ""), kind), ...)
     for name, kind in Record.__annotations__.items()
