@@ -9,7 +9,6 @@ reason. Written before the first run of the seeds in configs/study/batch_size.ya
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +41,9 @@ XLABEL = "batch size"
 PER_GPU = "batch size (published: per GPU)"
 MAIN = ("contrast_digits", "resnet")  # chosen by pilots, see the YAML
 VECTORS = ("mlp", "lenet")  # networks with norms that see vectors
-FURTHER = ("layer", "instance", "none")  # compared with BN where they are trained
+# compared with BN where they are trained; on photographs pilots of the last two at times failed at
+# the reference batch, and a claim that is invalid ends a sequence
+FURTHER = ("instance", "layer", "none")
 PARTLY = "lenet_maps"  # LeNet whose norms follow its convolutions only
 
 Arms = kit.Panel  # the runs of one data set and model; figures have panels of their own
@@ -260,10 +261,11 @@ def _on_maps(panel: Arms) -> list[Claim]:
     if not panel.main:
         return [primary]
     precise = panel.cell("test_error_precise", batch)
+    further = _further(panel)
     rethinking = {"source": "Wu & Johnson 2021, section 3"}
     found = sequence(
         primary,
-        *_against(panel),
+        *(c for norm in further for c in _against(panel, norm)),
         claim(
             "PreciseBN",
             f"at batch {small} BN evaluated with PreciseBN and {control} norm differ by less "
@@ -289,6 +291,8 @@ def _on_maps(panel: Arms) -> list[Claim]:
             panel.failure_difference(batch, other), estimand=FAILURES,
         ),
     )  # fmt: skip
+    if "instance" in further:
+        found.append(_small_instance(panel))
     if (select(panel.rows, {NORM: "torch_batch"})[B] == small).any():
         found.append(claim(
             "control",
@@ -311,40 +315,43 @@ def _further(panel: Arms) -> list[str]:
     return [n for n in FURTHER if all(panel.cell("test_error", at(n, b)) for b in (small, large))]
 
 
-def _against(panel: Arms) -> list[Claim]:
-    """BN against the norms other than its control; the least expected claim is the last."""
+def _against(panel: Arms, norm: str) -> list[Claim]:
+    """BN against a norm other than its control."""
     small, large = ends(panel)
-    called = {n: "without a norm" if n == "none" else f"with {n} norm" for n in _further(panel)}
-
-    def claim(key: str, norm: str, text: str, values: dict[int, float], **more: Any) -> Claim:
-        ready = _ready(panel, ("batch", large), (norm, large))
-        make = panel.claims(source="Wu & He 2018, table 1", preconditions=ready, estimand=EMA)
-        return make(f"{key}, {norm}", text, values, **more)
-
-    found = [
+    called = "without a norm" if norm == "none" else f"with {norm} norm"
+    theirs = OTHERS.values.get(norm, math.nan) - OTHERS["batch"]
+    claim = panel.claims(
+        source="Wu & He 2018, table 1", estimand=EMA,
+        preconditions=_ready(panel, ("batch", large), (norm, large)),
+    )  # fmt: skip
+    return [
         claim(
-            "loses more", norm,
-            f"from batch {large} to {small} BN's test error grows by more than that {arm}",
+            f"loses more, {norm}",
+            f"from batch {large} to {small} BN's test error grows by more than that {called}",
             _more(panel, norm, small, large),
-        )
-        for norm, arm in called.items()
-    ]  # fmt: skip
-    for norm, arm in called.items():
-        theirs = OTHERS.values.get(norm, math.nan)
-        found.append(claim(
-            "reference", norm, f"at batch {large} the test error {arm} is above BN's",
+        ),
+        claim(
+            f"reference, {norm}",
+            f"at batch {large} the test error {called} is above BN's",
             panel.difference(at(norm, large), at("batch", large)),
-            **OTHERS.cite("{} pp on ImageNet", theirs - OTHERS["batch"]),
-        ))  # fmt: skip
-    if "instance" in called:  # which sees one image, whatever the batch
-        lost = PUBLISHED.at("batch", batch_size=2) - OTHERS["instance"]
-        found.append(claim(
-            "small", "instance",
-            f"at batch {small} BN's test error is above that with instance norm",
-            panel.difference(at("batch", small), at("instance", small)),
-            expected="refuted or inconclusive", **OTHERS.cite("{} pp on ImageNet", lost),
-        ))  # fmt: skip
-    return found
+            **OTHERS.cite("{} pp on ImageNet", theirs),
+        ),
+    ]
+
+
+def _small_instance(panel: Arms) -> Claim:
+    """Instance norm, which sees one image whatever the batch, against BN at the small one."""
+    small, large = ends(panel)
+    claim = panel.claims(
+        source="Wu & He 2018, tables 1 and 2", estimand=EMA,
+        preconditions=_ready(panel, ("batch", large), ("instance", large)),
+    )  # fmt: skip
+    lost = PUBLISHED.at("batch", batch_size=2) - OTHERS["instance"]
+    return claim(
+        "small, instance", f"at batch {small} BN's test error is above that with instance norm",
+        panel.difference(at("batch", small), at("instance", small)),
+        expected="refuted or inconclusive", **OTHERS.cite("{} pp on ImageNet", lost),
+    )  # fmt: skip
 
 
 def _training(panel: Arms, control: str, small: int, large: int) -> dict[int, float]:
