@@ -33,6 +33,7 @@ PROBLEMS = {  # what a rule may be about beside small batches, and how the help 
     "processes": "a batch is split over processes",
     "estimate": "how population statistics are estimated",
     "longer_sequences": "test sequences longer than those of training",
+    "gain": "what batch norm gives in return",
 }
 NAMES = {"task": TASKS, "model": MODELS, "data": DATA, "problem": PROBLEMS}
 COUNTS = ("batch_size", "test_batch", "length")  # keys of whole numbers

@@ -62,7 +62,7 @@ def draw(folder: Path, out: Path, data_root: str | None = None) -> Path:
     rows = networks(pd.read_csv(folder / "table.csv", low_memory=False))
     results_dir = str(folder.resolve().parents[3])
     names = [c for c in map(str, rows) if c.startswith("psnr/")]
-    column = names[lower_median(rows[names].mean(0))]
+    column = names[lower_median(rows[names].mean(axis=0))]
     name = column.removeprefix("psnr/")
     record = Store(Path(results_dir) / "runs").get(rows.iloc[0]["address"])
     config = Config.model_validate(record["config"]).data
@@ -82,7 +82,10 @@ def draw(folder: Path, out: Path, data_root: str | None = None) -> Path:
         for title, image in made.items()
     ]
     shown.append(Shown(clean.mean(0).numpy()[cut], "truth"))
-    note = f"{name}, seed {rows['seed'].iloc[0]}: photograph and square of median PSNR and variance"
+    note = (
+        f"{name}, seed {rows['seed'].iloc[0]}: photograph of median PSNR, square of median "
+        "variance; PSNR of the whole photograph"
+    )
     figures.save(row(shown, note=note), out, "crops")
     return out / "crops.png"
 

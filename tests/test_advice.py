@@ -298,7 +298,9 @@ def test_a_rule_answers_what_its_setting_states(where, question, answers):
 
 
 def test_the_nearest_evidence_agrees_in_what_matters_most():
-    near = advice.nearest({"task": "pixels", "model": "mlp", "batch_size": 4}, RESULTS)
+    near = advice.nearest({"task": "recurrent", "model": "mlp", "batch_size": 4}, RESULTS)
+    assert {line.where["task"] for line in near} == {"recurrent"}
+    near = advice.nearest({"model": "mlp", "data": "text", "batch_size": 4}, RESULTS)
     assert {line.where["model"] for line in near} == {"mlp"}
     assert {line.where["batch_size"] for line in near} == {4}
     (line,) = advice.nearest({"model": "lenet", "batch_size": 2}, RESULTS)

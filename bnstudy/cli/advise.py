@@ -39,6 +39,7 @@ def advise(everything: bool, words: tuple[str, ...]) -> None:
                    processes: a batch is split over processes
                    estimate: how population statistics are estimated
                    longer_sequences: test sequences longer than those of training
+                   gain: what batch norm gives in return
 
     Every line names its limits and its evidence, a verdict of a study; where there is no evidence
     the answer says so and names the nearest. Without WORDS: the three strongest lines.

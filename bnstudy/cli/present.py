@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bnstudy.cli.select import StudyRuns
+    from bnstudy.config import Config
     from bnstudy.config.compose import Composer, Request
     from bnstudy.config.tuned import Choice, Choices
     from bnstudy.stats import Claim
@@ -65,12 +66,30 @@ def plan(plan: "Plan", request: "Request", workers: int) -> None:
         f"disk about {plan.missing * BYTES / 1e6:.0f} MB"
     )
     tuned(request)
+    for line in sorted(set(filter(None, map(stretch, plan.cells)))):
+        click.echo(line)
     if minutes > (request.settings.max_minutes or LONG_PLAN):
         click.echo(
             "         smaller: scale=smoke or quick, fewer seeds (seeds=5), a shorter axis "
             "(train.batch_size=2,32), less data (data.train_size=600), or stop with "
             "max_minutes=30 and continue later"
         )
+
+
+def stretch(cell: "Config") -> str | None:
+    """That a final training error says more about the beginning of training than about its end."""
+    found = cell.evaluate.last_stretch(cell.train) if cell.task.name == "classification" else None
+    if found is None:
+        return None
+    last, whole, unit = found
+    if last <= whole / 2 or (unit, last) == ("epochs", 1):
+        return None
+    key = "evaluate.steps" if unit == "steps" else "evaluate.every"
+    later = max(whole - whole // 20, 1) if unit == "steps" else math.ceil(whole) - 1
+    return (
+        f"note     train_error will be a mean over the last {last:,g} of {whole:,g} {unit}: "
+        f"{key}={later:g} measures the end alone"
+    )
 
 
 def looks(looks: Sequence[int]) -> None:

@@ -60,5 +60,5 @@ def _arm(label: str, name: str, settings: list[str], choices: Callable[[str], li
         if word.is_sweep_override():
             raise UserError(f"{word.input_line} has several values: write an arm for each")
     keys = {word.key_or_group for word in words}
-    cleared = [f"{key}=null" for key in rivals_of(keys)]
+    cleared = [f"{key}=null" for key in rivals_of(words)]
     return Arm(label, (f"norm={name}", *cleared, *(w.input_line for w in words)), tuple(keys))

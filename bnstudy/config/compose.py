@@ -199,7 +199,7 @@ class Composer:
         chosen, rest = self._arms(overrides, study, sweep)
         adhoc, rest = self._adhoc(rest, study)
         words = [checked(o, self.choices) for o in parse(rest)]
-        cleared = rivals_of({o.key_or_group for o in words})
+        cleared = rivals_of(words)
         fixed, axes = self._stated(study, words) if study else ({}, {})
         fixed = {k: literal(v) for k, v in fixed.items() if k not in cleared}
         axes = {k: v for k, v in axes.items() if k not in cleared}

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -196,8 +196,9 @@ def unknown_key(key: str, leaves: Sequence[str]) -> UserError:
     return UserError(f"unknown key '{key}'.{hint} Allowed: {', '.join(listed)}.")
 
 
-def rivals_of(named: Collection[str]) -> list[str]:
-    """The keys whose defaults give way to one that was named."""
+def rivals_of(words: Iterable[Override]) -> list[str]:
+    """The keys whose defaults give way to one that was given a value; null is none."""
+    named = {w.key_or_group for w in words if w.is_sweep_override() or w.value() is not None}
     cleared = []
     for rivals in EXCLUSIVE:
         if len(both := [k for k in rivals if k in named]) > 1:

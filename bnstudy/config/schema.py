@@ -3,6 +3,7 @@
 A `Config` is frozen and complete, seed included; its name is its address, see address.py.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -253,6 +254,18 @@ class EvaluateConfig(Part):
         gt=0,
         le=LARGEST,
     )
+
+    def last_stretch(self, train: TrainConfig) -> tuple[float, float, str] | None:
+        """What a final training error is a mean over: so many of so many, in steps or epochs.
+
+        None where that depends on the size of the data.
+        """
+        given = (train.steps, self.steps), (None if self.steps else train.epochs, self.every)
+        for unit, (whole, every) in zip(("steps", "epochs"), given, strict=True):
+            if whole and every:
+                before = (math.ceil(whole / every) - 1) * every  # the evaluation before the last
+                return whole - before, whole, unit
+        return None
 
 
 class Parts(Part):

@@ -32,15 +32,16 @@ class Tuning:
         """The name of a cell's point.
 
         A hash of all that can change its training, without tuned settings and shared axes, and
-        without the hashes of what lies outside the config.
+        without the hashes of what lies outside the config. Of an axis that is a whole folder, as
+        `model`, what `tune.per` names, as `model.depth`, is kept.
         """
         plain = cell.canonical()
         del plain["seed"], plain["evaluate"]
-        free = (*self.tune.axes, *self.shared, *OUTSIDE)
+        free = {*self.tune.axes, *self.shared, *OUTSIDE}
         kept = {
             key: value
             for key, value in flatten(plain).items()
-            if key not in free and key.partition(".")[0] not in free
+            if key in self.tune.per or not {key, key.partition(".")[0]} & free
         }
         return digest(kept)
 

@@ -78,8 +78,8 @@ def draw(
             below = [max([own.legend() for own in row], default=0.0) for row in crowded]
             heights = [height + extra for height, extra in zip(heights, below, strict=True)]
             resize()
-        for own in (own for row in names for own in row):
-            _thin(own.ax, own.size)
+        for own, panel in zip((own for row in names for own in row), panels, strict=True):
+            _clear(own.ax, own.size, words=panel.x == "names")
     return figure
 
 
@@ -153,18 +153,23 @@ def _rooms(axes: Sequence[Axes]) -> list[float]:
     return [72 * (end - left) / figure.dpi - MARGIN for left, end in pairs]
 
 
-def _thin(ax: Axes, size: float) -> None:
-    """Leave out ticks of x that would run into the one before."""
+def _clear(ax: Axes, size: float, words: bool) -> None:
+    """Leave out ticks of x that would run into the one before; words go a line below it."""
     locator, text = ax.xaxis.get_major_locator(), ax.xaxis.get_major_formatter()
     figure = ax.get_figure(root=True)
     if not isinstance(locator, FixedLocator) or figure is None:
         return
     kept: list[float] = []
-    free = -math.inf  # where the label before ends, in points
+    free = [-math.inf] * (2 if words else 1)  # where the label before ends in each line, in points
+    lines: dict[float, int] = {}
     for tick in map(float, locator.tick_values(0, 1)):
         spot = 72 * float(ax.transData.transform((tick, ax.get_ylim()[1]))[0]) / figure.dpi
         half = 0.5 * widest(text(tick), size)
-        if spot - half > free:
+        line = next((i for i, end in enumerate(free) if spot - half > end), None)
+        if line is not None:
             kept.append(tick)
-            free = spot + half + 0.4 * size
+            lines[tick] = line
+            free[line] = spot + half + 0.4 * size
     ax.xaxis.set_major_locator(FixedLocator(kept))
+    if any(lines.values()):
+        ax.xaxis.set_major_formatter(lambda tick, _: "\n" * lines.get(tick, 0) + text(tick))

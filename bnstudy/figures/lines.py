@@ -6,7 +6,7 @@ from functools import lru_cache
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-WORDS = re.compile(r"\[[^\]]*\]\S*|\S+")  # an interval is one word
+WORDS = re.compile(r"(?:\[[^\]]*\]\S*|\S+)(?: %\S*)?")  # an interval is one, and so is "95 %"
 HEIGHT = 1.2  # of a line of text, in type sizes
 
 

@@ -26,9 +26,8 @@ SECTIONS = {  # a study's `group` -> heading, in the order of the page
     "statistics": "Training and evaluation statistics",
     "recurrent": "Recurrent networks",
     "pixels": "Pixels",
-    "benefits": "Benefits",
+    "benefits": "Benefits and cost",
     "today": "Today",
-    "cost": "Cost",
 }
 OTHER = "Other"  # of results that state no group
 COLUMNS = ("id", "name", "text", "primary", "verdict", "expected", "status", "kind", "threshold",

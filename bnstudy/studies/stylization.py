@@ -71,9 +71,10 @@ def headline(table: pd.DataFrame) -> list[Panel]:
     key = own.key
     return [
         _training(own, SIZE, ("batch", "instance"), f"{key}: training"),
-        Panel("whole test images", _losses(own), "batch size", "loss", claim=f"{key}: loss"),
+        Panel("whole test images", _losses(own), "batch size", "loss", y="log10", floor=None,
+              claim=f"{key}: loss"),
         Panel("other images in the batch", _changes(own, COMPANIONS), "batch size",
-              "change of the output (grey levels of 255)", claim=f"{key}: companions"),
+              "change (grey levels of 255)", claim=f"{key}: companions"),
     ]  # fmt: skip
 
 
@@ -86,10 +87,10 @@ def details(table: pd.DataFrame) -> list[Panel]:
             Panel("BN minus instance norm", _gaps(own), "batch size", "loss, difference (%)",
                   zero=True, floor=None, claim=f"{own.key}: loss"),
             Panel("half the contrast in the input", _changes(own, CONTRAST), "batch size",
-                  "change of the output (grey levels of 255)", claim=f"{own.key}: contrast"),
+                  "change (grey levels of 255)", claim=f"{own.key}: contrast"),
             *(_training(own, size, norms) for size in sizes_of(own)),
-            *(Panel(f"all norms: {name}", _changes(own, f"test_{name}"), "batch size", name)
-              for name in ("loss", "content", "style")),
+            *(Panel(f"all norms: {name}", _changes(own, f"test_{name}"), "batch size", name,
+                    y="log10", floor=None) for name in ("loss", "content", "style")),
         ]  # fmt: skip
     return found
 
@@ -104,7 +105,7 @@ def _training(own: Arms, size: int, norms: tuple[str, ...] | list[str], claim: s
         for norm in norms
         if columns[steps] in rows and len(mine := select(rows, {NORM: norm}))
     ]
-    return Panel(f"{own.title}, batch of {size}", curves, "step", "training loss", x="linear",
+    return Panel(f"{own.title}, batch {size}", curves, "step", "training loss", x="linear",
                  y="log10", floor=None, claim=claim)  # fmt: skip
 
 

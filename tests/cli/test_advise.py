@@ -31,9 +31,9 @@ def test_an_answer_is_followed_by_what_is_near():
 
 
 def test_a_question_without_evidence_is_answered_so():
-    text = said(bnstudy_("advise", "task=pixels", "model=resnet"))
-    assert text.startswith("No evidence for task=pixels model=resnet. The nearest is for")
-    assert "task=classification model=resnet:" in text.splitlines()[0]
+    text = said(bnstudy_("advise", "task=recurrent", "model=resnet"))
+    assert text.startswith("No evidence for task=recurrent model=resnet. The nearest is for")
+    assert "task=recurrent model=recurrent:" in text.splitlines()[0]
 
 
 def test_long_answers_are_cut_and_all_is_all():

@@ -87,6 +87,13 @@ def test_a_long_plan_says_how_to_shrink_it():
     assert "max_minutes" not in said(bnstudy_(*STUDY, "--dry-run"))
 
 
+def test_a_plan_says_when_training_is_judged_by_more_than_its_end():
+    words = "train", "model=mlp", "train.steps=40", "--dry-run"
+    text = said(bnstudy_(*words, "evaluate.steps=40"))
+    assert "mean over the last 40 of 40 steps: evaluate.steps=38 measures the end alone" in text
+    assert "note " not in said(bnstudy_(*words, "evaluate.steps=38"))
+
+
 def test_the_list_of_studies():
     text = said(bnstudy_("study"))
     for word in ("batch_size", "normalization_batch", "claim", "source", "cost", "Wu & He 2018"):

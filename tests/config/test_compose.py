@@ -7,6 +7,7 @@ import pytest
 
 from bnstudy.config import CONFIGS
 from bnstudy.config.compose import hydra_session
+from bnstudy.config.grid import value_of
 from bnstudy.config.settings import seed_list
 from bnstudy.errors import UserError
 
@@ -53,6 +54,7 @@ def test_the_order_of_words_means_nothing(composer):
         ("train.steps=3", (None, 3, None)),
         ("train.examples=64", (None, None, 64)),
         ("train.epochs=2", (2, None, None)),
+        ("train.epochs=null train.steps=3", (None, 3, None)),
     ],
 )
 def test_one_duration_clears_the_others(composer, word, left):
@@ -118,6 +120,18 @@ def test_every_study_composes_at_every_scale(composer, name, scale):
     for found in request.cells:
         lengths = (found.train.epochs, found.train.steps, found.train.examples)
         assert any(length is not None for length in lengths)
+    if request.tuning:
+        _tuned_apart(request)
+
+
+def _tuned_apart(request):
+    """Cells that differ in what a study tunes for never share a choice."""
+    keys = [key if "." in key else f"{key}.name" for key in request.tuning.tune.per]
+    values = {}
+    for cell in request.cells:
+        there = tuple(str(value_of(cell, key)) for key in keys)
+        values.setdefault(request.tuning.point(cell), set()).add(there)
+    assert [found for found in values.values() if len(found) > 1] == []
 
 
 @pytest.mark.parametrize("name", STUDIES)

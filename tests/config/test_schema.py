@@ -3,7 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from bnstudy.config import Config, NormConfig, OptimizerConfig, Settings, TrainConfig, axis_keys
+from bnstudy.config import (
+    Config,
+    EvaluateConfig,
+    NormConfig,
+    OptimizerConfig,
+    Settings,
+    TrainConfig,
+    axis_keys,
+)
 
 
 def config(**flat) -> Config:
@@ -161,3 +169,21 @@ def test_the_learning_rate_follows_the_batch_size(rule, factor):
     optimizer = OptimizerConfig(lr=0.8, lr_rule=rule, reference_batch_size=32)
     assert optimizer.lr_at(2) == pytest.approx(0.8 * factor, rel=1e-15)
     assert optimizer.lr_at(32) == 0.8
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluate", "expected"),
+    [
+        ({"steps": 12_500}, {"steps": 12_500}, (12_500, 12_500, "steps")),  # all of it
+        ({"steps": 12_500}, {"steps": 11_875}, (625, 12_500, "steps")),
+        ({"steps": 600}, {"steps": 200}, (200, 600, "steps")),  # not 0: the last is the end
+        ({"steps": 100}, {"steps": 1_000}, (100, 100, "steps")),
+        ({"epochs": 10}, {"every": 9}, (1, 10, "epochs")),
+        ({"epochs": 10}, {"every": 4}, (2, 10, "epochs")),
+        ({"steps": 600}, {"every": 2}, None),  # how many steps an epoch has, the data say
+        ({"epochs": 2}, {"steps": 50}, None),
+    ],
+)
+def test_what_a_final_training_error_is_a_mean_over(train, evaluate, expected):
+    found = EvaluateConfig(**evaluate).last_stretch(TrainConfig(**{"epochs": None} | train))
+    assert found == expected

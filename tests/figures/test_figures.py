@@ -178,6 +178,19 @@ def test_ticks_that_would_run_into_each_other_are_left_out():
         assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
+def test_words_that_would_run_into_each_other_stand_in_two_lines():
+    words = ["astronauts", "chelsea the cat", "cup of coffee", "red flower"]
+    panels = [panel(norm("batch", range(4), words), x="names")] * 3
+    for ax in axes(*panels):
+        labels = ax.get_xticklabels()
+        assert [label.get_text().strip() for label in labels] == words
+        for line in (False, True):
+            own = [label for label in labels if label.get_text().startswith("\n") == line]
+            boxes = [label.get_window_extent() for label in own]
+            assert len(boxes) > 0
+            assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
 def test_of_many_points_intervals_are_an_area():
     xs = list(range(1, 41))
     (ax,) = axes(panel(norm("batch", [1.0] * 40, xs), x="linear"))
@@ -424,6 +437,7 @@ def test_an_interval_is_not_broken_between_lines():
     text = figures.lines.folded("a name of some length: +1.2 [0.1, 2.3]", 90, 9)
     assert "[0.1, 2.3]" in text.splitlines()
     assert "\n" not in figures.lines.folded("[1.25, 2.75]", 1, 9)
+    assert figures.lines.folded("a (95 %), b", 1, 9).splitlines() == ["a", "(95 %),", "b"]
 
 
 def test_in_a_scatter_every_run_is_a_marker_at_its_own_x_and_no_line_joins_them():

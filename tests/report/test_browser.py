@@ -48,7 +48,7 @@ FAINT = """(() => {
 def page(tmp_path_factory):
     """Eight studies of all sections and verdicts, with long names, damage and several scales."""
     root = tmp_path_factory.mktemp("results")
-    for i, group in enumerate(("batches", "statistics", "recurrent", "pixels", "cost", None)):
+    for i, group in enumerate(("batches", "statistics", "recurrent", "pixels", "benefits", None)):
         put(root / str(i), verdicts(9.0 - 4 * i), name=f"study_{i}", group=group,
             status="exploratory" if i % 2 else "confirmatory")  # fmt: skip
         (root / str(i) / "figure.png").write_bytes(png(1700, 640))

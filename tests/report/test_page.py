@@ -206,12 +206,12 @@ def test_old_results_lack_files_and_say_so(tmp_path):
 
 
 def test_sections_follow_the_questions(tmp_path):
-    for group in ("cost", "statistics", None, "of my own", "batches"):
+    for group in ("benefits", "statistics", None, "of my own", "batches"):
         put(tmp_path / str(group), name=f"s_{group}", group=group)
     html = report.render(report.collect(tmp_path))
     headings = re.findall(r"<h2[^>]*>([^<]*)", html)
-    assert headings == ["Batch size", "Training and evaluation statistics", "Cost", "Of my own",
-                        "Other"]  # fmt: skip
+    assert headings == ["Batch size", "Training and evaluation statistics", "Benefits and cost",
+                        "Of my own", "Other"]  # fmt: skip
 
 
 def test_every_anchor_has_its_place(tmp_path):

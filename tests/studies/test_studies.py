@@ -51,6 +51,17 @@ def verdicts(module, table) -> dict[str, stats.Verdict]:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "lost"),  # by hand, from table 2 of Wu & He 2018
+    [((2, 32), "+11.1 "), ((8, 32), "+1.3 "), ((4, 16), "+3.6 "), ((2, 64), "")],
+)
+def test_the_published_loss_is_that_of_the_same_two_sizes(sizes, lost):
+    table = batch_table(lambda n, b: 0.2, sizes=sizes)
+    claims = {claim.name: claim for claim in batch_size.claims(table)}
+    published = claims["contrast_digits resnet: BN loses more"].published
+    assert published.startswith(lost) if lost else published == ""
+
+
+@pytest.mark.parametrize(
     ("effect", "wanted"), [(0.05, "supported"), (-0.05, "refuted"), (0.0, "inconclusive")]
 )
 def test_a_planted_difference_in_differences_is_found(effect, wanted):
