@@ -24,7 +24,7 @@ from bnstudy.config import CONFIGS, HERE
 from bnstudy.config.capabilities import DATA, MODELS
 from bnstudy.errors import UserError, unknown
 
-TASKS = ("classification", "recurrent", "pixels")
+TASKS = ("classification", "recurrent", "language", "pixels")
 PROBLEMS = {  # what a rule may be about beside small batches, and how the help calls it
     "shift": "test images differ from training images",
     "class_skew": "batches of few classes",
@@ -33,6 +33,8 @@ PROBLEMS = {  # what a rule may be about beside small batches, and how the help 
     "processes": "a batch is split over processes",
     "estimate": "how population statistics are estimated",
     "longer_sequences": "test sequences longer than those of training",
+    "clients": "weights are averaged over clients",
+    "mixture": "two kinds of images in one batch",
     "gain": "what batch norm gives in return",
 }
 NAMES = {"task": TASKS, "model": MODELS, "data": DATA, "problem": PROBLEMS}

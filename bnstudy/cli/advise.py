@@ -26,7 +26,7 @@ def advise(everything: bool, words: tuple[str, ...]) -> None:
 
     \b
     WORDS describe a setting; what they leave out may be anything:
-      task         classification, recurrent, pixels
+      task         classification, recurrent, language, pixels
       model        mlp, lenet, resnet, recurrent, ...
       batch_size   examples that share a statistic in training
       test_batch   the same in evaluation
@@ -39,6 +39,8 @@ def advise(everything: bool, words: tuple[str, ...]) -> None:
                    processes: a batch is split over processes
                    estimate: how population statistics are estimated
                    longer_sequences: test sequences longer than those of training
+                   clients: weights are averaged over clients
+                   mixture: two kinds of images in one batch
                    gain: what batch norm gives in return
 
     Every line names its limits and its evidence, a verdict of a study; where there is no evidence

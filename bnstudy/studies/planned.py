@@ -190,6 +190,8 @@ def measured(config: Config) -> list[str]:
     found = [*ALWAYS, *(score + suffix for suffix in suffixes for score in scores)]
     found += [f"{part}_{name}" for part in ("val", "train") for name in more if name != "ssim"]
     found += ["val_ssim"] * ("ssim" in more)
+    if config.train.steps == 0:  # nothing is trained
+        found = [name for name in found if not name.startswith("train_")]
     if config.evaluate.online:
         found.append("online_error")
     if (clients := config.federation.clients) > 1:

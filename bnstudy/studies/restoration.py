@@ -1,6 +1,6 @@
 """PSNR of a denoiser by norm, batch size, patch size, with and without the global skip.
 
-Primary claim: with batches of 8 patches the same network without a norm has a higher PSNR than
+Primary claim: with batches of 4 patches the same network without a norm has a higher PSNR than
 with batch norm (Lim et al. 2017 removed it for that). Then whether group norm, which does not mix
 images, does too; what BN loses at batches of two and at small patches beyond what another arm
 loses; and whether the global skip, which carries absolute intensity, hides a part of it. Written

@@ -48,7 +48,11 @@ def test_a_completion_script(shell):
         (["power"], "batch", {"batch_size"}),
         ([], "adv", {"advise"}),
         (["advise"], "b", {"batch_size="}),
-        (["advise"], "task=", {"task=classification", "task=recurrent", "task=pixels"}),
+        (
+            ["advise"],
+            "task=",
+            {f"task={name}" for name in ("classification", "recurrent", "language", "pixels")},
+        ),
         (["advise"], "problem=s", {"problem=shift", "problem=stream"}),
         (["advise"], "model=r", {"model=resnet", "model=recurrent"}),
         (["study"], "tune=", {"tune=auto", "tune=committed", "tune=published"}),
