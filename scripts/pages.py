@@ -41,6 +41,16 @@ NONE = "\N{EN DASH}"
 PHOTOGRAPHS = "batch_size-cifar10_jpeg"  # shown instead of the digits where it has been run
 SOURCE = "Wu & He 2018"  # of the headline's published panel
 CLAIMS = "claims of "  # a block's name goes on with a folder of results/
+ARTICLES = (  # what articles say of BN, and the claim that was made of it: folder and name
+    ("speeds up convergence", "convergence", "mnist_small mlp: own best rates"),
+    ("allows larger learning rates", "learning_rate", "digits ResNet-20: ten times"),
+    ("lets saturating activations train", "saturation", "mnist_small deep: sigmoid"),
+    ("makes initialization matter less", "initialization", "mnist_small deep: relu"),
+    ("cures vanishing gradients", "saturation", "mnist_small deep: sigmoid, BN keeps gradients"),
+    ("causes vanishing gradients", "gradient_depth", "gaussian: BN causes growth"),
+    ("regularizes", "regularization", "mnist_small mlp: narrows the gap"),
+    ("replaces dropout", "regularization", "mnist_small mlp: replaces dropout"),
+)
 PAPER = re.compile(r"^\D+ \d{4}(?!\d)")  # "Wu & He 2018" of "Wu & He 2018, table 2"
 BLOCK = re.compile(r"(<!-- results: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -175,6 +185,17 @@ def answers() -> str:
             claim["verdict"], measured(claim), claim["n"], standing(result, claim),
         ))  # fmt: skip
     return table(head, rows)
+
+
+def articles() -> str:
+    """README: what articles say of BN, the claim made of it, the measured effect, the verdict."""
+    held = {(r.folder, c["name"]): c for r in results() for c in r.claims}
+    rows = []
+    for said, folder, name in ARTICLES:
+        claim = held.get((folder, name))
+        asked = (claim["text"], measured(claim), claim["verdict"]) if claim else (NONE,) * 3
+        rows.append((said, f"`{folder}`", *asked))
+    return table(("BN, it is said,", "study", "our claim", "measured", "verdict"), rows)
 
 
 def counts() -> str:
@@ -323,6 +344,7 @@ BLOCKS = {
     "headline": headline,
     "advice": advice,
     "answers": answers,
+    "articles": articles,
     "counts": counts,
     "waiting": waiting,
     "papers": index,

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from bnstudy.config.compose import hydra_session
+from bnstudy.studies import module, planned
+
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
@@ -155,6 +158,25 @@ def test_a_verdict_that_changes_changes_the_pages(pages, monkeypatch):
         assert "supported" in then
         assert "supported" not in now
         assert "refuted" in now
+
+
+def test_each_claim_of_the_articles_has_a_line(pages, monkeypatch):
+    said, folder, name = pages.ARTICLES[0]
+    own = result(pages, {**CLAIM, "name": name})
+    monkeypatch.setattr(pages, "results", lambda: (dataclasses.replace(own, folder=folder),))
+    first, *others = pages.articles().splitlines()[2:]
+    assert first == f"| {said} | `{folder}` | it grows | +5.1 pp [2.4, 7.9] | supported |"
+    assert len(others) == len(pages.ARTICLES) - 1
+    assert all(line.endswith("| \N{EN DASH} | \N{EN DASH} | \N{EN DASH} |") for line in others)
+
+
+def test_the_articles_claims_are_claims_of_studies(pages):
+    with hydra_session() as session:
+        for _, name, claim in pages.ARTICLES:
+            study = session.study(name)
+            asked = session.request(["scale=quick"], study=study)
+            made = module(study).claims(planned.stand_in(asked.cells, asked.seeds[:2]))
+            assert claim in {own.name for own in made}
 
 
 def test_a_source_shows_its_first_claim_with_a_number(pages, monkeypatch):
