@@ -206,7 +206,7 @@ def _claims_of(panel: Panel) -> list[Claim]:
                 f"auxiliary, {image}",
                 f"with copies under {name}, on {image} images training apart with statistics of "
                 "their own gives a lower test error than training jointly",
-                kind(image), source="Xie et al. 2020",
+                kind(image), source="Xie et al. 2020", expected="not known beforehand",
             )
             for image in ("clean", "corrupted")
         ),

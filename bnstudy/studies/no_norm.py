@@ -185,7 +185,7 @@ def _claims(panel: Panel) -> list[Claim]:
         ),
         claim(
             f"batch of {small}, PreciseBN",
-            "the same of batch norm with PreciseBN",
+            "the same of batch norm with PreciseBN, at the batch chosen by exponential averages",
             against_best(panel, "ws_group", "test_error_precise"), "not_worse", threshold=MARGIN,
             estimand=PRECISE,
         ),
@@ -208,6 +208,7 @@ def _claims(panel: Panel) -> list[Claim]:
             "no norm",
             f"at batch {small} batch norm has a higher test error than SkipInit without a norm",
             more(panel, "batch", "skipinit", small), source="De & Smith 2020", estimand=EMA,
+            expected="not known beforehand",
         ),
         large_batch(
             "clipping",

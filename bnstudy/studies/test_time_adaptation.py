@@ -42,6 +42,7 @@ COLLAPSED = 0.85
 ONE_ANSWER = 0.5
 SHARE = "part of the answers, second half of the stream, that are the commonest class"
 ADAPTED = "error on the stream, adapted minus left alone"
+ENTROPY = "error on the stream, Tent minus batch statistics"
 SOURCE, CAUSE = "Wang et al. 2021", "Niu et al. 2023"
 PUBLISHED = Published(
     "published", "Wang et al. 2021, released code",
@@ -213,14 +214,12 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     return [claim for panel in main_first(table) for claim in _claims_of(panel)]
 
 
-def _ready(panel: Panel) -> list[Precondition]:
-    batch, group = (select(panel.rows, {NORM: norm}) for norm in ("batch", "group"))
-    left = error("mixed", "source")
+def _ready(panel: Panel, *norms: str) -> list[Precondition]:
+    """Of claims about these norms: that they are trained, and work on the stream left alone."""
+    left, own = error("mixed", "source"), {n: select(panel.rows, {NORM: n}) for n in norms}
     return [
-        trained(batch, "batch norm"),
-        trained(group, "group norm"),
-        learned(batch, "batch norm left alone", left, COLLAPSED),
-        learned(group, "group norm left alone", left, COLLAPSED),
+        *(trained(rows, f"{norm} norm") for norm, rows in own.items()),
+        *(learned(rows, f"{norm} norm left alone", left, COLLAPSED) for norm, rows in own.items()),
         comparable(panel.rows),
     ]
 
@@ -235,7 +234,7 @@ def _ready_for_blur(panel: Panel) -> list[Precondition]:
 
 
 def _claims_of(panel: Panel) -> list[Claim]:
-    ready = _ready(panel)
+    ready, alone = _ready(panel, "batch", "group"), _ready(panel, "batch")
     claim = panel.claims(source=CAUSE, preconditions=ready, estimand=ADAPTED)
 
     def more(stream: str, shift: str = CLAIMED) -> dict[int, float]:
@@ -252,6 +251,8 @@ def _claims_of(panel: Panel) -> list[Claim]:
         "entropy, sorted",
         "there Tent's step raises batch norm's error above that of batch statistics alone",
         harm(panel, "batch", "sorted", before="batch"),
+        preconditions=alone,
+        estimand=ENTROPY,
     )
     return [
         *sequence(first, second),
@@ -278,18 +279,20 @@ def _claims_of(panel: Panel) -> list[Claim]:
                 f"group norm, {STREAMS[stream]}",
                 f"{STREAMS[stream]}, Tent costs group norm less than {NO_HARM:g} pp",
                 harm(panel, "group", stream), "not_worse", threshold=NO_HARM,
+                preconditions=_ready(panel, "group"),
             )
             for stream in ("sorted", "single")
         ),
         claim(
             "gain", "on mixed batches Tent lowers batch norm's error below that of the network "
             "left alone",
-            _negative(harm(panel, "batch", "mixed")), source=SOURCE,
+            _negative(harm(panel, "batch", "mixed")), source=SOURCE, preconditions=alone,
             **PUBLISHED.cite("{} pp on CIFAR-10-C", gained["source"]),
         ),
         claim(
             "entropy, mixed", "and below that of batch statistics",
             _negative(harm(panel, "batch", "mixed", before="batch")), source=SOURCE,
+            preconditions=alone, estimand=ENTROPY,
             **PUBLISHED.cite("{} pp on CIFAR-10-C", gained["batch"]),
         ),
     ]  # fmt: skip
