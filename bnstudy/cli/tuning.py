@@ -181,10 +181,10 @@ def _tried(
     if plan is None:
         return False
     outcomes = Apart(_outcomes, pilots, plan).result()
-    for (place, values, _), cell, (errors, failed) in zip(
+    for (place, values, _), cell, (errors, failed, seen) in zip(
         lacking, plan.cells, outcomes, strict=True
     ):
-        place.tried(values, cell, errors, failed, addresses(cell, seeds))
+        place.tried(values, cell, errors, failed, addresses(cell, seeds), seen)
     return True
 
 
@@ -224,8 +224,8 @@ def _trained(pilots: "Request", composer: "Composer", dry_run: bool) -> "Plan | 
     return result.plan
 
 
-def _outcomes(pilots: "Request", plan: "Plan") -> list[tuple[list[float], int]]:
-    """Of each cell of a plan: validation errors by seed, and how many runs failed.
+def _outcomes(pilots: "Request", plan: "Plan") -> list[tuple[list[float], int, list[float]]]:
+    """Of each cell of a plan: validation errors by seed, how many runs failed, errors as measured.
 
     A run that failed (see `kit.failed`) counts at the error of guessing. Called apart: what the
     studies import stays out of a process that still has to fork workers.
@@ -238,8 +238,10 @@ def _outcomes(pilots: "Request", plan: "Plan") -> list[tuple[list[float], int]]:
     for cell in plan.cells:
         runs = rows[cell.cell].sort_values("seed")
         failed = kit.failed(runs) | runs["val_error"].isna()
-        errors = runs["val_error"].mask(failed, kit.chance(runs))
-        found.append((errors.astype(float).tolist(), int(failed.sum())))
+        chance = kit.chance(runs)
+        errors = runs["val_error"].mask(failed, chance).astype(float).tolist()
+        seen = runs["val_error"].mask(runs["val_error"].isna(), chance).astype(float).tolist()
+        found.append((errors, int(failed.sum()), seen))
     return found
 
 
@@ -299,7 +301,7 @@ def power(
         plan = _trained(pilots, composer, dry_run)
         if plan is None:
             return
-        present.pilot_failures(pilots, [failed for _, failed in _outcomes(pilots, plan)])
+        present.pilot_failures(pilots, [failed for _, failed, _ in _outcomes(pilots, plan)])
         claims = studies.module(study).claims(execute.table_of(pilots, plan))
         primary = next(claim for claim in claims if claim.primary)
         needed, seeds, stepwise = _needed(primary, smallest, chance, grid.looks)

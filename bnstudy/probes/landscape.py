@@ -19,8 +19,9 @@ def landscape(view: Any) -> dict[str, Tensor]:
     the largest loss minus the smallest; `gradient_range/01`, the same of |grad(w) - grad(w - eta
     g)|; `smoothness/01`, the largest of |grad(w) - grad(w - eta g)| / |eta g|, their effective
     beta-smoothness. With `_relative` in front of the slash the same for steps of 1/1024 to 1/8 of
-    the length of w, all parameters together, whatever the rate: how long a step of the optimizer is
-    is then the same for every network. Of gradients that are not finite everything is NaN.
+    the length of w, all parameters together, whatever the rate, and of gradients times that length:
+    in units in which a loss that does not change with the length of w looks the same at every
+    length. Of gradients that are not finite everything is NaN.
 
     All on one batch, another one at each evaluation, drawn from (seed, "landscape"), in training
     mode, every point from the same buffers and with the same noise; all is put back.
@@ -28,17 +29,17 @@ def landscape(view: Any) -> dict[str, Tensor]:
     line, rates = Line(view, "landscape"), rates_of(view)
     length, steepness = line.norm(line.start), line.norm(line.gradient)
     found: dict[str, Tensor] = {}
-    for suffix, steps in {
-        "": [factor * rates for factor in RATES],
-        "_relative": [factor * length / steepness for factor in LENGTHS],
-    }.items():
+    for suffix, steps, unit in (
+        ("", [factor * rates for factor in RATES], torch.ones_like(length)),
+        ("_relative", [factor * length / steepness for factor in LENGTHS], length),
+    ):
         losses, moved, slopes = [], [], []
         for eta in steps:
             loss, gradient = line.at(eta)
             change = line.norm(gradient - line.gradient)
             losses.append(loss)
-            moved.append(change)
-            slopes.append(change / (eta * steepness))
+            moved.append(change * unit)
+            slopes.append(change / (eta * steepness) * unit**2)
         for name, values in (("loss_range", losses), ("gradient_range", moved)):
             each = torch.stack(values)
             found |= course(view, f"{name}{suffix}", each.amax(0) - each.amin(0))

@@ -3,8 +3,9 @@
 At each evaluation the probe `landscape` follows the gradient g of one training batch and finds the
 range of the loss, the range of the gradient's change, and the largest change for a step's length,
 "effective beta-smoothness", on two grids: eta from 1/2 to 4 times the learning rate, as published,
-and eta |g| / |w| from 1/1024 to 1/8. The second is fairer: the loss of a normalized network does
-not change with the length of its weights, so that one eta is another step in each network.
+and eta |g| / |w| from 1/1024 to 1/8, gradients then times |w|. The second is fairer: the loss of a
+normalized network does not change with the length of its weights, while its gradient does, so that
+one eta is another step in each network.
 
 Primary claim: at equal rates the gradient of a VGG-like network changes less than half as much for
 a step's length with batch norm than without. Networks whose training loss has not fallen are a

@@ -7,6 +7,8 @@ least validation error, a mean over all seeds. The gap is the test error minus t
 training part, both in evaluation mode after training. Written before the first run.
 """
 
+from typing import Any
+
 import pandas as pd
 
 from bnstudy import figures
@@ -19,6 +21,7 @@ from bnstudy.studies.kit import (
     TEST,
     Panel,
     Published,
+    comparable,
     extended,
     filled,
     in_order,
@@ -185,17 +188,28 @@ def _claims_of(panel: Panel) -> list[Claim]:
             added(panel), "equivalent", threshold=WITHIN, estimand=EMA,
         ),
     )  # fmt: skip
-    gap = {"source": "Luo et al. 2019", "estimand": ESTIMAND}
     small, large = (f(along(panel, "batch", B)[B]) for f in (min, max))
+
+    def of_gaps(*sizes: float) -> dict[str, Any]:
+        """What is said of a claim about gaps: networks that have not fitted have none."""
+        ready = [
+            panel.ready(f"{norm}{f' at {size:g}' if size else ''}",
+                        at(norm, **({B: int(size)} if size else {})))[0]
+            for norm in ("batch", "none") for size in sizes or (0,)
+        ]  # fmt: skip
+        return {"source": "Luo et al. 2019", "estimand": ESTIMAND,
+                "preconditions": [*ready, comparable(panel.rows)]}  # fmt: skip
+
     return [
         *sequence(first, second),
         claim(
             "narrows the gap", "BN's gap between test and training error is below that of no norm",
-            panel.difference(at("none"), at("batch"), GAP), **gap,
+            panel.difference(at("none"), at("batch"), GAP), **of_gaps(),
         ),
         claim(
             "by its noise",
             f"from batch {large:g} to {small:g} BN's gap falls by more than that of no norm",
-            paired_differences(narrower(panel, "batch"), narrower(panel, "none")), **gap,
+            paired_differences(narrower(panel, "batch"), narrower(panel, "none")),
+            **of_gaps(small, large),
         ),
     ]  # fmt: skip

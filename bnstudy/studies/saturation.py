@@ -199,6 +199,11 @@ def _reasons(panel: Panel, claim, phi: str, title: str, depth: int) -> list[Clai
             f"fewer units of {title} are saturated after training with BN than without",
             against(end, depth, "none", "batch", SATURATED),
             estimand="part of saturated units after training",
+            preconditions=[  # what has not moved from its start is not saturated
+                *(trained(select(end, {NORM: norm, DEPTH: depth}), f"{depth} layers, {norm}")
+                  for norm in ("none", "batch")),
+                comparable(panel.rows),
+            ],
         ),
     ]  # fmt: skip
     if phi == "sigmoid":

@@ -282,11 +282,12 @@ def _practical(panel: kit.Panel) -> list[Claim]:
     return kit.sequence(
         claim(
             "nearer",
-            "with momentum and eps = 1e-5 a growing rate is at most half as far from the function "
-            "of weight decay as a constant rate without decay",
+            "with momentum, started at rest, and eps = 1e-5 a growing rate is at most half as far "
+            "from the function of weight decay as a constant rate without decay",
             nearer(panel, PRACTICE), threshold=NEARER, primary=panel.main, unit="decades",
             estimand="largest difference of a logit, second half of training",
             expected="refuted: in pilots of 200 steps neither was nearer",
+            source="derived from Li & Arora 2020, whose proof gives the first step a velocity",
         ),
         claim(
             "practice",

@@ -31,6 +31,7 @@ class Point:
             if len({variant(cell, {key: value}).cell for value in values}) > 1
         }
         self.trials: dict[tuple[Any, ...], Trial] = {}
+        self.seen: dict[tuple[Any, ...], float] = {}  # mean error, failed pilots at their own
         self.outside: dict[str, str] = {}
 
     def missing(self) -> dict[tuple[Any, ...], Config]:
@@ -49,7 +50,7 @@ class Point:
 
     def tried(
         self, values: tuple[Any, ...], cell: Config, errors: Sequence[float], failed: int,
-        runs: Sequence[str],
+        runs: Sequence[str], seen: Sequence[float],
     ) -> None:  # fmt: skip
         """Note the outcome of a combination.
 
@@ -58,20 +59,35 @@ class Point:
             errors: validation error of each pilot, a fraction; of one that failed, chance.
             failed: how many failed.
             runs: addresses of the pilots.
+            seen: validation error of each pilot as measured, failed or not; chance if it has none.
         """
         mean = math.fsum(errors) / len(errors)
         self.trials[values] = Trial(
             set=self._named(values), val_error=mean, per_seed=list(errors), failed=failed,
             runs=list(runs),
         )  # fmt: skip
+        self.seen[values] = math.fsum(seen) / len(seen)
         flat = cell.flat()
         self.outside = {key: flat[key] for key in OUTSIDE if flat.get(key)}
 
     @property
     def best(self) -> tuple[Any, ...]:
-        """The combination of least validation error; of equal ones the first, in grid order."""
-        order = itertools.product(*self.axes.values())
-        return min(order, key=lambda values: self.trials[values].val_error)
+        """The combination of least validation error; of equal ones the first, in grid order.
+
+        Where every pilot failed, that of least error as measured, and then the one nearest the
+        middle: an arm that learns too little to count is to be shown where it learns most.
+        """
+        return min(itertools.product(*self.axes.values()), key=self._rank)
+
+    def _rank(self, values: tuple[Any, ...]) -> tuple[float, float, int]:
+        trial = self.trials[values]
+        if trial.failed < len(trial.per_seed):
+            return trial.val_error, 0.0, 0
+        places = (
+            abs(2 * axis.index(value) - len(axis) + 1)
+            for axis, value in zip(self.axes.values(), values, strict=True)
+        )
+        return trial.val_error, self.seen[values], sum(places)
 
     @property
     def edges(self) -> set[tuple[str, int]]:

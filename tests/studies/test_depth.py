@@ -89,9 +89,11 @@ def grown(table_of, factor):
 def test_networks_that_follow_theory_support_every_prediction(table_of):
     found = verdicts(gradient_depth, grown(table_of, 1.0))
     assert found["gaussian: relu, batch 128"].primary
-    assert {v.verdict for v in found.values()} <= {"supported", "inconclusive"}  # Holm, six seeds
+    # Holm, six seeds; that batch norm makes gradients grow is a demonstration
+    assert {v.verdict for v in found.values()} <= {"supported", "inconclusive", "shown"}
     assert found["gaussian: identity, batch 512"].verdict == "supported"
-    assert all(abs(v.mean) < 1.5 for v in found.values() if v.kind == "equivalent")
+    plain = [v for v in found.values() if v.kind == "equivalent" and "shortcuts" not in v.name]
+    assert all(abs(v.mean) < 1.5 for v in plain)  # with shortcuts it is of a small logarithm
 
 
 @pytest.mark.parametrize("factor", [0.94, 1.06])
@@ -204,16 +206,17 @@ def shared(table_of, factor, lost=0.5, added=0.0):
 def test_branches_with_the_predicted_part_support_it(table_of):
     found = verdicts(residual_bias, shared(table_of, 1.0))
     key = "mnist_small deep: "
-    assert found[f"{key}batch, 50"].primary
+    assert found[f"{key}SkipInit trains"].primary
     for name in ("batch, 50", "batch, 5", "layer, 50", "no norm, 50"):
-        assert found[key + name].verdict == "supported", name
+        assert found[key + name].verdict == "shown", name
     assert found[f"{key}SkipInit"].verdict == "true"
     assert found[f"{key}no norm fails"].mean == pytest.approx(50, abs=1)
     assert found[f"{key}SkipInit trains"].verdict == "supported"
 
 
-def test_branches_with_another_part_refute_it(table_of):
+def test_branches_with_another_part_do_not_show_it(table_of):
     found = verdicts(residual_bias, shared(table_of, 1.2, added=1e-9))
-    assert found["mnist_small deep: batch, 50"].verdict == "refuted"
-    assert found["mnist_small deep: batch, 50"].mean == pytest.approx(100 * math.log(1.2), abs=1)
+    assert found["mnist_small deep: batch, 50"].verdict == "not shown"
+    off = 5 - 100 * math.log(1.2)
+    assert found["mnist_small deep: batch, 50"].mean == pytest.approx(off, abs=1)
     assert found["mnist_small deep: SkipInit"].verdict == "false"

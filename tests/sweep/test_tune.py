@@ -29,7 +29,8 @@ def searched(point: Point, error, failed=lambda values: 0, seeds=2) -> list[tupl
             break
         for values, pilot in point.missing().items():
             order.append(values)
-            point.tried(values, pilot, [error(*values)] * seeds, failed(values), ["a"] * seeds)
+            errors = [error(*values)] * seeds
+            point.tried(values, pilot, errors, failed(values), ["a"] * seeds, errors)
     return order
 
 
@@ -62,15 +63,33 @@ def test_a_best_value_at_the_edge_extends_the_grid_in_its_own_ratio_twice(best, 
     assert values == sorted(values)
 
 
-def test_equal_errors_choose_the_first_value_and_leave_both_ends_open():
-    """As when every pilot fails: which way to go is not known, so both are tried."""
+def test_where_every_pilot_fails_both_ends_are_open_and_the_middle_is_chosen():
+    """Which way to go is not known, so both are tried; nothing speaks for an end."""
     point = Point(tuning({LR: [0.1, 0.2]}), {}, cell())
     tried = searched(point, lambda lr: 0.9, failed=lambda values: 2)
     assert sorted(lr for (lr,) in tried) == [0.025, 0.05, 0.1, 0.2, 0.4, 0.8]
     choice = point.choice()
-    assert choice.set == {LR: 0.025}
-    assert choice.edge
+    assert choice.set == {LR: 0.1}
+    assert not choice.edge
     assert [trial.failed for trial in choice.trials] == [2] * 6
+
+
+def test_where_every_pilot_fails_the_one_that_learned_most_is_chosen():
+    """An arm that learns too little to count is shown where it learns most, not where least."""
+    point = Point(tuning({LR: [0.1, 0.2, 0.4]}), {}, cell())
+    for values, pilot in point.missing().items():
+        measured = [0.6 if values == (0.4,) else 0.8, 0.7]
+        point.tried(values, pilot, [0.9, 0.9], 2, ["a", "b"], measured)
+    assert point.choice().set == {LR: 0.4}
+    # a combination that did not fail counts before one that did
+    point.tried((0.1,), pilot, [0.5, 0.9], 1, ["a", "b"], [0.5, 0.85])
+    assert point.choice().set == {LR: 0.1}
+
+
+def test_equal_errors_choose_the_first_value():
+    point = Point(tuning({LR: [0.1, 0.2]}), {}, cell())
+    searched(point, lambda lr: 0.2)
+    assert point.choice().set == {LR: 0.025}
 
 
 def test_every_combination_of_two_settings_is_tried_and_the_new_value_with_all_of_the_other():
@@ -128,7 +147,7 @@ def test_the_mean_is_over_seeds_and_a_seed_at_chance_counts():
     point = Point(tuning({LR: [0.1, 0.2]}), {}, cell())
     for values, pilot in point.missing().items():
         errors = [0.2, 0.2] if values == (0.1,) else [0.01, 0.9]
-        point.tried(values, pilot, errors, 0, ["a", "b"])
+        point.tried(values, pilot, errors, 0, ["a", "b"], errors)
     assert point.best == (0.1,)
     assert point.choice().trials[1].val_error == pytest.approx(0.455)
 
