@@ -47,7 +47,7 @@ def test_tune_then_study(conf):
     by_address = pilots.set_index("address")
     behind = set()
     for choice in found["choices"]:
-        errors = []
+        errors, measured = [], []
         for trial in choice["trials"]:
             runs = by_address.loc[trial["runs"]]
             behind |= set(trial["runs"])
@@ -59,8 +59,12 @@ def test_tune_then_study(conf):
             assert trial["failed"] == bad.sum()
             assert trial["per_seed"] == runs["val_error"].mask(bad, 0.9).tolist()
             errors.append(sum(trial["per_seed"]) / 2)
+            # where all pilots failed, what was measured decides
+            all_failed = trial["failed"] == 2
+            measured.append(runs["val_error"].fillna(0.9).mean() if all_failed else 0.0)
+        ranks = list(zip(errors, measured, strict=True))
         rates = [trial["set"]["optimizer.lr"] for trial in choice["trials"]]
-        assert choice["set"]["optimizer.lr"] == rates[errors.index(min(errors))]
+        assert choice["set"]["optimizer.lr"] == rates[ranks.index(min(ranks))]
     assert behind == set(pilots["address"])
 
     before = path.read_bytes()
@@ -155,7 +159,8 @@ def test_an_edge_extends_the_grid_and_only_at_its_points(monkeypatch):
     best = {"batch": 100.0, "group": 0.2}
 
     def planted(pilots, plan):
-        return [([abs(1 - cell.optimizer.lr / best[cell.norm.name])] * 3, 0) for cell in plan.cells]
+        far = [abs(1 - cell.optimizer.lr / best[cell.norm.name]) for cell in plan.cells]
+        return [([error] * 3, 0, [error] * 3) for error in far]
 
     monkeypatch.setattr(tuning, "_outcomes", planted)
     said(bnstudy_(*COMPARE[:-1], "tune=optimizer.lr=0.1,0.2,0.4"))
