@@ -134,13 +134,14 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
 
 
 def details(table: pd.DataFrame) -> list[figures.Panel]:
-    """Of every network the course of the loss and steps by level; gamma by layer."""
+    """Of every network the course of the loss and steps by level; gamma and beta by layer."""
     found = main_first(table)
     sheets = [_by_rate(panel) for panel in found[1:]]
     sheets.append(_gains([(panel, way) for panel in found[1:] for way in (SAME, TIME)]))
     for panel in found:
         sheets += [_by_level(panel), _losses(panel)]
-    return [*sheets, _gammas(found), *_first_gammas(found)]
+    learned = [_learned(found, "gamma", 1), _learned(found, "beta", 0)]
+    return [*sheets, *learned, *_first_gammas(found)]
 
 
 def _arms(panel: Panel) -> list[str]:
@@ -203,15 +204,15 @@ def _losses(panel: Panel) -> figures.Panel:
                          "training loss (nats)", x="linear")  # fmt: skip
 
 
-def _gammas(found: list[Panel]) -> figures.Panel:
-    """Mean of the learned gamma by layer, of each network at BN's best rate."""
+def _learned(found: list[Panel], name: str, start: int) -> figures.Panel:
+    """Mean of the learned gamma or beta by layer, of each network at BN's best rate."""
     curves = [
-        course(chosen(panel, "batch"), "gamma_mean", style=figures.hue(i), label=panel.title,
+        course(chosen(panel, "batch"), f"{name}_mean", style=figures.hue(i), label=panel.title,
                percent=False)
         for i, panel in enumerate(found)
     ]  # fmt: skip
-    return figures.Panel("learned gamma by layer", curves, "layer with a norm",
-                         "mean gamma (1 at the start)", x="linear")  # fmt: skip
+    return figures.Panel(f"learned {name} by layer", curves, "layer with a norm",
+                         f"mean {name} ({start} at the start)", x="linear", floor=None)  # fmt: skip
 
 
 def _first_gammas(found: list[Panel]) -> list[figures.Panel]:

@@ -51,7 +51,9 @@ def steps_table(batch, none, ratio=1.25, total=500):
                     **{f"steps_to_{level:g}": taken for level in convergence.LEVELS},
                     "step_ratio": ratio if norm == "batch" else 1.0, "step_seconds": 0.01,
                     **{f"loss_course/{i:02d}": 1 / i for i in range(1, 21)},
-                    **{f"gamma_mean/{i:02d}": 1.0 for i in (1, 2) if norm == "batch"}, **COMMON,
+                    **{f"{name}_mean/{i:02d}": 1.0 for name in ("gamma", "beta") for i in (1, 2)
+                       if norm == "batch"},
+                    **COMMON,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
