@@ -227,8 +227,8 @@ def _trained(pilots: "Request", composer: "Composer", dry_run: bool) -> "Plan | 
 def _outcomes(pilots: "Request", plan: "Plan") -> list[tuple[list[float], int, list[float]]]:
     """Of each cell of a plan: validation errors by seed, how many runs failed, errors as measured.
 
-    A run that failed (see `kit.failed`) counts at the error of guessing. Called apart: what the
-    studies import stays out of a process that still has to fork workers.
+    A run that failed is one of `kit.failed`. Called apart: what the studies import stays out of a
+    process that still has to fork workers.
     """
     from bnstudy.cli import execute
     from bnstudy.studies import kit
@@ -238,11 +238,21 @@ def _outcomes(pilots: "Request", plan: "Plan") -> list[tuple[list[float], int, l
     for cell in plan.cells:
         runs = rows[cell.cell].sort_values("seed")
         failed = kit.failed(runs) | runs["val_error"].isna()
-        chance = kit.chance(runs)
-        errors = runs["val_error"].mask(failed, chance).astype(float).tolist()
-        seen = runs["val_error"].mask(runs["val_error"].isna(), chance).astype(float).tolist()
+        errors, seen = counted(runs["val_error"], failed, kit.chance(runs))
         found.append((errors, int(failed.sum()), seen))
     return found
+
+
+def counted(
+    measured: "pd.Series[float]", failed: "pd.Series[bool]", chance: "pd.Series[float]"
+) -> tuple[list[float], list[float]]:
+    """Validation errors as they count in a choice, and as measured; without one: chance.
+
+    A failed run counts at chance. A restored image can be worse than the noisy one, an error above
+    1: that counts as it is, or a run that failed would be preferred to one that learned.
+    """
+    seen = measured.mask(measured.isna(), chance).astype(float)
+    return seen.mask(failed & (seen <= 1), chance).astype(float).tolist(), seen.tolist()
 
 
 def _command(request: "Request", composer: "Composer") -> str:

@@ -36,7 +36,7 @@ def headline(table: pd.DataFrame) -> list[figures.Panel]:
         "with skip, contrast 25 %": found[f"{panel.key}: low contrast, skip"].values,
     }
     lost = differences(
-        "batch minus no norm, beyond full contrast", shown, [figures.hue(0), figures.hue(1)],
+        "no norm minus batch, beyond full contrast", shown, [figures.hue(0), figures.hue(1)],
         ylabel=CHANGE, claim=f"{panel.key}: low contrast",
     )  # fmt: skip
     return [_over(panel, "offset", "contrast", skip=False), lost]

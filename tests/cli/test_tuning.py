@@ -177,6 +177,17 @@ def test_an_edge_extends_the_grid_and_only_at_its_points(monkeypatch):
     assert pilots.to_dict() == {"batch": 5, "group": 3}
 
 
+def test_a_run_that_failed_does_not_beat_a_restoration_that_learned():
+    """A failed run counts at chance; a restored image worse than the noisy one as it is."""
+    from bnstudy.cli import tuning
+
+    measured = pd.Series([0.2, 0.95, 3.9, 6.3, float("nan")])
+    failed = pd.Series([False, True, False, True, True])
+    errors, seen = tuning.counted(measured, failed, pd.Series([0.9] * 5))
+    assert errors == [0.2, 0.9, 3.9, 6.3, 0.9]
+    assert seen == [0.2, 0.95, 3.9, 6.3, 0.9]
+
+
 def test_pilots_that_are_missing_leave_no_choices():
     result = bnstudy_("tune", "batch_size", *SMALL, "max_minutes=0.000001")
     assert result.exit_code == 0
