@@ -47,7 +47,7 @@ ARTICLES = (  # what articles say of BN, and the claim that was made of it: fold
     ("lets saturating activations train", "saturation", "mnist_small deep: sigmoid"),
     ("makes initialization matter less", "initialization", "mnist_small deep: relu"),
     ("cures vanishing gradients", "saturation", "mnist_small deep: sigmoid, BN keeps gradients"),
-    ("causes vanishing gradients", "gradient_depth", "gaussian: BN causes growth"),
+    ("causes vanishing or exploding gradients", "gradient_depth", "gaussian: BN causes growth"),
     ("regularizes", "regularization", "mnist_small mlp: narrows the gap"),
     ("replaces dropout", "regularization", "mnist_small mlp: replaces dropout"),
 )

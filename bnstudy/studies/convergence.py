@@ -137,7 +137,8 @@ def details(table: pd.DataFrame) -> list[figures.Panel]:
     """Of every network the course of the loss and steps by level; gamma and beta by layer."""
     found = main_first(table)
     sheets = [_by_rate(panel) for panel in found[1:]]
-    sheets.append(_gains([(panel, way) for panel in found[1:] for way in (SAME, TIME)]))
+    if others := [(panel, way) for panel in found[1:] for way in (SAME, TIME)]:
+        sheets.append(_gains(others))
     for panel in found:
         sheets += [_by_level(panel), _losses(panel)]
     learned = [_learned(found, "gamma", 1), _learned(found, "beta", 0)]
@@ -162,22 +163,24 @@ def _by_rate(panel: Panel) -> figures.Panel:
 
 
 def _gains(ways: list[tuple[Panel, str]], main: Panel | None = None) -> figures.Panel:
-    """How many times fewer steps BN takes, in octaves; the published numbers below.
+    """How many times fewer steps BN takes, in octaves.
 
-    main: the panel of the primary claim, where its verdict is shown.
+    main: the panel of the primary claim, where its verdict and the published numbers are shown.
     """
     names = list(dict.fromkeys(panel.key for panel, _ in ways))
     dots: list[Curve] = [
         gap(f"{panel.title}, {way}", gains(panel)[way], style=figures.hue(names.index(panel.key)))
         for panel, way in ways
     ]
-    dots += [
-        reported(PUBLISHED, f"Inception, {OWN}", published_own(), style=figures.hue(5)),
-        reported(EQUAL, "Inception, one rate", published_same(), style=figures.hue(5)),
-    ]
+    if main:
+        dots += [
+            reported(PUBLISHED, f"Inception, {OWN}", published_own(), style=figures.hue(5)),
+            reported(EQUAL, "Inception, one rate", published_same(), style=figures.hue(5)),
+        ]
     return figures.Panel(
-        f"without a norm against BN, to {LEVEL:g} nats", dots, kind="dots", zero=True, floor=None,
-        ylabel="log2 of the ratio (octaves)", claim=f"{main.key}: {OWN}" if main else "",
+        "without a norm against BN", dots, kind="dots", zero=True, floor=None,
+        ylabel=f"log2 of the ratio, to {LEVEL:g} nats (octaves)",
+        claim=f"{main.key}: {OWN}" if main else "",
     )  # fmt: skip
 
 

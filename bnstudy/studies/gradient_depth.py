@@ -24,6 +24,7 @@ from bnstudy.studies.kit import (
     Panel,
     Published,
     comparable,
+    extended,
     filled,
     in_order,
     panels,
@@ -164,7 +165,7 @@ def _by_layer(panel: Panel, phi: str) -> figures.Panel:
 def _by_norm(panel: Panel, residual: bool) -> figures.Panel:
     """Growth of every norm by activation, measured and predicted, at the reference batch."""
     rows = select(panel.rows, {RESIDUAL: residual, BATCH: REFERENCE})
-    rows = rows.assign(activation=rows[PHI].map(NAMES))
+    rows = extended(rows, {"activation": rows[PHI].map(NAMES)})
     rows = rows.sort_values(PHI, key=lambda names: names.map(list(NAMES).index), kind="stable")
     depth, curves = int(panel.rows[DEPTH].iloc[0]), []
     for norm in in_order(rows[NORM]):
