@@ -51,6 +51,7 @@ EQUAL = Published(
     {"none": 31.0, "batch": 13.3},
 )  # fmt: skip
 OWN, SAME, TIME = "own best rates", "at the best rate without a norm", "in seconds"
+SHORT = {OWN: OWN, SAME: "none's best rate", TIME: TIME}
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
@@ -169,7 +170,7 @@ def _gains(ways: list[tuple[Panel, str]], main: Panel | None = None) -> figures.
     """
     names = list(dict.fromkeys(panel.key for panel, _ in ways))
     dots: list[Curve] = [
-        gap(f"{panel.title}, {way}", gains(panel)[way], style=figures.hue(names.index(panel.key)))
+        gap(f"{panel.title}, {SHORT[way]}", gains(panel)[way], style=figures.hue(names.index(panel.key)))
         for panel, way in ways
     ]
     if main:
@@ -178,8 +179,8 @@ def _gains(ways: list[tuple[Panel, str]], main: Panel | None = None) -> figures.
             reported(EQUAL, "Inception, one rate", published_same(), style=figures.hue(5)),
         ]
     return figures.Panel(
-        "without a norm against BN", dots, kind="dots", zero=True, floor=None,
-        ylabel=f"log2 of the ratio, to {LEVEL:g} nats (octaves)",
+        f"none / BN, to {LEVEL:g} nats", dots, kind="dots", zero=True, floor=None,
+        ylabel="log2 of the ratio (octaves)",
         claim=f"{main.key}: {OWN}" if main else "",
     )  # fmt: skip
 
