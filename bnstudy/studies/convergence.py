@@ -169,10 +169,11 @@ def _gains(ways: list[tuple[Panel, str]], main: Panel | None = None) -> figures.
     main: the panel of the primary claim, where its verdict and the published numbers are shown.
     """
     names = list(dict.fromkeys(panel.key for panel, _ in ways))
-    dots: list[Curve] = [
-        gap(f"{panel.title}, {SHORT[way]}", gains(panel)[way], style=figures.hue(names.index(panel.key)))
-        for panel, way in ways
-    ]
+    dots: list[Curve] = []
+    for panel, way in ways:
+        network = panel.title.partition(", ")[2]  # each is trained on one data set
+        style = figures.hue(names.index(panel.key))
+        dots.append(gap(f"{network}, {SHORT[way]}", gains(panel)[way], style=style))
     if main:
         dots += [
             reported(PUBLISHED, f"Inception, {OWN}", published_own(), style=figures.hue(5)),
