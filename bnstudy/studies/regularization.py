@@ -120,12 +120,13 @@ def _replaced(found: list[Panel]) -> figures.Panel:
     """What BN without dropout has more than no norm with it; what dropout gains beside BN."""
     rows, styles = {}, []
     for i, panel in enumerate(found):
-        rows[f"{panel.title}: BN minus none with dropout"] = replaced(panel)
-        rows[f"{panel.title}: BN minus BN with dropout"] = added(panel)
+        network = panel.title.partition(", ")[2]  # each is trained on one data set
+        rows[f"{network}: minus none with"] = replaced(panel)
+        rows[f"{network}: minus BN with"] = added(panel)
         styles += [figures.hue(i), figures.hue(i)]
     beside = [reported(PUBLISHED, "Inception, ImageNet", published(), style=figures.hue(5))]
     return differences(
-        "BN in the place of dropout", rows, styles, beside=beside,
+        "BN without dropout", rows, styles, beside=beside,
         bands=[Band(-WITHIN, WITHIN, f"within {WITHIN:g} pp")],
         claim=f"{found[0].key}: replaces dropout",
     )  # fmt: skip
