@@ -19,7 +19,7 @@ from bnstudy import figures
 from bnstudy.figures import Band, Curve
 from bnstudy.stats import Claim, paired_differences
 from bnstudy.studies import kit
-from bnstudy.studies.drawing import across, cited, course, curve, gap, reported
+from bnstudy.studies.drawing import across, cited, course, curve, gap, networks, reported
 from bnstudy.studies.kit import (
     MODEL,
     NORM,
@@ -168,12 +168,12 @@ def _gains(ways: list[tuple[Panel, str]], main: Panel | None = None) -> figures.
 
     main: the panel of the primary claim, where its verdict and the published numbers are shown.
     """
-    names = list(dict.fromkeys(panel.key for panel, _ in ways))
+    called = networks([panel for panel, _ in ways])
     dots: list[Curve] = []
     for panel, way in ways:
-        network = panel.title.partition(", ")[2]  # each is trained on one data set
-        style = figures.hue(names.index(panel.key))
-        dots.append(gap(f"{network}, {SHORT[way]}", gains(panel)[way], style=style))
+        style = figures.hue(list(called).index(panel.key))
+        label = f"{called[panel.key]}, {SHORT[way]}"
+        dots.append(gap(label, gains(panel)[way], style=style))
     if main:
         dots += [
             reported(PUBLISHED, f"Inception, {OWN}", published_own(), style=figures.hue(5)),

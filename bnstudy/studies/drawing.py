@@ -19,6 +19,7 @@ from bnstudy import figures, stats
 from bnstudy.errors import did_you_mean
 from bnstudy.figures import Band, Curve, Panel, Style
 from bnstudy.stats import Claim
+from bnstudy.studies import kit
 from bnstudy.studies.kit import Published
 
 _level = ContextVar("level", default=0.95)
@@ -32,6 +33,13 @@ def at_level(level: float) -> Iterator[None]:
         yield
     finally:
         _level.reset(token)
+
+
+def networks(found: Sequence[kit.Panel]) -> dict[str, str]:
+    """Key of each panel -> its title without the data set, unless two would be called alike."""
+    brief = {panel.key: panel.title.partition(", ")[2] for panel in found}
+    alike = len(set(brief.values())) < len(brief) or "" in brief.values()
+    return {panel.key: panel.title for panel in found} if alike else brief
 
 
 def curve(

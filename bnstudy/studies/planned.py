@@ -199,6 +199,8 @@ def measured(config: Config) -> list[str]:
     for probe in config.evaluate.probes:
         every, own = PROBED.get(probe, ([], []))
         names = [*every, *own] if batch else every
+        if probe == "affine" and config.norm.name == "none":
+            names = []
         if probe == "lengths":
             length = config.data.length  # of images as sequences the data say it, and no probe's
             steps = [max(round(factor * length), 1) for factor in FACTORS] if length else []

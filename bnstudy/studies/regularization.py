@@ -14,7 +14,7 @@ import pandas as pd
 from bnstudy import figures
 from bnstudy.figures import Band, Curve
 from bnstudy.stats import Claim, paired_differences
-from bnstudy.studies.drawing import curve, differences, reported
+from bnstudy.studies.drawing import curve, differences, networks, reported
 from bnstudy.studies.kit import (
     EMA,
     NORM,
@@ -118,11 +118,10 @@ def _over(panel: Panel, axis: str, metric: str, ylabel: str) -> figures.Panel:
 
 def _replaced(found: list[Panel]) -> figures.Panel:
     """What BN without dropout has more than no norm with it; what dropout gains beside BN."""
-    rows, styles = {}, []
+    rows, styles, called = {}, [], networks(found)
     for i, panel in enumerate(found):
-        network = panel.title.partition(", ")[2]  # each is trained on one data set
-        rows[f"{network}: minus none with"] = replaced(panel)
-        rows[f"{network}: minus BN with"] = added(panel)
+        rows[f"{called[panel.key]}: minus none with"] = replaced(panel)
+        rows[f"{called[panel.key]}: minus BN with"] = added(panel)
         styles += [figures.hue(i), figures.hue(i)]
     beside = [reported(PUBLISHED, "Inception, ImageNet", published(), style=figures.hue(5))]
     return differences(
