@@ -200,7 +200,7 @@ def measured(config: Config) -> list[str]:
         every, own = PROBED.get(probe, ([], []))
         names = [*every, *own] if batch else every
         if probe == "affine" and config.norm.name == "none":
-            names = []
+            names = []  # there is no gamma
         if probe == "lengths":
             length = config.data.length  # of images as sequences the data say it, and no probe's
             steps = [max(round(factor * length), 1) for factor in FACTORS] if length else []
