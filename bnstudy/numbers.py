@@ -4,6 +4,7 @@ import math
 
 MINUS = "\N{MINUS SIGN}"
 ABSENT = "?"
+UNMEASURED = "not measured"
 
 
 def decimals(low: float | None, high: float | None, most: int = 6) -> int:
@@ -29,9 +30,14 @@ def fixed(value: float | None, places: int, signed: bool = False) -> str:
 def estimate(
     mean: float | None, low: float | None, high: float | None, unit: str = "", signed: bool = True
 ) -> str:
-    """`+5.1 pp [2.4, 7.8]`: mean, unit and interval, all with the interval's decimals."""
+    """`+5.1 pp [2.4, 7.8]`: mean, unit and interval, all with the interval's decimals.
+
+    `not measured` where there is no mean.
+    """
+    if mean is None or not math.isfinite(mean):
+        return UNMEASURED
     if low is None or high is None:
-        places = decimals(0, abs(mean)) if mean is not None else 1
+        places = decimals(0, abs(mean))
         return f"{fixed(mean, places, signed)} {unit}".rstrip()
     places = decimals(low, high)
     ends = f"[{fixed(low, places)}, {fixed(high, places)}]"

@@ -128,10 +128,8 @@ def measured(claim: dict[str, Any]) -> str:
     """Mean and interval; the level where it is not 95 %; nothing for an identity."""
     if claim["kind"] == "identical":
         return "equal to the bit" if claim["verdict"] == "true" else "not equal"
-    if claim["mean"] is None:
-        return "not measured"
     text = numbers.estimate(claim["mean"], claim["low"], claim["high"], claim["unit"])
-    level = claim["level"]
+    level = claim["level"] if claim["mean"] is not None else None
     return text if level is None or level == 0.95 else f"{text} ({100 * level:.3g} %)"
 
 

@@ -27,7 +27,8 @@ def test_mean_and_ends_have_the_same_decimals():
 
 
 def test_what_is_not_there_is_said():
-    assert estimate(None, None, None, "pp") == "? pp"
+    assert estimate(None, None, None, "pp") == "not measured"
+    assert estimate(float("nan"), 0.0, 1.0, "pp") == "not measured"
     assert estimate(2.5, None, None) == "+2.5"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnstudy.atomic import write_atomically
 from bnstudy.errors import UserError, unknown
-from bnstudy.numbers import MINUS, decimals, estimate, fixed
+from bnstudy.numbers import MINUS, UNMEASURED, decimals, estimate, fixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,8 @@ def measured(verdict: Verdict) -> str:
 
 def numbers(verdict: Verdict) -> str:
     """Estimate, kind of interval, threshold and detectable effect, all with the same decimals."""
-    if not measured(verdict):
-        return ""
+    if measured(verdict) in ("", UNMEASURED):
+        return measured(verdict)
     beside = [_beside(verdict, name) for name in ("threshold", "detectable")]
     parts = [f"{100 * verdict['level']:.3g} % interval", *filter(None, beside)]
     return f"{measured(verdict)} ({', '.join(parts)})"
@@ -63,9 +63,11 @@ def numbers(verdict: Verdict) -> str:
 
 def told(verdict: Verdict) -> str:
     """What is written below the title of a panel: verdict, estimate and threshold."""
-    level = f"({100 * verdict['level']:.3g} %)" if measured(verdict) else ""
-    found = ", ".join(filter(None, (f"{measured(verdict)} {level}", _beside(verdict, "threshold"))))
-    return f"{verdict['verdict']}: {found}" if measured(verdict) else str(verdict["verdict"])
+    found = measured(verdict)
+    if found and found != UNMEASURED:
+        level = f"{found} ({100 * verdict['level']:.3g} %)"
+        found = ", ".join(filter(None, (level, _beside(verdict, "threshold"))))
+    return f"{verdict['verdict']}: {found}" if found else str(verdict["verdict"])
 
 
 def _beside(verdict: Verdict, name: str) -> str:
@@ -87,7 +89,7 @@ def heading(verdicts: Sequence[Verdict], title: str = "") -> str:
     for verdict in verdicts:
         if verdict["primary"]:
             parts = [measured(verdict), f"n = {verdict['n']}"]
-            if parts[0]:
+            if parts[0] not in ("", UNMEASURED):
                 parts[0] += f" ({100 * verdict['level']:.3g} % interval)"
             published = verdict.get("published") or ""
             if published and not published.endswith(")"):  # without its kind it would read as ours
