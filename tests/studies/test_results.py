@@ -241,7 +241,7 @@ def test_lines_give_each_verdict_and_its_reasons(own, tmp_path):
     lost = {"verdict": "invalid", "primary": False, "text": "t", "mean": None, "level": 0.9,
             "low": None, "high": None, "unit": "pp", "reasons": ["lost cell"]}  # fmt: skip
     first, second = studies.lines([lost])
-    assert first.endswith("t: ? pp (90 % interval)")
+    assert first.endswith("t: not measured")
     assert second.strip() == "lost cell"
 
 
