@@ -13,7 +13,7 @@ from bnstudy.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bnstudy.config import Config
-    from bnstudy.store import Store
+    from bnstudy.store import Record, Store
 
 
 @click.command()
@@ -109,7 +109,7 @@ def fold(run_entries: bool, address: str, overrides: tuple[str, ...]) -> None:
         click.echo(f"inference at batch {size}: {speed:.2f} times as fast (median of 30 pairs)")
 
 
-def config_of(record: dict[str, Any]) -> "Config":
+def config_of(record: "Record | dict[str, Any]") -> "Config":
     """The config of a record. Raises UserError where it is none of this version's."""
     from bnstudy.config import Config
     from bnstudy.config.overrides import validated
@@ -121,8 +121,8 @@ def _allow(config: "Config", run_entries: bool) -> None:
     """Refuse code that a record names, unless it was asked for and has not changed since."""
     from bnstudy.work.sources import check
 
-    parts = {"data": config.data, "model": config.model, "norm": config.norm}
-    named = [f"{k}.entry={part.entry}" for k, part in parts.items() if part.entry]
+    entries = {"data": config.data.entry, "model": config.model.entry, "norm": config.norm.entry}
+    named = [f"{key}.entry={entry}" for key, entry in entries.items() if entry]
     if named and not run_entries:
         raise UserError(
             f"the record {config.address} names {' and '.join(named)}, code that folding would "
@@ -140,7 +140,7 @@ def at_root(config: "Config", roots: list[str]) -> "Config":
     return config.model_copy(update={"data": data})
 
 
-def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[str, Any]:
+def _weights(record: "Record", store: "Store", roots: list[str]) -> dict[str, Any]:
     """The final weights of a run: as kept, or from training its whole stack again."""
     import torch
 
