@@ -23,7 +23,7 @@ def is_own(file: str) -> bool:
     if not os.path.isfile(file):
         return False  # built in, frozen, typed at a prompt
     path = Path(file).absolute()
-    places = [Path(__file__).parent, *map(sysconfig.get_path, ("stdlib", "platstdlib"))]
+    places = [str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "platstdlib"))]
     within = [{path, *path.parents}, {(real := path.resolve()), *real.parents}]
     return not (
         INSTALLED & {*path.parts, *real.parts}

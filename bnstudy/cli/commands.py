@@ -184,8 +184,10 @@ def study(
             hydra_launcher.check(request, detach)
         judges = execute.judges_of(requests)
         for request in requests:
+            assert request.study is not None
+            name = request.study.name
             if len(requests) > 1:
-                click.secho(f"study {request.study.name}", bold=True)
+                click.secho(f"study {name}", bold=True)
             alone = len(requests) == 1
             before = request
             request = tuning.settled(request, composer, judges, dry_run)
@@ -198,7 +200,7 @@ def study(
             if result.signal is not None or (request.settings.fail_fast and result.exit_code):
                 break
             options = [word for folder in config_dir for word in ("--config-dir", folder)]
-            words = ["study", request.study.name, *options, *rest]
+            words = ["study", name, *options, *rest]
             execute.finish_study(request, result.plan, execute.command_line(words))
     ctx.exit(worst)
 

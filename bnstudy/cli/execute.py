@@ -277,17 +277,18 @@ def finish_study(
     command: that runs this study alone, where the one that was typed runs several.
     Returns the verdicts and the folder of the results.
     """
-    assert request.study is not None
+    study = request.study
+    assert study is not None
     scale = request.settings.scale.name
-    folder = runs_of(request) / "studies" / request.study.name / f"{scale}-{plan.grid_hash}"
+    folder = runs_of(request) / "studies" / study.name / f"{scale}-{plan.grid_hash}"
 
     def written() -> tuple[list[dict[str, Any]], list[str]]:
         from bnstudy import studies
         from bnstudy.studies.planned import check
 
-        form = check(request.study, request.cells, request.seeds)
+        form = check(study, request.cells, request.seeds)
         verdicts = studies.results_of(
-            request.study,
+            study,
             store_of(request).checksums(plan.addresses, [cell.cell for cell in plan.cells]),
             lambda: table_of(request, plan),
             folder,

@@ -209,7 +209,7 @@ def power(
     click.echo(table.to_string(index=False))
     need = f"{seeds} seeds" if seeds is not None else "more seeds than were tried"
     click.echo(
-        f"found    {len(values)} pilots: mean {mean:+.2f} {claim.unit}, sd {sd:.2f}; {need} for "
+        f"found    {len(values)} pilots: mean {mean:+.3g} {claim.unit}, sd {sd:.3g}; {need} for "
         f"power {chance:g} at {effect:g} {claim.unit}"
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def watch(overrides: tuple[str, ...], once: bool) -> None:
     looks: Ctrl-C ends the watching, not the sweep.
     """
     runs = open_store(overrides).root
-    if once or not click.get_text_stream("stdout").isatty():
+    if once or not sys.stdout.isatty():
         while found := running(runs):
             click.echo("\n".join(text(runs, now) for now in found))
             if once:

@@ -13,7 +13,7 @@ from bnstudy.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bnstudy.config import Config
-    from bnstudy.store import Store
+    from bnstudy.store import Record, Store
 
 
 @click.command()
@@ -77,6 +77,7 @@ def fold(run_entries: bool, address: str, overrides: tuple[str, ...]) -> None:
     import torch
 
     from bnstudy import data
+    from bnstudy.data.photographs import Photographs
     from bnstudy.normtools.fold import fold as folded
     from bnstudy.normtools.fold import inference_speedup
     from bnstudy.work.build import build
@@ -86,25 +87,29 @@ def fold(run_entries: bool, address: str, overrides: tuple[str, ...]) -> None:
     net = build(config, tuple(dataset.shape), dataset.num_classes)
     net.load_state_dict(_weights(record, store, roots))
     net.eval()
+    if isinstance(dataset, Photographs):  # a network returns no classes
+        inputs, each, value = dataset.tiles("test"), "patches", "an output"
+    else:
+        inputs, each, value = dataset.test_x, "examples", "a logit"
     try:
-        result = folded(net, dataset.test_x[:64])
+        result = folded(net, inputs[:64])
     except ValueError as error:
         raise UserError(f"fold {address}: {error}") from None
     click.echo(str(result))
     with torch.no_grad():
-        before, after = net(dataset.test_x), result.model(dataset.test_x)
-    same = (before.argmax(1) == after.argmax(1)).float().mean().item()
+        before, after = net(inputs), result.model(inputs)
+    same = f"same class for {100 * (before.argmax(1) == after.argmax(1)).float().mean():.2f} %, "
     difference = (before - after).abs().max().item()
     click.echo(
-        f"all {len(dataset.test_x)} test examples: same class for {100 * same:.2f} %, largest "
-        f"difference of a logit {difference:.2g} at logits up to {before.abs().max().item():.2g}"
+        f"all {len(inputs)} test {each}: {same if each == 'examples' else ''}largest difference of "
+        f"{value} {difference:.2g} at up to {before.abs().max().item():.2g}"
     )
     for size in (1, 64):
-        speed = inference_speedup(net, result.model, dataset.test_x[:size])
+        speed = inference_speedup(net, result.model, inputs[:size])
         click.echo(f"inference at batch {size}: {speed:.2f} times as fast (median of 30 pairs)")
 
 
-def config_of(record: dict[str, Any]) -> "Config":
+def config_of(record: "Record | dict[str, Any]") -> "Config":
     """The config of a record. Raises UserError where it is none of this version's."""
     from bnstudy.config import Config
     from bnstudy.config.overrides import validated
@@ -116,8 +121,8 @@ def _allow(config: "Config", run_entries: bool) -> None:
     """Refuse code that a record names, unless it was asked for and has not changed since."""
     from bnstudy.work.sources import check
 
-    parts = {"data": config.data, "model": config.model, "norm": config.norm}
-    named = [f"{k}.entry={part.entry}" for k, part in parts.items() if part.entry]
+    entries = {"data": config.data.entry, "model": config.model.entry, "norm": config.norm.entry}
+    named = [f"{key}.entry={entry}" for key, entry in entries.items() if entry]
     if named and not run_entries:
         raise UserError(
             f"the record {config.address} names {' and '.join(named)}, code that folding would "
@@ -135,7 +140,7 @@ def at_root(config: "Config", roots: list[str]) -> "Config":
     return config.model_copy(update={"data": data})
 
 
-def _weights(record: dict[str, Any], store: "Store", roots: list[str]) -> dict[str, Any]:
+def _weights(record: "Record", store: "Store", roots: list[str]) -> dict[str, Any]:
     """The final weights of a run: as kept, or from training its whole stack again."""
     import torch
 

@@ -297,13 +297,13 @@ def power(
         assert study is not None
         grid = study.scales[request.settings.scale.name]
         stated = grid.power
-        if stated is None and effect is None:
+        smallest = stated.effect if effect is None and stated else effect
+        if smallest is None:
             raise UserError(
                 f"the study {study.name} states no smallest effect of interest at this scale: give "
                 "--effect X, in the unit of its primary claim"
             )
         chance = stated.power if stated else Power.model_fields["power"].default
-        smallest = effect if effect is not None else stated.effect
         judges = execute.judges_of([_pilots(request)])
         Apart(_check_effect, study.name, judges.result()[study.name], smallest).result()
         pilots = _pilots(settled(request, composer, judges, dry_run))
@@ -362,7 +362,7 @@ def _needed(
     from bnstudy.stats import power
 
     values = [v for _, v in sorted(primary.values.items()) if math.isfinite(v)]
-    how = {"kind": primary.kind, "threshold": primary.threshold}
+    how: Any = {"kind": primary.kind, "threshold": primary.threshold}
     stepwise = power.decision_rate(values, looks[-1], effect, looks=looks, **how) if looks else None
     table = power.table(values, effect, **how)
     return table, power.seeds_needed(values, effect, power=chance, **how), stepwise

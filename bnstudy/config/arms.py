@@ -56,9 +56,10 @@ def _arm(label: str, name: str, settings: list[str], choices: Callable[[str], li
         if key not in NormConfig.model_fields:
             check_key(f"norm.{key}")
     words = [checked(o, choices) for o in parse([f"norm.{word}" for word in settings])]
-    for word in words:
-        if word.is_sweep_override():
-            raise UserError(f"{word.input_line} has several values: write an arm for each")
-    keys = {word.key_or_group for word in words}
+    for own in words:
+        if own.is_sweep_override():
+            raise UserError(f"{own.input_line} has several values: write an arm for each")
+    keys = {own.key_or_group for own in words}
     cleared = [f"{key}=null" for key in rivals_of(words)]
-    return Arm(label, (f"norm={name}", *cleared, *(w.input_line for w in words)), tuple(keys))
+    lines = [str(own.input_line) for own in words]
+    return Arm(label, (f"norm={name}", *cleared, *lines), tuple(keys))

@@ -218,8 +218,9 @@ NUMBERS = (
 def widens(config: "Parts") -> bool:
     """Whether seeds can be channels: all that sees channels is this package's own, and widens."""
     model, norm = MODELS.get(config.model.name), NORMS.get(config.norm.name)
-    known = model is not None and norm is not None  # else refused elsewhere
-    return known and model.widens and norm.widens and not config.norm.weight_standardization
+    if model is None or norm is None:  # refused elsewhere
+        return False
+    return model.widens and norm.widens and not config.norm.weight_standardization
 
 
 def mixable(config: "Config") -> tuple[str, ...]:

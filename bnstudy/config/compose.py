@@ -86,7 +86,7 @@ class Composer:
     """Composes configurations inside a `hydra_session`."""
 
     def __init__(self, config_dirs: Sequence[str]) -> None:
-        self.hydra = GlobalHydra.instance().hydra
+        self.hydra: Any = GlobalHydra.instance().hydra
         # the user's folders come after ours; quoted, since a path may hold commas and spaces
         paths = ",".join(quoted(f"file://{folder}") for folder in config_dirs)
         self.search = [f"hydra.searchpath=[{paths}]"] if config_dirs else []
@@ -209,7 +209,7 @@ class Composer:
             fixed.pop(key, None)
             if not word.is_sweep_override():
                 axes.pop(key, None)
-                plain.append(word.input_line.lstrip("+"))
+                plain.append(str(word.input_line).lstrip("+"))
             elif sweep:
                 axes[key] = sweep_values(word, self.choices)
             else:
@@ -270,9 +270,9 @@ class Composer:
         chosen = [o for o in words if o.key_or_group == "scale"]
         if chosen and chosen[0].is_sweep_override():
             raise UserError(f"{chosen[0].input_line}: a study runs at one scale at a time")
-        scale = chosen[0].value() if chosen else "quick"
+        scale = str(chosen[0].value()) if chosen else "quick"
         if scale not in study.scales:
-            raise unknown(f"scale of the study {study.name}", str(scale), study.scales)
+            raise unknown(f"scale of the study {study.name}", scale, study.scales)
         grid = study.scales[scale]
         fixed = {**study.fixed, **grid.fixed, "seeds": grid.seeds, "looks": grid.looks}
         return fixed, {k: list(v) for k, v in grid.axes.items()}
@@ -316,7 +316,7 @@ class Composer:
 
         Groups do not overlap, so the i-th choices of all axes are composed together.
         """
-        pieces = {
+        pieces: dict[tuple[str, Any], Any] = {
             ("norm", label): plain_tree(self.compose([*base, *arm.overrides]))["norm"]
             for label, arm in chosen.items()
         }
@@ -326,9 +326,9 @@ class Composer:
                 if value not in (allowed := self.choices(key)):
                     raise unknown(key, str(value), allowed)
         for i in range(max((len(v) for v in groups.values()), default=0)):
-            chosen = {k: v[min(i, len(v) - 1)] for k, v in groups.items()}
-            node = plain_tree(self.compose([*(f"{k}={v}" for k, v in chosen.items()), *base]))
-            for key, value in chosen.items():
+            these = {k: v[min(i, len(v) - 1)] for k, v in groups.items()}
+            node = plain_tree(self.compose([*(f"{k}={v}" for k, v in these.items()), *base]))
+            for key, value in these.items():
                 pieces[key, value] = node[key]
         return pieces
 

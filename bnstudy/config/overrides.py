@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from pydantic import BaseModel, ValidationError
 
+from bnstudy.config.part import Part
 from bnstudy.config.settings import (
     GROUPS,
     PATHS,
@@ -238,7 +239,8 @@ def _teach(error: Any, model: type[BaseModel]) -> str:
         leaves = schema_keys() if model is Settings else [*model.model_fields]
         folder = key.rpartition(".")[0]
         if model is StudyConfig and folder:
-            part = {"tune": Tune, "power": Power}.get(folder.rpartition(".")[2], Grid)
+            parts: dict[str, type[Part]] = {"tune": Tune, "power": Power}
+            part = parts.get(folder.rpartition(".")[2], Grid)
             leaves = [f"{folder}.{name}" for name in part.model_fields]
         return str(unknown_key(key, leaves)).removesuffix(".")
     hint = ""

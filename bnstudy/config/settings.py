@@ -237,7 +237,8 @@ def axis_keys() -> list[str]:
 def _leaves(part: type[BaseModel], prefix: str = "", machines: bool = True) -> Iterator[str]:
     for name, field in part.model_fields.items():
         kind = field.annotation
+        extra: Any = field.json_schema_extra or {}
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _leaves(kind, f"{prefix}{name}.", machines)
-        elif machines or not (field.json_schema_extra or {}).get("machine"):
+        elif machines or not extra.get("machine"):
             yield prefix + name

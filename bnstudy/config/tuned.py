@@ -117,7 +117,7 @@ def stated_files(request: "Request", config_dirs: Sequence[str]) -> list[Path]:
     """Where the choices for a study as its YAML states it may lie: `tuned` beside its folder."""
     assert request.study is not None
     name = f"{request.study.name}-{request.settings.scale.name}.yaml"
-    return [Path(folder) / "tuned" / name for folder in (*config_dirs, CONFIGS)]
+    return [folder / "tuned" / name for folder in (*map(Path, config_dirs), CONFIGS)]
 
 
 def file_to_write(request: "Request", config_dirs: Sequence[str]) -> Path:

@@ -81,7 +81,9 @@ def tuning_of(study: StudyConfig, scale: str) -> Tuning | None:
     """What a study tunes at a scale; None where it states nothing."""
     grid = study.scales[scale]
     tune = grid.tune or study.tune
-    return tune and Tuning(tune, tuple(key for key in grid.axes if key not in tune.per))
+    if tune is None:
+        return None
+    return Tuning(tune, tuple(key for key in grid.axes if key not in tune.per))
 
 
 def check(study: StudyConfig) -> None:

@@ -126,6 +126,18 @@ class Photographs:
             degraded = degrade(clean, self.config, stream)
             yield degraded, torch.stack([clean, degraded], dim=1)
 
+    def tiles(self, part: str) -> Tensor:
+        """Degraded photographs of a part in patches side by side, (n, C, p, p).
+
+        A rim that is narrower than a patch is left out.
+        """
+        side = self.config.patch_size
+        return torch.cat([
+            degraded[0].unfold(1, side, side).unfold(2, side, side)
+            .permute(1, 2, 0, 3, 4).flatten(0, 1)
+            for degraded, _ in self.whole(part)
+        ])  # fmt: skip
+
     def with_clean(self, part: str, change: Callable[[Tensor], Tensor]) -> "Photographs":
         """A copy whose photographs of a part, in [0, 1], are `change` of these."""
         changed = [change(unit(image)) for image in self.images[part]]

@@ -69,15 +69,20 @@ def render(
     standing = [entry for entry in entries if entry.stands]
     primaries = [(e, e.result.primary) for e in standing if e.result.primary]
     judged = [claim for e in standing for _, claim in e.claims if word(claim) in VERDICTS]
+    # what stands for a study comes first among its results, so that it is written last
+    places = {
+        (entry.result.name, words.plain(claim.get("name"))): address
+        for entry in reversed(entries)
+        for address, claim in entry.claims
+    }
     return _environment().get_template("page.html.jinja").render(
         sections=_sections(entries),
         strips=forest.strips(primaries),
         silent=[e for e in standing if not e.result.primary],
-        advice=[(line, ids.claim_id(line.study, line.claim)) for line in advice],
+        advice=[(line, places.get((line.study, line.claim), "")) for line in advice],
         unadvised=unadvised,
         primary_counts=_counts(claim for _, claim in primaries),
         counts=_counts(judged),
-        addresses={address for e in entries for address, _ in e.claims},
     )  # fmt: skip
 
 
@@ -111,7 +116,7 @@ def _environment() -> Environment:
         {f.__name__: f for f in (words.measured, words.beside, words.threshold, words.level,
                                  words.p_value, words.plain, words.listed, words.seeds,
                                  words.looked, words.tuned, words.data, words.linked,
-                                 words.joined, word, claims_csv)}
+                                 words.joined, words.captioned, word, claims_csv)}
     )  # fmt: skip
     environment.globals.update(text_uri=text_uri, verdicts=VERDICTS)
     return environment

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 WIDTH = 850  # px on the page, at most
+PPI = 100  # px of the page to an inch: figures are saved at 200, and are not resampled
 # pixels of the screen to one of the page, and colors: 256 keep those of curves within 14 of 255, 64
 # within 32 (a median cut of 256 moves rare ones by 57); details are most of the page's bytes
 SHARPNESS = {"figure": (2.0, 256), "details": (1.5, 64)}
@@ -57,7 +58,7 @@ def _svg(data: bytes) -> Picture:
     width, height = (float(found[1]) if found else WIDTH for found in size)
     if not width or not height:
         raise ValueError("an SVG file without extent")
-    shown = min(WIDTH, round(width * 4 / 3))  # matplotlib gives points
+    shown = min(WIDTH, round(width * PPI / 72))  # matplotlib gives points
     return Picture(text_uri("image/svg+xml", text), shown, round(shown * height / width))
 
 
@@ -70,8 +71,11 @@ def _png(sharpness: float, colors: int, data: bytes) -> Picture:
         raise ValueError(str(error)) from None
     opaque = Image.new("RGBA", image.size, "white")
     opaque.alpha_composite(image)
+    # a file that states no resolution has two pixels to one of the page
+    dpi = float(image.info.get("dpi", (0, 0))[0]) or 2 * PPI
+    shown = min(WIDTH, round(image.width * PPI / dpi))
     image = opaque.convert("RGB")
-    most = round(sharpness * WIDTH)
+    most = round(sharpness * shown)
     if image.width > most:
         size = (most, round(image.height * most / image.width))
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -79,5 +83,4 @@ def _png(sharpness: float, colors: int, data: bytes) -> Picture:
     packed = io.BytesIO()
     image.convert("RGB").save(packed, "WEBP", lossless=True, quality=80, method=4)
     uri = f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"
-    shown = min(WIDTH, image.width)
     return Picture(uri, shown, round(shown * image.height / image.width))

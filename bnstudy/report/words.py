@@ -87,6 +87,15 @@ def plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def captioned(study: dict[str, Any]) -> str:
+    """A figure's caption, with the command between backticks and a period after it."""
+    text, command = plain(study.get("caption")), plain(study.get("command"))
+    made = f"Made by: {command}"
+    if command and "`" not in command:
+        text = re.sub(rf"{re.escape(made)}\.?(?=\s|$)", lambda _: f"Made by `{command}`.", text)
+    return text
+
+
 def listed(value: Any) -> list[str]:
     """The lines of a list, of one text, or of nothing."""
     items = value if isinstance(value, list) else [value]

@@ -25,6 +25,8 @@ class Launcher(Protocol):
     Either may raise when the workers could not be begun or were lost.
     """
 
+    __name__: str
+
     def __call__(self, packs: list[Pack], /) -> Wait: ...
 
 

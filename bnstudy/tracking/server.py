@@ -25,7 +25,8 @@ def credentials() -> tuple[str, str]:
     try:
         from wandb.sdk.lib import wbauth
 
-        return address, wbauth.session_credentials(host=address).api_key
+        found: Any = wbauth.session_credentials(host=address)
+        return address, found.api_key
     except Exception:  # another version of W&B, or credentials of another kind
         return address, os.environ.get("WANDB_API_KEY", "unknown")
 

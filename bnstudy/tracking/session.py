@@ -4,7 +4,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bnstudy.config import TrackerConfig
 from bnstudy.tracking import server
@@ -88,7 +88,7 @@ def opened(
     def fresh() -> str:
         return f"{id}-{uuid.uuid4().hex[:6]}"
 
-    def init(mode: str, own: str) -> Any:
+    def init(mode: Literal["online", "offline"], own: str) -> Any:
         made = wandb.init(
             id=own,
             project=settings.project,

@@ -67,6 +67,19 @@ def test_fold_shows_equality_with_kept_weights_and_with_weights_trained_again():
     assert cell
 
 
+def test_fold_compares_what_a_network_makes_of_patches():
+    pytest.importorskip("skimage")
+    made = bnstudy_("train", "task=restoration", "data=photos", "model=dncnn", "norm=batch",
+                    "model.depth=3", "model.width=4", "data.patch_size=40", "train.examples=8",
+                    "train.batch_size=4", "data.degradation=noise")  # fmt: skip
+    assert made.exit_code == 0, made.stderr
+    result = bnstudy_("fold", Store("results/runs").table()["address"][0])
+    assert result.exit_code == 0, (result.stdout, result.stderr)
+    assert "1 folded" in result.stdout
+    assert "test patches: largest difference of an output" in result.stdout
+    assert "class" not in result.stdout
+
+
 def test_fold_refuses_a_network_without_batch_norm():
     bnstudy_(*TINY, "norm=none")
     result = bnstudy_("fold", Store("results/runs").table()["address"][0])

@@ -250,3 +250,12 @@ def test_pixels_without_a_known_range_are_skipped(tmp_path):
     root = folder(tmp_path, 6)
     Image.fromarray(RNG.random((40, 48), dtype=np.float32)).save(root / "float.tif")
     assert "mode 'F'" in read(root).info["skipped"]["float.tif"]
+
+
+def test_tiles_lie_side_by_side_and_leave_out_a_rim(tmp_path):
+    found = read(folder(tmp_path))
+    tiles = found.tiles("test")
+    whole = [degraded for degraded, _ in found.whole("test")]
+    assert tiles.shape == (len(whole) * 2 * 3, 1, 16, 16)  # 40 x 48 pixels
+    assert torch.equal(tiles[4], whole[0][0, :, 16:32, 16:32])
+    assert torch.equal(tiles[6], whole[1][0, :, :16, :16])

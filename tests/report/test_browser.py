@@ -111,7 +111,7 @@ def test_every_picture_can_be_decoded_and_stands_on_a_light_card(page, browser):
     assert card == "rgb(247, 248, 250)"
 
 
-@pytest.mark.parametrize("place", ["study_0", "study_3.did", "section-cost"])
+@pytest.mark.parametrize("place", ["study_0", "study_3.did", "section-benefits"])
 def test_an_address_leads_to_its_place_below_the_contents(page, browser, place):
     for width in WIDTHS:
         browser.open(page, width)

@@ -275,6 +275,32 @@ def test_advice_stands_first_and_leads_to_its_claim(tmp_path):
     assert "#batch_size.another-one" not in page.links  # there is no such claim here
 
 
+def test_advice_leads_to_another_result_of_its_study(tmp_path):
+    put(tmp_path / "batch_size")
+    other = verdicts()[0].to_dict()
+    put(tmp_path / "batch_size-other")
+    path = tmp_path / "batch_size-other" / "claims.json"
+    path.write_text(json.dumps([{**other, "name": "elsewhere"}, {**other, "name": "did"}]))
+    line = {"text": "use GN", "evidence": "n = 7", "limits": "maps", "study": "batch_size"}
+    lines = [SimpleNamespace(**line, claim=claim) for claim in ("elsewhere", "did")]
+    html = report.render(report.collect(tmp_path), advice=lines)
+    advice = re.findall(r'href="#([^"]*)">n = 7<', html)
+    # of a claim that two results have, that of the result that stands for the study
+    assert advice == ["batch_size/batch_size-other.elsewhere", "batch_size.did"]
+    assert f'id="{advice[0]}"' in html
+
+
+def test_commands_in_text_are_set_as_code(tmp_path):
+    command = "bnstudy study x"
+    caption = f"Mean over 5. Made by: {command} Intervals of claims: exact."
+    put(tmp_path / "a", command=command, caption=caption, expected="`a <b>` and c",
+        power={"found": "12 seeds (`bnstudy power x`)"})  # fmt: skip
+    html = report.render(report.collect(tmp_path))
+    assert "Made by <code>bnstudy study x</code>. Intervals of claims: exact." in html
+    assert "<code>a &lt;b&gt;</code> and c" in html
+    assert "12 seeds (<code>bnstudy power x</code>)" in html
+
+
 def test_a_page_without_advice_says_why(tmp_path):
     put(tmp_path / "a")
     assert "No confirmatory verdict says yet what to use instead." in shown(tmp_path).text

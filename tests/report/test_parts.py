@@ -40,12 +40,22 @@ def test_the_smaller_encoding_of_a_figure_is_taken(tmp_path):
     (tmp_path / "figure.png").write_bytes(png(1700, 640))
     found = pictures.picture(tmp_path, "figure")
     assert found.uri.startswith("data:image/svg+xml")
-    assert (found.width, found.height) == (680, 267)  # 510 pt of 4/3 px
+    assert (found.width, found.height) == (708, 278)  # 510 pt, 100 px to the inch
     (tmp_path / "figure.svg").write_bytes(svg(5_000))
     found = pictures.picture(tmp_path, "figure")
     assert found.uri.startswith("data:image/webp")
     assert (found.width, found.height) == (850, 320)
     assert pictures.picture(tmp_path, "details") is None
+
+
+def test_figures_of_any_width_have_text_of_one_size(tmp_path):
+    """An inch of a figure is 100 px of the page, up to the page's width."""
+    for width, shown in ((1332, 666), (879, 440), (1700, 850), (3400, 850)):
+        Image.open(io.BytesIO(png(width, 400))).save(tmp_path / "figure.png", dpi=(200, 200))
+        found = pictures.picture(tmp_path, "figure")
+        assert (found.width, found.height) == (shown, round(shown * 400 / width))
+    Image.open(io.BytesIO(png(800, 400))).save(tmp_path / "figure.png", dpi=(100, 100))
+    assert pictures.picture(tmp_path, "figure").width == 800
 
 
 @pytest.mark.parametrize(
