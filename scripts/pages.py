@@ -30,6 +30,7 @@ import yaml
 from bnstudy import advice as advised
 from bnstudy import figures, numbers
 from bnstudy.figures import Panel
+from bnstudy.report.page import VERDICTS
 from bnstudy.studies import batch_size, drawing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,7 +203,7 @@ def counts() -> str:
     """How many primary claims of the present versions had which verdict."""
     present = [r.main for r in results() if r.present and r.main and r.main["primary"]]
     words = Counter(str(claim["verdict"]) for claim in present)
-    found = ", ".join(f"{number} {word}" for word, number in words.most_common())
+    found = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
     earlier = sum(not r.present for r in results())
     be = "result is" if earlier == 1 else "results are"
     rest = f"; {earlier} {be} {EARLIER}" if earlier else ""

@@ -148,6 +148,13 @@ def test_results_of_earlier_versions_say_so_and_are_not_on_the_first_screen(page
     assert "earlier" not in pages.answers() + pages.counts()
 
 
+def test_verdicts_are_counted_in_their_order(pages, monkeypatch):
+    verdicts = ["inconclusive", "refuted", "refuted", "invalid", "supported"]
+    made = tuple(result(pages, {**CLAIM, "verdict": verdict}) for verdict in verdicts)
+    monkeypatch.setattr(pages, "results", lambda: made)
+    assert "5 (1 supported, 2 refuted, 1 inconclusive, 1 invalid)" in pages.counts()
+
+
 def test_a_verdict_that_changes_changes_the_pages(pages, monkeypatch):
     monkeypatch.setattr(pages, "results", lambda: (result(pages),))
     before = pages.answers(), pages.counts(), pages.claims_of("batch_size")
