@@ -251,10 +251,10 @@ def _numbers(claim: Mapping[str, Any]) -> dict[str, str]:
     """What sentences may hold: the mean with unit and interval, in three forms."""
     mean, low, high = (claim[name] for name in ("mean", "low", "high"))
     unit, bounded = str(claim["unit"]), None not in (low, high)
-    opposite = (-high, -low) if bounded else (None, None)
+    least, most = (-high, -low) if bounded else (None, None)
     return {
         "effect": numbers.estimate(mean, low, high, unit, signed=False),
-        "reverse": numbers.estimate(-mean, opposite[0], opposite[1], unit, signed=False),
+        "reverse": numbers.estimate(-mean, least, most, unit, signed=False),
         "signed": numbers.estimate(mean, low, high, unit),
     }
 

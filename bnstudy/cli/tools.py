@@ -87,10 +87,10 @@ def fold(run_entries: bool, address: str, overrides: tuple[str, ...]) -> None:
     net = build(config, tuple(dataset.shape), dataset.num_classes)
     net.load_state_dict(_weights(record, store, roots))
     net.eval()
-    if isinstance(dataset, Photographs):  # a network returns no classes
-        inputs, each, value = dataset.tiles("test"), "patches", "an output"
+    if isinstance(dataset, Photographs):
+        inputs, each = dataset.tiles("test"), "patches"
     else:
-        inputs, each, value = dataset.test_x, "examples", "a logit"
+        inputs, each = dataset.test_x, "examples"
     try:
         result = folded(net, inputs[:64])
     except ValueError as error:
@@ -98,12 +98,12 @@ def fold(run_entries: bool, address: str, overrides: tuple[str, ...]) -> None:
     click.echo(str(result))
     with torch.no_grad():
         before, after = net(inputs), result.model(inputs)
-    same = f"same class for {100 * (before.argmax(1) == after.argmax(1)).float().mean():.2f} %, "
     difference = (before - after).abs().max().item()
-    click.echo(
-        f"all {len(inputs)} test {each}: {same if each == 'examples' else ''}largest difference of "
-        f"{value} {difference:.2g} at up to {before.abs().max().item():.2g}"
-    )
+    told = f"largest difference {difference:.2g} at outputs up to {before.abs().max().item():.2g}"
+    if each == "examples":  # a network of patches returns no classes
+        same = (before.argmax(1) == after.argmax(1)).float().mean().item()
+        told = f"same class for {100 * same:.2f} %, {told}"
+    click.echo(f"all {len(inputs)} test {each}: {told}")
     for size in (1, 64):
         speed = inference_speedup(net, result.model, inputs[:size])
         click.echo(f"inference at batch {size}: {speed:.2f} times as fast (median of 30 pairs)")

@@ -130,13 +130,22 @@ class Photographs:
         """Degraded photographs of a part in patches side by side, (n, C, p, p).
 
         A rim that is narrower than a patch is left out.
+
+        Raises:
+            UserError: every photograph is smaller than a patch.
         """
         side = self.config.patch_size
-        return torch.cat([
+        found = [
             degraded[0].unfold(1, side, side).unfold(2, side, side)
             .permute(1, 2, 0, 3, 4).flatten(0, 1)
             for degraded, _ in self.whole(part)
-        ])  # fmt: skip
+            if min(degraded.shape[2:]) >= side
+        ]  # fmt: skip
+        if not found:
+            raise UserError(
+                f"no photograph of the {part} part is as large as a patch, {side} pixels"
+            )
+        return torch.cat(found)
 
     def with_clean(self, part: str, change: Callable[[Tensor], Tensor]) -> "Photographs":
         """A copy whose photographs of a part, in [0, 1], are `change` of these."""

@@ -76,7 +76,7 @@ def test_fold_compares_what_a_network_makes_of_patches():
     result = bnstudy_("fold", Store("results/runs").table()["address"][0])
     assert result.exit_code == 0, (result.stdout, result.stderr)
     assert "1 folded" in result.stdout
-    assert "test patches: largest difference of an output" in result.stdout
+    assert "test patches: largest difference" in result.stdout
     assert "class" not in result.stdout
 
 

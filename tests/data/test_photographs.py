@@ -259,3 +259,14 @@ def test_tiles_lie_side_by_side_and_leave_out_a_rim(tmp_path):
     assert tiles.shape == (len(whole) * 2 * 3, 1, 16, 16)  # 40 x 48 pixels
     assert torch.equal(tiles[4], whole[0][0, :, 16:32, 16:32])
     assert torch.equal(tiles[6], whole[1][0, :, :16, :16])
+
+
+def test_tiles_of_photographs_smaller_than_a_patch_are_none(tmp_path):
+    root = folder(tmp_path / "train", 4).parent
+    small = Image.fromarray(pixels(12, 40))
+    folder(root / "test", 2, small=small)
+    assert len(read(root).tiles("test")) == 2 * 2 * 3
+    for name in ("0", "1"):
+        (root / "test" / f"{name}.png").unlink()
+    with pytest.raises(UserError, match="as large as a patch, 16 pixels"):
+        read(root).tiles("test")
